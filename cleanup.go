@@ -1,0 +1,111 @@
+package session
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// purgeChunk is how many rows one statement deletes: few enough that nobody waits for its locks for long.
+const purgeChunk = 1000
+
+// A purger deletes expired rows, one purge at a time.
+type purger struct {
+	store *store
+	cfg   Config
+	turn  chan struct{} // holds one token while a purge runs
+	stop  context.Context
+	end   context.CancelFunc
+
+	mu      sync.Mutex // orders start and close
+	closed  bool
+	running sync.WaitGroup
+}
+
+func newPurger(s *store, cfg Config) *purger {
+	p := &purger{store: s, cfg: cfg, turn: make(chan struct{}, 1)}
+	p.stop, p.end = context.WithCancel(context.Background())
+	return p
+}
+
+// start purges in the background, unless a purge is running already. A login calls it and does not wait.
+func (p *purger) start() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.closed {
+		return
+	}
+	select {
+	case p.turn <- struct{}{}:
+	default:
+		return
+	}
+	p.running.Go(func() {
+		defer func() { <-p.turn }()
+		if _, err := p.drain(p.stop, p.cfg.MaxAge); err != nil && p.stop.Err() == nil {
+			p.cfg.Logger.Warn("session: expired sessions not purged", "error", err)
+		}
+	})
+}
+
+// run purges now, after the purge that may be running.
+func (p *purger) run(ctx context.Context, age time.Duration) (int64, error) {
+	select {
+	case p.turn <- struct{}{}:
+		defer func() { <-p.turn }()
+		return p.drain(ctx, age)
+	case <-ctx.Done():
+		return 0, ctx.Err()
+	}
+}
+
+func (p *purger) drain(ctx context.Context, age time.Duration) (n int64, err error) {
+	for {
+		found, deleted, err := p.store.deleteIdle(ctx, age, purgeChunk)
+		n += deleted
+		if err != nil || found < purgeChunk {
+			return n, err
+		}
+	}
+}
+
+// close ends a purge in the background and waits for it.
+func (p *purger) close() {
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	p.end()
+	p.running.Wait()
+}
+
+// Purge deletes the sessions that were idle for more than Config.MaxAge, in small chunks, and tells how many there
+// were, also if it fails on the way. Every login does this in the background, so there is no need to call it but to
+// know when it is done. Sessions past Config.MaxLifetime are no longer renewed, and go when they have been idle so long.
+func (m *Manager[U]) Purge(ctx context.Context) (n int64, err error) {
+	return m.purge.run(ctx, m.cfg.MaxAge)
+}
+
+// PurgeIdle deletes the sessions that were idle for more than the given time, a second at least, whatever
+// Config.MaxAge says: their users must log in again. A session that is in use counts as idle for up to
+// Config.UpdateAge.
+func (m *Manager[U]) PurgeIdle(ctx context.Context, olderThan time.Duration) (n int64, err error) {
+	if olderThan < time.Second || olderThan > maxDuration {
+		return 0, fmt.Errorf("%w: PurgeIdle: olderThan is %v; it must be from a second to 50 years", ErrUsage, olderThan)
+	}
+	return m.purge.run(ctx, olderThan)
+}
+
+// Stats is the size of the token table.
+type Stats struct {
+	Rows    int64     // all sessions
+	Active  int64     // those not idle for more than Config.MaxAge
+	Expired int64     // the others, which the next purge deletes
+	Oldest  time.Time // when the session that rested longest was last renewed; zero if there is none
+	Bytes   int64     // of data and indexes, as the server estimates them
+}
+
+// Stats counts the token table. It reads one index from end to end: some tenths of a second for a million rows.
+func (m *Manager[U]) Stats(ctx context.Context) (Stats, error) {
+	return m.store.stats(ctx)
+}

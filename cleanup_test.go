@@ -1,0 +1,122 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/candysession/session/internal/testdb"
+)
+
+// idleRows adds sessions of nobody that rested for so long.
+func (f *fixture[U]) idleRows(n int, idle time.Duration) {
+	f.t.Helper()
+	noError(f.t, second(f.auth.Migrate(f.t.Context())))
+	for n > 0 {
+		k := min(n, 500)
+		values := make([]string, k)
+		for i := range values {
+			values[i] = fmt.Sprintf("(0, '%s', '', FROM_UNIXTIME(UNIX_TIMESTAMP() - %d))", newToken().selector, seconds(idle))
+		}
+		mustExec(f.t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, active) VALUES "+strings.Join(values, ", "))
+		n -= k
+	}
+}
+
+func TestLoginPurges(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	f.idleRows(2500, 31*24*time.Hour)
+	f.idleRows(5, 29*24*time.Hour)
+	b := newBrowser("")
+	f.login(b, alice)
+	f.purged()
+	if n := f.rows(); n != 6 {
+		t.Errorf("%d rows are left, want 6", n)
+	}
+	f.isIn(b)
+}
+
+func TestPurgeByHand(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{MaxAge: time.Hour})
+	ctx := t.Context()
+	if n, err := f.auth.Purge(ctx); n != 0 || err != nil {
+		t.Errorf("an empty table: %d, %v", n, err)
+	}
+	f.idleRows(2001, 61*time.Minute)
+	f.idleRows(3, 59*time.Minute)
+	f.idleRows(2, 29*time.Minute)
+	if n, err := f.auth.Purge(ctx); n != 2001 || err != nil {
+		t.Errorf("Purge: %d, %v", n, err)
+	}
+	if n, err := f.auth.PurgeIdle(ctx, 30*time.Minute); n != 3 || err != nil {
+		t.Errorf("PurgeIdle: %d, %v", n, err)
+	}
+	for _, d := range []time.Duration{0, -time.Hour, time.Millisecond, maxDuration + 1} {
+		_, err := f.auth.PurgeIdle(ctx, d)
+		wantError(t, err, ErrUsage)
+	}
+	if f.rows() != 2 {
+		t.Errorf("%d rows are left", f.rows())
+	}
+
+	// One at a time: who waits can give up.
+	f.auth.purge.turn <- struct{}{}
+	cancelled, cancel := context.WithCancel(ctx)
+	cancel()
+	if _, err := f.auth.Purge(cancelled); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	f.auth.purge.start() // leaves it to the one that runs
+	<-f.auth.purge.turn
+}
+
+// A session that was renewed after the purge saw it survives.
+func TestPurgeSparesWhatWasRenewed(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	f.idleRows(1, 40*24*time.Hour)
+	id := get[uint64](t, f.db, "SELECT id FROM user_tokens")
+	mustExec(t, f.db, "UPDATE user_tokens SET active = DEFAULT")
+	n, err := f.auth.store.deleteIDs(t.Context(), []uint64{id}, idle, seconds(30*24*time.Hour))
+	if n != 0 || err != nil || f.rows() != 1 {
+		t.Errorf("deleted %d, %v", n, err)
+	}
+}
+
+func TestPurgeFailureIsLogged(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	testdb.SkipEmbedded(t, "has no triggers that fail a delete")
+	f.idleRows(1, 40*24*time.Hour)
+	mustExec(t, f.db, "CREATE TRIGGER no_delete BEFORE DELETE ON user_tokens FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'read only'")
+	f.login(newBrowser(""), alice)
+	f.purged()
+	if !strings.Contains(f.log.String(), "not purged") {
+		t.Error("nothing was logged")
+	}
+	_, err := f.auth.Purge(t.Context())
+	wantError(t, err, ErrUnavailable)
+}
+
+func TestStats(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{MaxAge: time.Hour})
+	s, err := f.auth.Stats(t.Context())
+	if err != nil || s.Rows != 0 || s.Active != 0 || s.Expired != 0 || !s.Oldest.IsZero() {
+		t.Errorf("an empty table: %+v, %v", s, err)
+	}
+	f.idleRows(3, 2*time.Hour)
+	f.idleRows(4, time.Minute)
+	s, err = f.auth.Stats(t.Context())
+	if err != nil || s.Rows != 7 || s.Active != 4 || s.Expired != 3 || s.Bytes <= 0 || (time.Since(s.Oldest)-2*time.Hour).Abs() > time.Minute {
+		t.Errorf("%+v, %v", s, err)
+	}
+	f.db.Close()
+	_, err = f.auth.Stats(t.Context())
+	wantError(t, err, ErrUnavailable)
+}

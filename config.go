@@ -1,0 +1,536 @@
+package session
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"net/http"
+	"net/url"
+	"os"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+	"golang.org/x/crypto/bcrypt"
+)
+
+// Config says how sessions are kept. The zero value is the standard session: it ends after 30 days without a visit,
+// and is renewed at most once a day. [LoadConfig] reads one from a config.json; the key of each field is in its comment.
+type Config struct {
+	// Table is the users table, as name or database.name. Key "table", default "users".
+	Table string
+
+	// Key is the primary key column of the users table: an integer, text or binary column. Key "key", default "id".
+	Key string
+
+	// Password is the column of the users table that holds the bcrypt hash. It is never read into a user.
+	// Key "password", default "password".
+	Password string
+
+	// Token is the token table, made on first need. Key "token", default "user_tokens".
+	Token string
+
+	// MaxAge is how long a session lives without a request (OWASP ASVS: inactivity timeout), at least a second: the
+	// database's clock, which decides, counts whole seconds. Key "maxAge" in milliseconds, default 30 days.
+	MaxAge time.Duration
+
+	// UpdateAge is how long a session rests before a request renews it, in its row and its cookie: a session costs at
+	// most one write per UpdateAge. It must be below MaxAge. Key "updateAge" in milliseconds, default 1 day, or half
+	// of MaxAge where that is less.
+	UpdateAge time.Duration
+
+	// MaxLifetime ends a session this long after its login, however active it is (OWASP ASVS: absolute timeout).
+	// Key "maxLifetime" in milliseconds, default 0: no such end.
+	MaxLifetime time.Duration
+
+	// PasswordCost is the bcrypt cost of password hashes, 4 to 16; each step doubles the time. A stored hash of lower
+	// cost is replaced when its user logs in. Key "passwordCost", default 10 (OWASP Password Storage Cheat Sheet: at
+	// least 10).
+	PasswordCost int
+
+	// TokenCost is the bcrypt cost of stored tokens, 4 to 14. A token has 256 random bits, which no number of guesses
+	// finds, so the cost buys nothing. Key "tokenCost", default 4.
+	TokenCost int
+
+	// LoginURL is where Require sends browsers that are not logged in: a path of this site or an http(s) URL.
+	// Key "loginURL", default "": everyone gets 401.
+	LoginURL string
+
+	// HomeURL is where Guest sends those who are logged in. Key "homeURL", default "/".
+	HomeURL string
+
+	// CookieName is the name of the session cookie. Key "cookieName", default "__Host-session" where its rules
+	// (Secure, Path=/, no Domain; RFC 6265bis section 4.1.3.2) hold, otherwise "session".
+	CookieName string
+
+	// CookieDomain lets subdomains share the session. Key "cookieDomain", default "": this host only.
+	CookieDomain string
+
+	// CookiePath limits the cookie to a part of the site. Key "cookiePath", default "/".
+	CookiePath string
+
+	// CookieLayout is how the token is laid out in cookies. Key "cookieLayout" ("single" or "candypack"), default
+	// CookieSingle.
+	CookieLayout CookieLayout
+
+	// Transient makes the cookie end with the browser, although the session in the table lives on until MaxAge.
+	// Key "transient", default false.
+	Transient bool
+
+	// Insecure leaves out the Secure attribute, so that sessions work over plain http, and can be read by everyone on
+	// the way. For development only. Key "insecure", default false.
+	Insecure bool
+
+	// Fingerprint is what ties a session to a browser. Key "fingerprint" ("family", "exact" or "off"), default
+	// FingerprintFamily.
+	Fingerprint Fingerprint
+
+	// ClientIP tells the client's address, for the list of sessions. Behind a proxy, have it read the header that the
+	// proxy sets, and no header that clients can set. Default: the host of RemoteAddr. At most 45 ASCII characters
+	// are kept.
+	ClientIP func(*http.Request) string
+
+	// OnError answers a request whose session could not be looked up because the database failed; the handler does
+	// not run and no cookie changes. err is an ErrUnavailable. Default: 503 Service Unavailable.
+	OnError func(w http.ResponseWriter, r *http.Request, err error)
+
+	// Logger gets what goes wrong without failing a call: a slide, purge or hash upgrade that did not work.
+	// It never gets a secret. Default slog.Default().
+	Logger *slog.Logger
+
+	// DSN is what the file's "mysql" block or SESSION_DSN says, for Open. New does not read it.
+	DSN string
+}
+
+// What a Config holds where it says nothing.
+const (
+	DefaultMaxAge    = 30 * 24 * time.Hour
+	DefaultUpdateAge = 24 * time.Hour
+)
+
+// The database counts seconds from 1970, and subtracts ages from today.
+const maxDuration = 50 * 365 * 24 * time.Hour
+
+// Hashes beyond these costs are refused, wherever they come from: a planted one must not burn a CPU.
+const (
+	maxPasswordCost = 16
+	maxTokenCost    = 14
+)
+
+// A configError names the setting, what it was and what it may be.
+type configError struct {
+	where   string // file or "environment", empty for a Config made in Go
+	name    string // as the user wrote it there
+	value   string
+	allowed string
+}
+
+func (e *configError) Error() string {
+	text := "session: "
+	if e.where != "" {
+		text += e.where + ": "
+	}
+	text += e.name
+	if e.value != "" {
+		text += " = " + e.value
+	}
+	return text + ": " + e.allowed
+}
+
+func (e *configError) Unwrap() error { return ErrConfig }
+
+// An option is one key of the config file, and of the environment as SESSION_ and the key in capitals.
+type option struct {
+	key   string
+	field string
+	setter
+}
+
+// A setter reads a setting from JSON.
+type setter struct {
+	quoted bool // a JSON string: the environment has it without the quotes
+	set    func(*Config, json.RawMessage) (allowed string)
+}
+
+var options = []option{
+	{"table", "Table", text(func(c *Config) *string { return &c.Table })},
+	{"key", "Key", text(func(c *Config) *string { return &c.Key })},
+	{"password", "Password", text(func(c *Config) *string { return &c.Password })},
+	{"token", "Token", text(func(c *Config) *string { return &c.Token })},
+	{"maxAge", "MaxAge", milliseconds(func(c *Config) *time.Duration { return &c.MaxAge })},
+	{"updateAge", "UpdateAge", milliseconds(func(c *Config) *time.Duration { return &c.UpdateAge })},
+	{"maxLifetime", "MaxLifetime", milliseconds(func(c *Config) *time.Duration { return &c.MaxLifetime })},
+	{"passwordCost", "PasswordCost", number(func(c *Config) *int { return &c.PasswordCost })},
+	{"tokenCost", "TokenCost", number(func(c *Config) *int { return &c.TokenCost })},
+	{"loginURL", "LoginURL", text(func(c *Config) *string { return &c.LoginURL })},
+	{"homeURL", "HomeURL", text(func(c *Config) *string { return &c.HomeURL })},
+	{"cookieName", "CookieName", text(func(c *Config) *string { return &c.CookieName })},
+	{"cookieDomain", "CookieDomain", text(func(c *Config) *string { return &c.CookieDomain })},
+	{"cookiePath", "CookiePath", text(func(c *Config) *string { return &c.CookiePath })},
+	{"cookieLayout", "CookieLayout", choice(
+		func(c *Config, v CookieLayout) { c.CookieLayout = v },
+		[]string{"single", "candypack"}, []CookieLayout{CookieSingle, CookieCandyPack})},
+	{"transient", "Transient", flag(func(c *Config) *bool { return &c.Transient })},
+	{"insecure", "Insecure", flag(func(c *Config) *bool { return &c.Insecure })},
+	{"fingerprint", "Fingerprint", choice(
+		func(c *Config, v Fingerprint) { c.Fingerprint = v },
+		[]string{"family", "exact", "off"}, []Fingerprint{FingerprintFamily, FingerprintExact, FingerprintOff})},
+}
+
+func text(field func(*Config) *string) setter {
+	return setter{true, func(c *Config, raw json.RawMessage) string {
+		return decode(raw, field(c), "must be a string")
+	}}
+}
+
+func number(field func(*Config) *int) setter {
+	return setter{false, func(c *Config, raw json.RawMessage) string {
+		return decode(raw, field(c), "must be a whole number")
+	}}
+}
+
+func flag(field func(*Config) *bool) setter {
+	return setter{false, func(c *Config, raw json.RawMessage) string {
+		return decode(raw, field(c), "must be true or false")
+	}}
+}
+
+func milliseconds(field func(*Config) *time.Duration) setter {
+	return setter{false, func(c *Config, raw json.RawMessage) string {
+		const allowed = "must be a whole number of milliseconds, at most fifty years, such as 2592000000 for 30 days"
+		var ms float64
+		if decode(raw, &ms, allowed) != "" || ms != math.Trunc(ms) || ms < 0 || ms > float64(maxDuration/time.Millisecond) {
+			return allowed
+		}
+		*field(c) = time.Duration(ms) * time.Millisecond
+		return ""
+	}}
+}
+
+func choice[T any](set func(*Config, T), names []string, values []T) setter {
+	return setter{true, func(c *Config, raw json.RawMessage) string {
+		allowed := `must be "` + strings.Join(names, `" or "`) + `"`
+		var name string
+		if decode(raw, &name, allowed) != "" || !slices.Contains(names, name) {
+			return allowed
+		}
+		set(c, values[slices.Index(names, name)])
+		return ""
+	}}
+}
+
+// decode is json.Unmarshal that takes no null, which would silently be no setting at all.
+func decode(raw json.RawMessage, into any, allowed string) string {
+	if string(raw) == "null" || json.Unmarshal(raw, into) != nil {
+		return allowed
+	}
+	return ""
+}
+
+// LoadConfig reads the "auth" block of a config.json, and its optional "mysql" block (host, port, user, password,
+// database) into Config.DSN. Times are in milliseconds; a setting that is absent or 0 has its default; other blocks
+// of the file are left alone.
+//
+//	{
+//	  "auth":  { "table": "users", "key": "id", "token": "user_tokens", "maxAge": 2592000000, "updateAge": 86400000 },
+//	  "mysql": { "host": "localhost", "port": 3306, "user": "app", "password": "…", "database": "app" }
+//	}
+//
+// The environment overrides the file: SESSION_ and the key in capitals with underscores (SESSION_MAX_AGE,
+// SESSION_LOGIN_URL), in the same units, and SESSION_DSN for the whole mysql block. An empty variable counts as
+// unset. With an empty path there is no file, only the environment.
+//
+// An error is an [ErrConfig] or comes from reading the file.
+func LoadConfig(path string) (Config, error) {
+	var c Config
+	if path != "" {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return Config{}, fmt.Errorf("session: read the configuration: %w", err)
+		}
+		if c, err = parseConfig(path, data); err != nil {
+			return Config{}, err
+		}
+	}
+	if err := c.readEnv(os.Getenv); err != nil {
+		return Config{}, err
+	}
+	if _, err := c.withDefaults(); err != nil {
+		var bad *configError
+		if errors.As(err, &bad) {
+			bad.where = path
+			for _, o := range options {
+				if bad.name == "Config."+o.field {
+					bad.name = "auth." + o.key
+				}
+			}
+		}
+		return Config{}, err
+	}
+	return c, nil
+}
+
+func parseConfig(path string, data []byte) (Config, error) {
+	data = bytes.TrimPrefix(data, []byte("\xef\xbb\xbf"))
+	var file map[string]json.RawMessage
+	if err := unmarshalBlock(path, "the file", data, data, &file); err != nil {
+		return Config{}, err
+	}
+	if _, ok := file["auth"]; !ok {
+		return Config{}, &configError{where: path, name: `block "auth"`, allowed: `is missing; "auth": {} gives the defaults`}
+	}
+	var c Config
+	var auth map[string]json.RawMessage
+	if err := unmarshalBlock(path, "auth", data, file["auth"], &auth); err != nil {
+		return Config{}, err
+	}
+	for _, o := range options {
+		if raw, ok := auth[o.key]; ok {
+			if allowed := o.set(&c, raw); allowed != "" {
+				return Config{}, &configError{path, "auth." + o.key, string(raw), allowed}
+			}
+			delete(auth, o.key)
+		}
+	}
+	if err := unknownKey(path, "auth", auth, optionKeys()); err != nil {
+		return Config{}, err
+	}
+	if raw, ok := file["mysql"]; ok {
+		var err error
+		if c.DSN, err = parseMySQL(path, data, raw); err != nil {
+			return Config{}, err
+		}
+	}
+	return c, nil
+}
+
+// unmarshalBlock reads a JSON object, and says where in the file its syntax is broken.
+func unmarshalBlock(path, name string, file, block []byte, into *map[string]json.RawMessage) error {
+	err := json.Unmarshal(block, into)
+	var syntax *json.SyntaxError
+	switch {
+	case errors.As(err, &syntax): // only the whole file can have one: its blocks were parsed with it
+		before := file[:min(int(syntax.Offset), len(file))]
+		line := 1 + bytes.Count(before, []byte("\n"))
+		column := max(1, len(before)-(bytes.LastIndexByte(before, '\n')+1))
+		return &configError{where: fmt.Sprintf("%s:%d:%d", path, line, column), name: "JSON", allowed: syntax.Error()}
+	case err != nil || *into == nil:
+		return &configError{where: path, name: name, allowed: "must be a JSON object"}
+	}
+	return nil
+}
+
+func unknownKey(path, block string, rest map[string]json.RawMessage, known []string) error {
+	for key := range rest {
+		allowed := "is not a setting; known are " + strings.Join(known, ", ")
+		for _, k := range known {
+			if strings.EqualFold(k, key) {
+				allowed = "is not a setting; did you mean " + k + "?"
+			}
+		}
+		return &configError{where: path, name: block + "." + key, allowed: allowed}
+	}
+	return nil
+}
+
+func optionKeys() []string {
+	keys := make([]string, len(options))
+	for i, o := range options {
+		keys[i] = o.key
+	}
+	return keys
+}
+
+// parseMySQL makes a DSN of the "mysql" block. Its errors show no value: one of them is the password.
+func parseMySQL(path string, file, block []byte) (string, error) {
+	var keys map[string]json.RawMessage
+	if err := unmarshalBlock(path, "mysql", file, block, &keys); err != nil {
+		return "", err
+	}
+	host, port := "localhost", 3306
+	dsn := mysql.NewConfig()
+	for _, k := range []struct {
+		key     string
+		into    any
+		allowed string
+	}{
+		{"host", &host, "must be a string: a host name, an address, or the path of a socket"},
+		{"port", &port, "must be a number from 1 to 65535"},
+		{"user", &dsn.User, "must be a string"},
+		{"password", &dsn.Passwd, "must be a string"},
+		{"database", &dsn.DBName, "must be a string"},
+	} {
+		if raw, ok := keys[k.key]; ok && decode(raw, k.into, k.allowed) != "" {
+			return "", &configError{where: path, name: "mysql." + k.key, allowed: k.allowed}
+		}
+		delete(keys, k.key)
+	}
+	if err := unknownKey(path, "mysql", keys, []string{"host", "port", "user", "password", "database"}); err != nil {
+		return "", err
+	}
+	switch {
+	case port < 1 || port > 65535:
+		return "", &configError{where: path, name: "mysql.port", value: strconv.Itoa(port), allowed: "must be a number from 1 to 65535"}
+	case dsn.User == "":
+		return "", &configError{where: path, name: "mysql.user", allowed: "is missing"}
+	case dsn.DBName == "":
+		return "", &configError{where: path, name: "mysql.database", allowed: "is missing"}
+	}
+	dsn.Net, dsn.Addr = "tcp", net.JoinHostPort(host, strconv.Itoa(port))
+	if strings.HasPrefix(host, "/") {
+		dsn.Net, dsn.Addr = "unix", host
+	}
+	return dsn.FormatDSN(), nil
+}
+
+// readEnv sets what the environment says.
+func (c *Config) readEnv(getenv func(string) string) error {
+	for _, o := range options {
+		name := envName(o.key)
+		value := strings.TrimSpace(getenv(name))
+		if value == "" {
+			continue
+		}
+		raw := json.RawMessage(value)
+		if o.quoted {
+			raw, _ = json.Marshal(value)
+		}
+		if allowed := o.set(c, raw); allowed != "" {
+			return &configError{"environment", name, strconv.Quote(value), allowed}
+		}
+	}
+	if dsn := getenv("SESSION_DSN"); dsn != "" {
+		c.DSN = dsn
+	}
+	return nil
+}
+
+var capital = regexp.MustCompile(`([a-z])([A-Z])`)
+
+func envName(key string) string {
+	return "SESSION_" + strings.ToUpper(capital.ReplaceAllString(key, "${1}_${2}"))
+}
+
+// identifier is what a table or column may be called: what MySQL and MariaDB take in a quoted name, less the
+// characters that are only ever found in one by mistake or malice.
+var identifier = regexp.MustCompile(`^[0-9A-Za-z_$\x{80}-\x{ffff}-]{1,64}$`)
+
+func isTable(name string) bool {
+	database, table := splitName(name)
+	return identifier.MatchString(table) && (database == nil || identifier.MatchString(database.(string)))
+}
+
+// withDefaults is the Config with every default filled in, or what is wrong with it.
+func (c Config) withDefaults() (Config, error) {
+	setDefault(&c.Table, "users")
+	setDefault(&c.Key, "id")
+	setDefault(&c.Password, "password")
+	setDefault(&c.Token, "user_tokens")
+	setDefault(&c.MaxAge, DefaultMaxAge)
+	setDefault(&c.UpdateAge, min(DefaultUpdateAge, c.MaxAge/2))
+	setDefault(&c.PasswordCost, bcrypt.DefaultCost)
+	setDefault(&c.TokenCost, bcrypt.MinCost)
+	setDefault(&c.HomeURL, "/")
+	setDefault(&c.CookiePath, "/")
+	if c.CookieName == "" && c.CookieLayout == CookieSingle {
+		c.CookieName = "session"
+		if c.CookieDomain == "" && c.CookiePath == "/" && !c.Insecure {
+			c.CookieName = "__Host-session"
+		}
+	}
+	if c.Fingerprint.Text == nil && c.Fingerprint.Match == nil {
+		c.Fingerprint = FingerprintFamily
+	}
+	if c.Fingerprint.Text == nil {
+		c.Fingerprint.Text = userAgent
+	}
+	if c.Fingerprint.Match == nil {
+		c.Fingerprint.Match = FingerprintExact.Match
+	}
+	if c.ClientIP == nil {
+		c.ClientIP = remoteIP
+	}
+	if c.Logger == nil {
+		c.Logger = slog.Default()
+	}
+	if c.OnError == nil {
+		c.OnError = unavailable
+	}
+	return c, c.validate()
+}
+
+func setDefault[T comparable](field *T, value T) {
+	var zero T
+	if *field == zero {
+		*field = value
+	}
+}
+
+func (c Config) validate() error {
+	bad := func(field string, value any, allowed string) error {
+		return &configError{"", "Config." + field, fmt.Sprint(value), allowed}
+	}
+	const name = "must be a name of letters, digits, _, $ and -, at most 64 characters"
+	switch {
+	case !isTable(c.Table):
+		return bad("Table", strconv.Quote(c.Table), name+", or database.name")
+	case !isTable(c.Token):
+		return bad("Token", strconv.Quote(c.Token), name+", or database.name")
+	case !identifier.MatchString(c.Key):
+		return bad("Key", strconv.Quote(c.Key), name)
+	case !identifier.MatchString(c.Password):
+		return bad("Password", strconv.Quote(c.Password), name)
+	case strings.EqualFold(c.Token, c.Table):
+		return bad("Token", strconv.Quote(c.Token), "must be another table than Table")
+	case strings.EqualFold(c.Password, c.Key):
+		return bad("Password", strconv.Quote(c.Password), "must be another column than Key")
+	case c.MaxAge < time.Second || c.MaxAge > maxDuration:
+		return bad("MaxAge", c.MaxAge, "must be from one second to 50 years (0 gives 30 days)")
+	case c.UpdateAge < 0:
+		return bad("UpdateAge", c.UpdateAge, "must not be negative (0 gives one day, or half of MaxAge)")
+	case c.UpdateAge >= c.MaxAge:
+		return bad("UpdateAge", c.UpdateAge, fmt.Sprintf("must be below MaxAge, %v, or active users are logged out", c.MaxAge))
+	case c.MaxLifetime != 0 && (c.MaxLifetime < time.Second || c.MaxLifetime > maxDuration):
+		return bad("MaxLifetime", c.MaxLifetime, "must be from one second to 50 years (0 gives no limit)")
+	case c.PasswordCost < bcrypt.MinCost || c.PasswordCost > maxPasswordCost:
+		return bad("PasswordCost", c.PasswordCost, fmt.Sprintf("must be from %d to %d (0 gives %d)", bcrypt.MinCost, maxPasswordCost, bcrypt.DefaultCost))
+	case c.TokenCost < bcrypt.MinCost || c.TokenCost > maxTokenCost:
+		return bad("TokenCost", c.TokenCost, fmt.Sprintf("must be from %d to %d (0 gives %d)", bcrypt.MinCost, maxTokenCost, bcrypt.MinCost))
+	case c.LoginURL != "" && !linkable(c.LoginURL):
+		return bad("LoginURL", strconv.Quote(c.LoginURL), "must be a path such as /login, or an http(s) URL")
+	case !linkable(c.HomeURL):
+		return bad("HomeURL", strconv.Quote(c.HomeURL), "must be a path such as /, or an http(s) URL")
+	}
+	return c.validateCookie(bad)
+}
+
+// linkable reports whether a redirect may go to this configured place.
+func linkable(target string) bool {
+	if localPath(target) {
+		return true
+	}
+	u, err := url.Parse(target)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
+}
+
+// String tells every setting, but none of the DSN, which holds a password.
+func (c Config) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "session.Config{Table:%q Key:%q Password:%q Token:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v", c.Table, c.Key, c.Password, c.Token, c.MaxAge, c.UpdateAge, c.MaxLifetime)
+	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q CookieName:%q CookieDomain:%q CookiePath:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.CookieName, c.CookieDomain, c.CookiePath)
+	fmt.Fprintf(&b, " CookieLayout:%d Transient:%t Insecure:%t}", c.CookieLayout, c.Transient, c.Insecure)
+	return b.String()
+}
+
+// GoString is String: %#v must not show the DSN either.
+func (c Config) GoString() string { return c.String() }
+
+// LogValue is String, for slog.
+func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }

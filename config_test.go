@@ -1,0 +1,333 @@
+package session
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+func writeConfig(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestSeedConfigurations(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		auth              string
+		maxAge, updateAge time.Duration
+	}{
+		"standard":                  {`{"table": "users", "key": "id", "token": "user_tokens", "maxAge": 2592000000, "updateAge": 86400000}`, 30 * 24 * time.Hour, 24 * time.Hour},
+		"banking":                   {`{"maxAge": 900000, "updateAge": 300000}`, 15 * time.Minute, 5 * time.Minute},
+		"social":                    {`{"maxAge": 7776000000, "updateAge": 86400000}`, 90 * 24 * time.Hour, 24 * time.Hour},
+		"nothing set":               {`{}`, 30 * 24 * time.Hour, 24 * time.Hour},
+		"zero is the default":       {`{"maxAge": 0, "updateAge": 0}`, 30 * 24 * time.Hour, 24 * time.Hour},
+		"a short maxAge alone":      {`{"maxAge": 3600000}`, time.Hour, 30 * time.Minute},
+		"a maxAge of two days":      {`{"maxAge": 172800000}`, 48 * time.Hour, 24 * time.Hour},
+		"numbers with an exponent":  {`{"maxAge": 9e5}`, 15 * time.Minute, 7*time.Minute + 30*time.Second},
+		"the shortest maxAge":       {`{"maxAge": 1000}`, time.Second, 500 * time.Millisecond},
+		"updateAge just below":      {`{"maxAge": 900000, "updateAge": 899999}`, 15 * time.Minute, 15*time.Minute - time.Millisecond},
+		"an updateAge alone":        {`{"updateAge": 3600000}`, 30 * 24 * time.Hour, time.Hour},
+		"the longest that is taken": {`{"maxAge": 1576800000000}`, maxDuration, 24 * time.Hour},
+	} {
+		c, err := LoadConfig(writeConfig(t, `{"auth": `+test.auth+`}`))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		full, err := c.withDefaults()
+		if err != nil || full.MaxAge != test.maxAge || full.UpdateAge != test.updateAge || full.Table != "users" || full.Key != "id" || full.Token != "user_tokens" {
+			t.Errorf("%s: %v, %v", name, full, err)
+		}
+	}
+}
+
+func TestZeroConfig(t *testing.T) {
+	t.Parallel()
+	c, err := Config{}.withDefaults()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.MaxAge != DefaultMaxAge || c.UpdateAge != DefaultUpdateAge || c.PasswordCost != 10 || c.TokenCost != 4 ||
+		c.CookieName != "__Host-session" || c.CookiePath != "/" || c.HomeURL != "/" || c.MaxLifetime != 0 || c.Insecure {
+		t.Errorf("%v", c)
+	}
+}
+
+func TestEverySetting(t *testing.T) {
+	const file = "\xef\xbb\xbf" + `{
+		"server": {"port": 80},
+		"auth": {
+			"table": "app.people", "key": "uid", "password": "hash", "token": "app.logins",
+			"maxAge": 3600000, "updateAge": 60000, "maxLifetime": 7200000, "passwordCost": 12, "tokenCost": 5,
+			"loginURL": "/login", "homeURL": "/home", "cookieName": "sid", "cookieDomain": "example.com", "cookiePath": "/app",
+			"cookieLayout": "single", "transient": true, "insecure": true, "fingerprint": "off"
+		},
+		"mysql": {"host": "db.example.com", "port": 3307, "user": "app", "password": "p@ss/w:rd?", "database": "app"}
+	}`
+	c, err := LoadConfig(writeConfig(t, file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := c.String(), `session.Config{Table:"app.people" Key:"uid" Password:"hash" Token:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s`+
+		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" CookieName:"sid" CookieDomain:"example.com" CookiePath:"/app"`+
+		` CookieLayout:0 Transient:true Insecure:true}`; got != want {
+		t.Errorf("got  %s\nwant %s", got, want)
+	}
+	if !c.Fingerprint.Match("a", "b") {
+		t.Error("the fingerprint is not off")
+	}
+	dsn, err := mysql.ParseDSN(c.DSN)
+	if err != nil || dsn.User != "app" || dsn.Passwd != "p@ss/w:rd?" || dsn.Addr != "db.example.com:3307" || dsn.DBName != "app" {
+		t.Errorf("%+v, %v", dsn, err)
+	}
+
+	// The environment overrides the file, and stands alone without one.
+	for _, o := range options {
+		t.Setenv(envName(o.key), "")
+	}
+	t.Setenv("SESSION_MAX_AGE", " 900000 ")
+	t.Setenv("SESSION_TABLE", "accounts")
+	t.Setenv("SESSION_LOGIN_URL", "https://id.example.com/login")
+	t.Setenv("SESSION_FINGERPRINT", "exact")
+	t.Setenv("SESSION_INSECURE", "false")
+	t.Setenv("SESSION_DSN", "root@/other")
+	c, err = LoadConfig(writeConfig(t, file))
+	if err != nil || c.MaxAge != 15*time.Minute || c.UpdateAge != time.Minute || c.Table != "accounts" || c.LoginURL != "https://id.example.com/login" ||
+		c.Fingerprint.Match("a", "b") || c.Insecure || !c.Transient || c.DSN != "root@/other" {
+		t.Errorf("%v, %q, %v", c, c.DSN, err)
+	}
+	c, err = LoadConfig("")
+	if err != nil || c.MaxAge != 15*time.Minute || c.UpdateAge != 0 || c.Table != "accounts" || c.Token != "" {
+		t.Errorf("%v, %v", c, err)
+	}
+	for name, value := range map[string]string{
+		"SESSION_MAX_AGE": "15m", "SESSION_PASSWORD_COST": "high", "SESSION_TRANSIENT": "yes", "SESSION_FINGERPRINT": "none", "SESSION_UPDATE_AGE": "null",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv(name, value)
+			_, err := LoadConfig("")
+			if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "environment: "+name+` = "`+value+`": must be`) {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// Every key of the file is a field of Config, and every field that a file can hold has a key.
+func TestOptionsCoverConfig(t *testing.T) {
+	t.Parallel()
+	inGoOnly := map[string]bool{"ClientIP": true, "OnError": true, "Logger": true, "DSN": true}
+	byField := map[string]string{}
+	for _, o := range options {
+		byField[o.field] = o.key
+	}
+	config := reflect.TypeFor[Config]()
+	for i := range config.NumField() {
+		name := config.Field(i).Name
+		if (byField[name] != "") == inGoOnly[name] {
+			t.Errorf("Config.%s has the key %q", name, byField[name])
+		}
+		delete(byField, name)
+	}
+	if len(byField) != 0 {
+		t.Errorf("keys without a field: %v", byField)
+	}
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, o := range options {
+		if !strings.Contains(string(readme), "| `"+o.key+"` |") {
+			t.Errorf("README.md has no row for %s", o.key)
+		}
+	}
+}
+
+func TestSocketAndIPv6(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string]string{
+		"/run/mysqld/mysqld.sock": "app@unix(/run/mysqld/mysqld.sock)/app",
+		"::1":                     "app@tcp([::1]:3306)/app",
+		"localhost":               "app@tcp(localhost:3306)/app",
+	} {
+		c, err := LoadConfig(writeConfig(t, `{"auth": {}, "mysql": {"host": "`+host+`", "user": "app", "database": "app"}}`))
+		if err != nil || !strings.HasPrefix(c.DSN, want) {
+			t.Errorf("%s: %q, %v", host, c.DSN, err)
+		}
+	}
+}
+
+var badConfigs = []struct{ file, says string }{
+	// wrong types
+	{`{"auth": {"table": 5}}`, `auth.table = 5: must be a string`},
+	{`{"auth": {"table": null}}`, `auth.table = null: must be a string`},
+	{`{"auth": {"maxAge": "900000"}}`, `auth.maxAge = "900000": must be a whole number of milliseconds`},
+	{`{"auth": {"maxAge": 1000.5}}`, `auth.maxAge = 1000.5: must be a whole number of milliseconds`},
+	{`{"auth": {"maxAge": null}}`, `auth.maxAge = null: must be a whole number of milliseconds`},
+	{`{"auth": {"maxAge": true}}`, `auth.maxAge = true: must be a whole number of milliseconds`},
+	{`{"auth": {"maxAge": 1e300}}`, `auth.maxAge = 1e300: must be a whole number of milliseconds, at most fifty years`},
+	{`{"auth": {"passwordCost": "10"}}`, `auth.passwordCost = "10": must be a whole number`},
+	{`{"auth": {"passwordCost": 10.5}}`, `auth.passwordCost = 10.5: must be a whole number`},
+	{`{"auth": {"insecure": 1}}`, `auth.insecure = 1: must be true or false`},
+	{`{"auth": {"fingerprint": "none"}}`, `auth.fingerprint = "none": must be "family" or "exact" or "off"`},
+	{`{"auth": {"cookieLayout": 2}}`, `auth.cookieLayout = 2: must be "single" or "candypack"`},
+	{`{"auth": []}`, `auth: must be a JSON object`},
+	{`{"auth": null}`, `auth: must be a JSON object`},
+	{`[]`, `the file: must be a JSON object`},
+	{`null`, `the file: must be a JSON object`},
+	// negative, too small, too large, not below
+	{`{"auth": {"maxAge": -1}}`, `auth.maxAge = -1: must be a whole number of milliseconds`},
+	{`{"auth": {"updateAge": -1}}`, `auth.updateAge = -1: must be a whole number of milliseconds`},
+	{`{"auth": {"maxLifetime": -1}}`, `auth.maxLifetime = -1: must be a whole number of milliseconds`},
+	{`{"auth": {"maxAge": 999}}`, `auth.maxAge = 999ms: must be from one second to 50 years`},
+	{`{"auth": {"maxLifetime": 999}}`, `auth.maxLifetime = 999ms: must be from one second to 50 years`},
+	{`{"auth": {"maxAge": 900000, "updateAge": 900000}}`, `auth.updateAge = 15m0s: must be below MaxAge, 15m0s`},
+	{`{"auth": {"updateAge": 2592000001}}`, `auth.updateAge = 720h0m0.001s: must be below MaxAge, 720h0m0s`},
+	{`{"auth": {"passwordCost": 3}}`, `auth.passwordCost = 3: must be from 4 to 16`},
+	{`{"auth": {"passwordCost": 17}}`, `auth.passwordCost = 17: must be from 4 to 16`},
+	{`{"auth": {"tokenCost": 3}}`, `auth.tokenCost = 3: must be from 4 to 14`},
+	{`{"auth": {"tokenCost": 15}}`, `auth.tokenCost = 15: must be from 4 to 14`},
+	// unknown keys
+	{`{"auth": {"maxage": 900000}}`, `auth.maxage: is not a setting; did you mean maxAge?`},
+	{`{"auth": {"ttl": 900000}}`, `auth.ttl: is not a setting; known are table, key, password`},
+	{`{"Auth": {}}`, `block "auth": is missing`},
+	// identifiers
+	{`{"auth": {"table": "users; DROP TABLE users"}}`, `auth.table = "users; DROP TABLE users": must be a name`},
+	{"{\"auth\": {\"table\": \"us`ers\"}}", "auth.table = \"us`ers\": must be a name"},
+	{`{"auth": {"table": "a.b.c"}}`, `auth.table = "a.b.c": must be a name`},
+	{`{"auth": {"table": "app."}}`, `auth.table = "app.": must be a name`},
+	{`{"auth": {"table": ".users"}}`, `auth.table = ".users": must be a name`},
+	{`{"auth": {"token": "my tokens"}}`, `auth.token = "my tokens": must be a name`},
+	{`{"auth": {"key": "users.id"}}`, `auth.key = "users.id": must be a name`},
+	{`{"auth": {"password": "pass word"}}`, `auth.password = "pass word": must be a name`},
+	{`{"auth": {"table": "` + strings.Repeat("x", 65) + `"}}`, `at most 64 characters`},
+	{`{"auth": {"token": "Users"}}`, `auth.token = "Users": must be another table than Table`},
+	{`{"auth": {"password": "ID"}}`, `auth.password = "ID": must be another column than Key`},
+	// cookies
+	{`{"auth": {"cookieName": "my session"}}`, `auth.cookieName = "my session": must be a cookie name: no spaces`},
+	{`{"auth": {"cookieName": "a=b"}}`, `auth.cookieName = "a=b": must be a cookie name`},
+	{`{"auth": {"cookieName": "sid", "cookieLayout": "candypack"}}`, `auth.cookieName = "sid": must be empty with the candypack layout`},
+	{`{"auth": {"cookieName": "__Host-sid", "insecure": true}}`, `auth.cookieName = "__Host-sid": browsers take a __Host- cookie only with Secure`},
+	{`{"auth": {"cookieName": "__host-sid", "cookieDomain": "example.com"}}`, `auth.cookieName = "__host-sid": browsers take a __Host- cookie only with`},
+	{`{"auth": {"cookieName": "__Host-sid", "cookiePath": "/app"}}`, `auth.cookieName = "__Host-sid": browsers take a __Host- cookie only with`},
+	{`{"auth": {"cookieName": "__Secure-sid", "insecure": true}}`, `auth.cookieName = "__Secure-sid": browsers take a __Secure- cookie only with Secure`},
+	{`{"auth": {"cookieDomain": "exa mple.com"}}`, `auth.cookieDomain = "exa mple.com": must be a host name`},
+	{`{"auth": {"cookieDomain": ".example.com"}}`, `auth.cookieDomain = ".example.com": must be a host name such as example.com, without a dot`},
+	{`{"auth": {"cookiePath": "app"}}`, `auth.cookiePath = "app": must begin with /`},
+	{`{"auth": {"cookiePath": "/a;b"}}`, `auth.cookiePath = "/a;b": must begin with / and have no ;`},
+	// places to go
+	{`{"auth": {"loginURL": "login"}}`, `auth.loginURL = "login": must be a path such as /login, or an http(s) URL`},
+	{`{"auth": {"loginURL": "//evil.example"}}`, `auth.loginURL = "//evil.example": must be a path`},
+	{`{"auth": {"homeURL": "javascript:alert(1)"}}`, `auth.homeURL = "javascript:alert(1)": must be a path`},
+	// the database
+	{`{"auth": {}, "mysql": {"user": "app", "database": "app", "port": 0}}`, `mysql.port = 0: must be a number from 1 to 65535`},
+	{`{"auth": {}, "mysql": {"user": "app", "database": "app", "port": 65536}}`, `mysql.port = 65536: must be a number from 1 to 65535`},
+	{`{"auth": {}, "mysql": {"user": "app", "database": "app", "port": "3306"}}`, `mysql.port: must be a number from 1 to 65535`},
+	{`{"auth": {}, "mysql": {"user": "app", "database": "app", "password": 12345}}`, `mysql.password: must be a string`},
+	{`{"auth": {}, "mysql": {"database": "app"}}`, `mysql.user: is missing`},
+	{`{"auth": {}, "mysql": {"user": "app"}}`, `mysql.database: is missing`},
+	{`{"auth": {}, "mysql": {"user": "app", "database": "app", "pass": "x"}}`, `mysql.pass: is not a setting; known are host, port, user, password, database`},
+	{`{"auth": {}, "mysql": "root@/app"}`, `mysql: must be a JSON object`},
+	// broken JSON
+	{"{\n  \"auth\": {\n    \"maxAge\": 9000 00\n  }\n}", `:3:20: JSON: invalid character '0' after object key:value pair`},
+	{"{\"auth\": {},}", `:1:13: JSON: invalid character '}' looking for beginning of object key string`},
+	{"{\"auth\": {}\n", `:2:1: JSON: unexpected end of JSON input`},
+	{``, `:1:1: JSON: unexpected end of JSON input`},
+	{"{\"auth\": {}} x", `:1:14: JSON: invalid character 'x' after top-level value`},
+}
+
+func TestBadConfigs(t *testing.T) {
+	t.Parallel()
+	for _, test := range badConfigs {
+		path := writeConfig(t, test.file)
+		_, err := LoadConfig(path)
+		if !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), test.says) || !strings.HasPrefix(err.Error(), "session: "+path) {
+			t.Errorf("%s\n  error is %v\n  want it to say %s", test.file, err, test.says)
+		}
+		if err != nil && strings.Contains(err.Error(), "12345") {
+			t.Errorf("the error shows a password: %v", err)
+		}
+	}
+	_, err := LoadConfig(filepath.Join(t.TempDir(), "none.json"))
+	if !errors.Is(err, fs.ErrNotExist) {
+		t.Error(err)
+	}
+}
+
+// What a file cannot hold, a Config made in Go can.
+func TestBadConfigsInGo(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		cfg  Config
+		says string
+	}{
+		{Config{MaxAge: -time.Hour}, "session: Config.MaxAge = -1h0m0s: must be from one second to 50 years"},
+		{Config{MaxAge: maxDuration + 1}, "session: Config.MaxAge"},
+		{Config{MaxLifetime: maxDuration + 1}, "session: Config.MaxLifetime"},
+		{Config{UpdateAge: -time.Hour}, "session: Config.UpdateAge = -1h0m0s: must not be negative"},
+		{Config{MaxLifetime: -1}, "session: Config.MaxLifetime = -1ns: must be from one second to 50 years"},
+		{Config{MaxAge: time.Hour, UpdateAge: time.Hour}, "session: Config.UpdateAge = 1h0m0s: must be below MaxAge"},
+		{Config{CookieLayout: 7}, "session: Config.CookieLayout = 7: must be CookieSingle or CookieCandyPack"},
+		{Config{PasswordCost: -1}, "session: Config.PasswordCost = -1"},
+		{Config{TokenCost: -1}, "session: Config.TokenCost = -1"},
+	} {
+		_, err := test.cfg.withDefaults()
+		if !errors.Is(err, ErrConfig) || !strings.HasPrefix(err.Error(), test.says) {
+			t.Errorf("error is %v, want %s", err, test.says)
+		}
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	for _, test := range badConfigs {
+		f.Add([]byte(test.file))
+	}
+	f.Add([]byte(`{"auth": {"maxAge": 900000, "fingerprint": "exact"}, "mysql": {"user": "a", "database": "b"}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := parseConfig("config.json", data)
+		if err != nil {
+			if !errors.Is(err, ErrConfig) {
+				t.Fatalf("%q: %v", data, err)
+			}
+			return
+		}
+		full, err := c.withDefaults()
+		if err == nil && (full.UpdateAge >= full.MaxAge || full.MaxAge < time.Second || strings.Contains(full.Table+full.Token+full.Key+full.Password, "`")) {
+			t.Fatalf("%q gives %v", data, full)
+		}
+		if err == nil {
+			w := recorder{}
+			newCookies(full).write(w, newToken())
+			for _, line := range w["Set-Cookie"] {
+				if _, err := http.ParseSetCookie(line); err != nil {
+					t.Fatalf("%q gives the cookie %q", data, line)
+				}
+			}
+			if len(w["Set-Cookie"]) == 0 || w["Set-Cookie"][0] == "" {
+				t.Fatalf("%q gives no cookie", data)
+			}
+		}
+		_ = fmt.Sprint(c)
+	})
+}
+
+// recorder is a response of which only the header matters.
+type recorder http.Header
+
+func (r recorder) Header() http.Header       { return http.Header(r) }
+func (recorder) Write(p []byte) (int, error) { return len(p), nil }
+func (recorder) WriteHeader(int)             {}

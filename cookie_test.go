@@ -1,0 +1,151 @@
+package session
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Every cookie parses strictly, has the attributes that the mission asks for, and obeys the prefix rules of RFC
+// 6265bis section 4.1.3.
+func TestCookies(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		cfg   Config
+		names string
+		check func(*http.Cookie) bool
+	}{
+		"default":          {Config{}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 30*24*3600 }},
+		"with a domain":    {Config{CookieDomain: "example.com"}, "session", func(c *http.Cookie) bool { return c.Domain == "example.com" }},
+		"with a path":      {Config{CookiePath: "/app"}, "session", func(c *http.Cookie) bool { return c.Path == "/app" }},
+		"insecure":         {Config{Insecure: true}, "session", func(c *http.Cookie) bool { return !c.Secure }},
+		"transient":        {Config{Transient: true}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 0 && c.RawExpires == "" }},
+		"a name":           {Config{CookieName: "sid"}, "sid", func(c *http.Cookie) bool { return true }},
+		"a secure name":    {Config{CookieName: "__Secure-sid", CookiePath: "/x"}, "__Secure-sid", func(c *http.Cookie) bool { return c.Secure }},
+		"longer than kept": {Config{MaxAge: 500 * 24 * time.Hour}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 400*24*3600 }},
+		"candypack":        {Config{CookieLayout: CookieCandyPack}, "candy_x candy_y", func(c *http.Cookie) bool { return !strings.Contains(c.Value, ".") }},
+	} {
+		cfg, err := test.cfg.withDefaults()
+		noError(t, err)
+		token := newToken()
+		c := newCookies(cfg)
+		check := func(value bool, maxAge func(int) bool) string {
+			w := httptest.NewRecorder()
+			if value {
+				c.write(w, token)
+				c.write(w, token) // replaces
+			} else {
+				c.clear(w)
+			}
+			var names []string
+			for _, line := range w.Header()["Set-Cookie"] {
+				cookie, err := http.ParseSetCookie(line)
+				if err != nil {
+					t.Errorf("%s: %q: %v", name, line, err)
+					continue
+				}
+				names = append(names, cookie.Name)
+				if !cookie.HttpOnly || cookie.SameSite != http.SameSiteStrictMode || cookie.Secure == cfg.Insecure || cookie.Path != cfg.CookiePath || (cookie.Value != "") != value {
+					t.Errorf("%s: %q", name, line)
+				}
+				if !maxAge(cookie.MaxAge) || value && !test.check(cookie) {
+					t.Errorf("%s: %q", name, line)
+				}
+				if strings.HasPrefix(cookie.Name, "__Host-") && (!cookie.Secure || cookie.Path != "/" || cookie.Domain != "") {
+					t.Errorf("%s: %q breaks the rules of its prefix", name, line)
+				}
+				if len(line) > 4096 {
+					t.Errorf("%s: %d bytes are more than a browser takes", name, len(line))
+				}
+			}
+			return strings.Join(names, " ")
+		}
+		if got := check(true, func(int) bool { return true }); got != test.names {
+			t.Errorf("%s: cookies %q, want %q", name, got, test.names)
+		}
+		if got := check(false, func(n int) bool { return n < 0 }); got != test.names {
+			t.Errorf("%s: logout clears %q, want %q", name, got, test.names)
+		}
+
+		w := httptest.NewRecorder()
+		c.write(w, token)
+		r := httptest.NewRequest("GET", "/", nil)
+		for _, cookie := range w.Result().Cookies() {
+			r.AddCookie(cookie)
+		}
+		if got, err := c.read(r); got != token || err != nil {
+			t.Errorf("%s: read %v", name, err)
+		}
+	}
+}
+
+func TestCandyPackCookiesAreRead(t *testing.T) {
+	t.Parallel()
+	c := newCookies(Config{CookieLayout: CookieCandyPack})
+	const x, y = "f64ae64d052c1ab92a4e57c5b106b208", "2a9fe3d1f99066f3da0d7eb2ba6c1462"
+	for header, want := range map[string]error{
+		"candy_x=" + x + "; candy_y=" + y:                        nil,
+		"candy_y=" + y + "; candy_x=" + x:                        nil,
+		"candy_x=" + x + "; candy_y=" + y + "; candy_x=other":    nil,
+		"candy_x=; candy_y=":                                     ErrNoCookie,
+		"":                                                       ErrNoCookie,
+		"candy_x=" + x:                                           ErrMalformed,
+		"candy_y=" + y:                                           ErrMalformed,
+		"candy_x=" + x + "; candy_y=":                            ErrMalformed,
+		"candy_x=" + x + "; candy_y=" + y + "=":                  ErrMalformed,
+		`candy_x="` + x + `"; candy_y=` + y:                      ErrMalformed,
+		`candy_x={"a":1}; candy_y=` + y:                          ErrMalformed,
+		"candy_x=" + x[:21] + "; candy_y=" + y:                   ErrMalformed,
+		"candy_x=" + x + "; candy_y=" + strings.Repeat("ä", 32):  ErrMalformed,
+		"candy_x=" + x + "; candy_y=" + strings.Repeat("%41", 8): ErrMalformed,
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Cookie", header)
+		if got, err := c.read(r); err != want || err == nil && got != (token{x, y}) {
+			t.Errorf("%q: %v, want %v", header, err, want)
+		}
+	}
+}
+
+func TestSetCookieKeepsOtherCookiesAndHeaders(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	w.Header().Add("Set-Cookie", "a=1")
+	w.Header().Add("Set-Cookie", "__Host-session=old; Path=/")
+	w.Header().Add("Set-Cookie", "__Host-session2=2")
+	w.Header().Set("Vary", "Accept, cookie")
+	cfg, err := Config{}.withDefaults()
+	noError(t, err)
+	newCookies(cfg).write(w, newToken())
+	got := w.Header()["Set-Cookie"]
+	if len(got) != 3 || got[0] != "a=1" || got[1] != "__Host-session2=2" || strings.Contains(got[2], "old") || w.Header().Get("Vary") != "Accept, cookie" {
+		t.Errorf("%q", w.Header())
+	}
+}
+
+func FuzzReadCookie(f *testing.F) {
+	token := newToken()
+	f.Add("__Host-session=" + token.selector + "." + token.verifier)
+	f.Add("candy_x=f64ae64d052c1ab92a4e57c5b106b208; candy_y=2a9fe3d1f99066f3da0d7eb2ba6c1462")
+	f.Add(`__Host-session="`)
+	f.Add("=;=,\x00")
+	cfg, err := Config{}.withDefaults()
+	if err != nil {
+		f.Fatal(err)
+	}
+	single, candy := newCookies(cfg), newCookies(Config{CookieLayout: CookieCandyPack})
+	f.Fuzz(func(t *testing.T, header string) {
+		r := &http.Request{Header: http.Header{"Cookie": {header}}}
+		for _, c := range []cookies{single, candy} {
+			token, err := c.read(r)
+			if (err == nil) == (token.selector == "") || err != nil && err != ErrNoCookie && err != ErrMalformed {
+				t.Fatalf("%q: %v", header, err)
+			}
+			if err == nil && (!strings.Contains(header, token.selector) || !strings.Contains(header, token.verifier)) {
+				t.Fatalf("%q: token from nowhere", header)
+			}
+		}
+	})
+}

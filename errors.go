@@ -1,0 +1,58 @@
+package session
+
+import "errors"
+
+// Why a request is not logged in, as [Manager.Err] reports it.
+var (
+	// ErrNoCookie: the request carries no session cookie, or the session was logged out in this very request.
+	ErrNoCookie = errors.New("session: no session cookie")
+
+	// ErrMalformed: the session cookie is not something that this library writes. The database was not asked.
+	ErrMalformed = errors.New("session: malformed session cookie")
+
+	// ErrUnknown: no session has this token. It was logged out, revoked or purged, or never existed.
+	ErrUnknown = errors.New("session: unknown session")
+
+	// ErrExpired: the session was idle for more than Config.MaxAge, or is older than Config.MaxLifetime.
+	ErrExpired = errors.New("session: expired session")
+
+	// ErrWrongBrowser: the session was given to another browser, as Config.Fingerprint judges it.
+	ErrWrongBrowser = errors.New("session: session belongs to another browser")
+
+	// ErrUserGone: the user is not in the users table. LoginAs returns it too.
+	ErrUserGone = errors.New("session: no such user")
+
+	// ErrNoMiddleware: the request did not pass through this Manager's Middleware, Require, Guest or Switch,
+	// so nothing is known of it.
+	ErrNoMiddleware = errors.New("session: request did not pass through the Manager's Middleware")
+)
+
+// What the calls of a Manager return.
+var (
+	// ErrInvalidCredentials: no user has these credentials. It never tells which part was wrong (OWASP
+	// Authentication Cheat Sheet, "Authentication and Error Messages").
+	ErrInvalidCredentials = errors.New("session: invalid credentials")
+
+	// ErrNotLoggedIn: the call needs a logged-in request.
+	ErrNotLoggedIn = errors.New("session: not logged in")
+
+	// ErrNoSession: the user has no session of this id.
+	ErrNoSession = errors.New("session: no such session")
+
+	// ErrPasswordTooLong: the password is longer than the 72 bytes that bcrypt reads.
+	ErrPasswordTooLong = errors.New("session: password longer than 72 bytes")
+
+	// ErrUnavailable: the database did not answer, or answered with an error that says nothing about the session.
+	// The driver's error is wrapped beside it: errors.As finds a *mysql.MySQLError.
+	ErrUnavailable = errors.New("session: database unavailable")
+
+	// ErrClosed: the Manager was closed.
+	ErrClosed = errors.New("session: manager is closed")
+
+	// ErrConfig: the Config, or the file or environment it was read from, is wrong. The text names the field, its
+	// value and what is allowed.
+	ErrConfig = errors.New("session: bad configuration")
+
+	// ErrUsage: the call itself is wrong, whatever the user did: a mistake in the program.
+	ErrUsage = errors.New("session: wrong use")
+)

@@ -1,0 +1,312 @@
+// Command quickstart is a small web app with accounts: register, log in, see where else you are logged in, log out.
+//
+//	go run ./examples/quickstart                                            # an in-memory database, for looking around
+//	go run ./examples/quickstart -dsn 'user:password@tcp(localhost:3306)/app'  # MySQL or MariaDB
+//
+// It keeps to tables of its own, quickstart_users and quickstart_tokens.
+package main
+
+import (
+	"context"
+	"embed"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"html/template"
+	"log"
+	"net"
+	"net/http"
+	"net/mail"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/candysession/session"
+	"github.com/candysession/session/examples/internal/embedded"
+	"github.com/go-sql-driver/mysql"
+	"github.com/jmoiron/sqlx"
+)
+
+const (
+	demoEmail    = "demo@example.com"
+	demoPassword = "correct horse battery"
+)
+
+const schema = `CREATE TABLE IF NOT EXISTS quickstart_users (
+	id       BIGINT       NOT NULL AUTO_INCREMENT PRIMARY KEY,
+	name     VARCHAR(100) NOT NULL,
+	email    VARCHAR(255) NOT NULL UNIQUE,
+	password VARCHAR(60)  NOT NULL
+)`
+
+// A User is what the app wants to know of the one who is logged in.
+type User struct {
+	ID    int64  `db:"id" json:"id"`
+	Name  string `db:"name" json:"name"`
+	Email string `db:"email" json:"email"`
+}
+
+var config = session.Config{
+	Table:    "quickstart_users",
+	Token:    "quickstart_tokens",
+	LoginURL: "/login",
+	HomeURL:  "/account",
+	Insecure: true, // this is plain http on localhost, where Safari stores no Secure cookie
+}
+
+type app struct {
+	db   *sqlx.DB
+	auth *session.Manager[User]
+}
+
+func main() {
+	log.SetFlags(0)
+	addr := flag.String("addr", "localhost:8080", "address to listen on")
+	dsn := flag.String("dsn", "", "MySQL or MariaDB data source name; empty for an in-memory database")
+	flag.Parse()
+	if err := run(*addr, *dsn); err != nil {
+		log.Fatal("quickstart: ", err)
+	}
+}
+
+func run(addr, dsn string) error {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+
+	inMemory := dsn == ""
+	if inMemory {
+		server, err := embedded.Start()
+		if err != nil {
+			return err
+		}
+		defer server.Close()
+		dsn = server.DSN()
+	}
+	db, err := session.Open(dsn)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	if inMemory {
+		db.SetMaxOpenConns(1)
+	}
+	if _, err := db.ExecContext(ctx, schema); err != nil {
+		return fmt.Errorf("create the users table: %w", err)
+	}
+	auth, err := session.New[User](db, config)
+	if err != nil {
+		return err
+	}
+	defer auth.Close()
+	a := &app{db, auth}
+
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n  http://%s\n\n", strings.Replace(listener.Addr().String(), "127.0.0.1", "localhost", 1))
+	if inMemory { // never put an account with a known password into a real database
+		if err := a.register(ctx, "Demo", demoEmail, demoPassword); err != nil {
+			return err
+		}
+		fmt.Printf("  e-mail    %s\n  password  %s\n\n  The database is in memory: all is gone when you press Ctrl-C.\n\n", demoEmail, demoPassword)
+	}
+
+	server := &http.Server{Handler: a.routes(), ReadHeaderTimeout: 5 * time.Second}
+	context.AfterFunc(ctx, func() {
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		server.Shutdown(ctx)
+	})
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+// routes: Middleware looks at the session of each request once; Require and Guest decide who may see what.
+func (a *app) routes() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /{$}", a.auth.Switch(http.RedirectHandler("/account", http.StatusSeeOther), http.HandlerFunc(a.welcome)))
+	mux.Handle("GET /register", a.auth.Guest(page("register.html")))
+	mux.Handle("POST /register", a.auth.Guest(http.HandlerFunc(a.signUp)))
+	mux.Handle("GET /login", a.auth.Guest(page("login.html")))
+	mux.HandleFunc("POST /login", a.logIn)
+	mux.HandleFunc("POST /logout", a.logOut)
+	mux.Handle("GET /account", a.auth.Require(http.HandlerFunc(a.account)))
+	mux.Handle("POST /sessions/revoke", a.auth.Require(http.HandlerFunc(a.revoke)))
+	mux.Handle("POST /sessions/others", a.auth.Require(http.HandlerFunc(a.logOutOthers)))
+	mux.Handle("GET /api/me", a.auth.Require(http.HandlerFunc(a.me)))
+	// A form on another site can't post here: http.CrossOriginProtection.
+	return http.NewCrossOriginProtection().Handler(a.auth.Middleware(mux))
+}
+
+func (a *app) welcome(w http.ResponseWriter, r *http.Request) {
+	render(w, http.StatusOK, "welcome.html", nil)
+}
+
+func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
+	name, email, password := strings.TrimSpace(r.FormValue("name")), strings.TrimSpace(r.FormValue("email")), r.FormValue("password")
+	problem := ""
+	if _, err := mail.ParseAddress(email); err != nil {
+		problem = "This is not an e-mail address."
+	}
+	if name == "" {
+		problem = "Please tell your name."
+	}
+	if len(password) < 8 {
+		problem = "The password needs at least 8 characters."
+	}
+	if problem == "" {
+		err := a.register(r.Context(), name, email, password)
+		var duplicate *mysql.MySQLError
+		switch {
+		case errors.As(err, &duplicate) && duplicate.Number == 1062:
+			problem = "There is an account with this e-mail address."
+		case errors.Is(err, session.ErrPasswordTooLong):
+			problem = "The password may have at most 72 bytes."
+		case err != nil:
+			sorry(w, err)
+			return
+		}
+	}
+	if problem != "" {
+		render(w, http.StatusUnprocessableEntity, "register.html", form{Problem: problem, Name: name, Email: email})
+		return
+	}
+	if _, err := a.auth.Login(w, r, session.Credentials{"email": email, "password": password}); err != nil {
+		sorry(w, err)
+		return
+	}
+	http.Redirect(w, r, "/account", http.StatusSeeOther)
+}
+
+func (a *app) register(ctx context.Context, name, email, password string) error {
+	hash, err := a.auth.HashPassword(password)
+	if err != nil {
+		return err
+	}
+	_, err = a.db.ExecContext(ctx, "INSERT INTO quickstart_users (name, email, password) VALUES (?, ?, ?)", name, email, hash)
+	return err
+}
+
+func (a *app) logIn(w http.ResponseWriter, r *http.Request) {
+	email := r.FormValue("email")
+	_, err := a.auth.Login(w, r, session.Credentials{"email": email, "password": r.FormValue("password")})
+	switch {
+	case errors.Is(err, session.ErrInvalidCredentials):
+		render(w, http.StatusUnauthorized, "login.html", form{Problem: "Wrong e-mail or password.", Email: email, Next: session.ReturnTo(r, "")})
+	case err != nil:
+		sorry(w, err)
+	default:
+		http.Redirect(w, r, session.ReturnTo(r, "/account"), http.StatusSeeOther)
+	}
+}
+
+func (a *app) logOut(w http.ResponseWriter, r *http.Request) {
+	if err := a.auth.Logout(w, r); err != nil {
+		sorry(w, err)
+		return
+	}
+	http.Redirect(w, r, "/", http.StatusSeeOther)
+}
+
+func (a *app) account(w http.ResponseWriter, r *http.Request) {
+	user, _ := a.auth.User(r)
+	sessions, err := a.auth.Sessions(r.Context(), user.ID)
+	if err != nil {
+		sorry(w, err)
+		return
+	}
+	render(w, http.StatusOK, "account.html", struct {
+		User     User
+		Sessions []session.Session
+	}{user, sessions})
+}
+
+func (a *app) revoke(w http.ResponseWriter, r *http.Request) {
+	user, _ := a.auth.User(r)
+	if err := a.auth.Revoke(r.Context(), user.ID, r.FormValue("id")); err != nil && !errors.Is(err, session.ErrNoSession) {
+		sorry(w, err)
+		return
+	}
+	http.Redirect(w, r, "/account", http.StatusSeeOther)
+}
+
+func (a *app) logOutOthers(w http.ResponseWriter, r *http.Request) {
+	if err := a.auth.LogoutOthers(w, r); err != nil {
+		sorry(w, err)
+		return
+	}
+	http.Redirect(w, r, "/account", http.StatusSeeOther)
+}
+
+// me is for programs: without a session, Require answers 401.
+func (a *app) me(w http.ResponseWriter, r *http.Request) {
+	user, _ := a.auth.User(r)
+	w.Header().Set("Content-Type", "application/json")
+	json.NewEncoder(w).Encode(user)
+}
+
+//go:embed pages
+var files embed.FS
+
+var pages = template.Must(template.New("").Funcs(template.FuncMap{
+	"browser": browserName,
+	"ago":     ago,
+}).ParseFS(files, "pages/*.html"))
+
+// form is what a form shows again when something was wrong.
+type form struct{ Problem, Name, Email, Next string }
+
+func page(name string) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		render(w, http.StatusOK, name, form{Next: session.ReturnTo(r, "")})
+	})
+}
+
+func render(w http.ResponseWriter, status int, name string, data any) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("Content-Security-Policy", "default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'")
+	w.WriteHeader(status)
+	if err := pages.ExecuteTemplate(w, name, data); err != nil {
+		log.Print("quickstart: ", err)
+	}
+}
+
+func sorry(w http.ResponseWriter, err error) {
+	log.Print("quickstart: ", err)
+	http.Error(w, "Something went wrong on our side. Please try again.", http.StatusServiceUnavailable)
+}
+
+// browserName makes a User-Agent short enough to read.
+func browserName(userAgent string) string {
+	for _, b := range [][2]string{{"Edg/", "Edge"}, {"OPR/", "Opera"}, {"Firefox/", "Firefox"}, {"Chrome/", "Chrome"}, {"Safari/", "Safari"}, {"curl/", "curl"}} {
+		if strings.Contains(userAgent, b[0]) {
+			for _, system := range [][2]string{{"iPhone", "iPhone"}, {"Android", "Android"}, {"Mac OS X", "macOS"}, {"Windows", "Windows"}, {"Linux", "Linux"}} {
+				if strings.Contains(userAgent, system[0]) {
+					return b[1] + " on " + system[1]
+				}
+			}
+			return b[1]
+		}
+	}
+	return "Unknown browser"
+}
+
+func ago(t time.Time) string {
+	switch d := time.Since(t); {
+	case d < time.Minute:
+		return "just now"
+	case d < time.Hour:
+		return fmt.Sprint(int(d.Minutes()), " min ago")
+	case d < 24*time.Hour:
+		return fmt.Sprint(int(d.Hours()), " h ago")
+	default:
+		return t.Format("2 January 2006")
+	}
+}

@@ -1,0 +1,319 @@
+// Package testdb gives tests a real database: each test its own schema, on one server for the test program.
+//
+// The server is, in this order: the one that SESSION_TEST_DSN names (its user may create databases); a private MariaDB
+// or MySQL, started from the installed binaries in a temporary directory; the in-memory engine of the examples, which
+// needs nothing but Go. SESSION_TEST_DB=mariadb, mysql or embedded insists on one of the latter.
+package testdb
+
+import (
+	"bufio"
+	"database/sql"
+	"flag"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-sql-driver/mysql"
+)
+
+// A server is where the schemas are.
+type server struct {
+	dsn      *mysql.Config
+	embedded bool
+	stop     func()
+}
+
+var (
+	current server
+	schemas atomic.Int64
+)
+
+// Main runs the tests of a package with a server, tells which one it is, and ends with their status. Call it from TestMain.
+func Main(m *testing.M) {
+	var err error
+	if current, err = start(); err != nil {
+		fmt.Fprintln(os.Stderr, "testdb:", err)
+		os.Exit(1)
+	}
+	name, err := version()
+	if err != nil {
+		current.stop()
+		fmt.Fprintln(os.Stderr, "testdb:", err)
+		os.Exit(1)
+	}
+	fmt.Println("testdb:", name)
+	if current.embedded {
+		flag.Parse()
+		flag.Set("test.parallel", "1") // it loses schemas, too, that are made at once
+	}
+	status := m.Run()
+	current.stop()
+	os.Exit(status)
+}
+
+func version() (string, error) {
+	db, err := sql.Open("mysql", current.dsn.FormatDSN())
+	if err != nil {
+		return "", err
+	}
+	defer db.Close()
+	var version string
+	if err := db.QueryRow("SELECT VERSION()").Scan(&version); err != nil {
+		return "", err
+	}
+	switch {
+	case current.embedded:
+		return "embedded engine (go-mysql-server), speaking MySQL " + version, nil
+	case os.Getenv("SESSION_TEST_DSN") != "":
+		return "SESSION_TEST_DSN, " + version, nil
+	}
+	return "private server, " + version, nil
+}
+
+// DSN makes an empty schema and returns its data source name. The schema is dropped when the test ends.
+func DSN(t testing.TB) string {
+	t.Helper()
+	dsn, drop, err := Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(drop)
+	return dsn
+}
+
+// Schema is DSN for examples, which have no testing.TB.
+func Schema() (dsn string, drop func(), err error) {
+	name := fmt.Sprintf("session_test_%d_%d", os.Getpid(), schemas.Add(1))
+	if err := admin("CREATE DATABASE " + name); err != nil {
+		return "", nil, err
+	}
+	cfg := current.dsn.Clone()
+	cfg.DBName = name
+	return cfg.FormatDSN(), func() { admin("DROP DATABASE " + name) }, nil
+}
+
+func admin(statement string) error {
+	db, err := sql.Open("mysql", current.dsn.FormatDSN())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	_, err = db.Exec(statement)
+	return err
+}
+
+// Connections is how many connections a pool may have: the embedded engine loses writes that two of them make at once.
+func Connections() int {
+	if current.embedded {
+		return 1
+	}
+	return 32
+}
+
+// SkipEmbedded skips a test of what the embedded engine can't do.
+func SkipEmbedded(t testing.TB, lacks string) {
+	t.Helper()
+	if current.embedded {
+		t.Skip("the embedded engine " + lacks)
+	}
+}
+
+func start() (server, error) {
+	if dsn := os.Getenv("SESSION_TEST_DSN"); dsn != "" {
+		cfg, err := mysql.ParseDSN(dsn)
+		if err != nil {
+			return server{}, fmt.Errorf("SESSION_TEST_DSN: %w", err)
+		}
+		return server{dsn: cfg, stop: func() {}}, nil
+	}
+	want := os.Getenv("SESSION_TEST_DB")
+	if find("mariadbd") != "" && find("mariadb-install-db") != "" && (want == "" || want == "mariadb") {
+		return startPrivate(find("mariadbd"), func(data string) *exec.Cmd {
+			return exec.Command(find("mariadb-install-db"), asUser("--no-defaults", "--datadir="+data,
+				"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=4M")...)
+		}, "--innodb-log-file-size=4M")
+	}
+	if bin := find("mysqld"); bin != "" && (want == "" || want == "mysql") {
+		return startPrivate(bin, func(data string) *exec.Cmd {
+			return exec.Command(bin, asUser("--no-defaults", "--initialize-insecure", "--datadir="+data)...)
+		}, "--mysqlx=OFF", "--skip-log-bin")
+	}
+	if want == "" || want == "embedded" {
+		return startEmbedded()
+	}
+	return server{}, fmt.Errorf("SESSION_TEST_DB=%s: no such server is installed", want)
+}
+
+// find is the path of a program, also where servers are that are not in a user's PATH.
+func find(program string) string {
+	if path, err := exec.LookPath(program); err == nil {
+		return path
+	}
+	for _, dir := range []string{"/usr/sbin", "/usr/local/sbin", "/usr/libexec", "/usr/local/mysql/bin", "/opt/homebrew/bin"} {
+		if path, err := exec.LookPath(filepath.Join(dir, program)); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// asUser adds what the servers ask of root. It must follow --no-defaults, which is only taken in front.
+func asUser(args ...string) []string {
+	if os.Geteuid() == 0 {
+		args = append(args, "--user=root")
+	}
+	return args
+}
+
+// startPrivate runs a throw-away server that trades durability for speed.
+func startPrivate(bin string, install func(data string) *exec.Cmd, extra ...string) (server, error) {
+	dir, err := os.MkdirTemp("", "session-testdb-")
+	if err != nil {
+		return server{}, err
+	}
+	fail := func(err error) (server, error) {
+		os.RemoveAll(dir)
+		return server{}, err
+	}
+	data, log, socket := filepath.Join(dir, "data"), filepath.Join(dir, "log"), filepath.Join(dir, "s")
+	if out, err := install(data).CombinedOutput(); err != nil {
+		return fail(fmt.Errorf("install a private server: %w\n%s", err, out))
+	}
+	args := asUser("--no-defaults", "--datadir="+data, "--socket="+socket, "--pid-file="+filepath.Join(dir, "pid"),
+		"--log-error="+log, "--bind-address=127.0.0.1", "--port="+freePort(), "--skip-name-resolve", "--character-set-server=utf8mb4",
+		"--max-connections=500", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync",
+		"--innodb-doublewrite=0", "--performance-schema=0")
+	cmd := exec.Command(bin, append(args, extra...)...)
+	// A zone with summer time, so that whatever wrongly depends on the server's local time shows.
+	cmd.Env = append(os.Environ(), "TZ=America/New_York")
+	exited, err := startChild(cmd)
+	if err != nil {
+		return fail(err)
+	}
+	stop := func() {
+		cmd.Process.Signal(syscall.SIGTERM)
+		<-exited
+		os.RemoveAll(dir)
+	}
+	cfg := mysql.NewConfig()
+	cfg.User, cfg.Net, cfg.Addr = "root", "unix", socket
+	if err := await(cfg, exited); err != nil {
+		out, _ := os.ReadFile(log)
+		stop()
+		return server{}, fmt.Errorf("start a private server: %w\n%s", err, out)
+	}
+	return server{dsn: cfg, stop: stop}, nil
+}
+
+func freePort() string {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "0"
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// startChild starts a program that dies with this one, however that ends. The kernel ties it to the thread that
+// started it, so that thread stays.
+func startChild(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
+	done := make(chan struct{})
+	started := make(chan error)
+	cmd.SysProcAttr = dieWithParent()
+	go func() {
+		runtime.LockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			cmd.Wait()
+		}
+		close(done)
+	}()
+	return done, <-started
+}
+
+// await waits until the server answers.
+func await(cfg *mysql.Config, exited <-chan struct{}) error {
+	db, err := sql.Open("mysql", cfg.FormatDSN())
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	deadline := time.After(60 * time.Second)
+	for {
+		err := db.Ping()
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-exited:
+			return fmt.Errorf("it ended: %w", err)
+		case <-deadline:
+			return err
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+// startEmbedded builds and runs the engine of the examples as a program of its own: the library's module does not
+// depend on it.
+func startEmbedded() (server, error) {
+	dir, err := os.MkdirTemp("", "session-testdb-")
+	if err != nil {
+		return server{}, err
+	}
+	fail := func(err error) (server, error) {
+		os.RemoveAll(dir)
+		return server{}, err
+	}
+	_, file, _, _ := runtime.Caller(0)
+	bin := filepath.Join(dir, "embedded")
+	build := exec.Command("go", "build", "-o", bin, "./embedded")
+	build.Dir = filepath.Join(filepath.Dir(file), "..", "..", "examples")
+	build.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fail(fmt.Errorf("build the embedded engine: %w\n%s", err, out))
+	}
+	cmd := exec.Command(bin)
+	cmd.Stderr = os.Stderr
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		return fail(err)
+	}
+	reader, writer := io.Pipe()
+	cmd.Stdout = writer
+	exited, err := startChild(cmd)
+	if err != nil {
+		return fail(err)
+	}
+	go func() {
+		<-exited
+		writer.CloseWithError(fmt.Errorf("it ended"))
+	}()
+	stop := func() {
+		stdin.Close()
+		<-exited
+		os.RemoveAll(dir)
+	}
+	line, err := bufio.NewReader(reader).ReadString('\n')
+	if err != nil {
+		stop()
+		return server{}, fmt.Errorf("start the embedded engine: %w", err)
+	}
+	cfg, err := mysql.ParseDSN(strings.TrimSpace(line))
+	if err != nil {
+		stop()
+		return server{}, err
+	}
+	return server{dsn: cfg, embedded: true, stop: stop}, nil
+}

@@ -1,0 +1,77 @@
+package session
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// passwords makes and checks password hashes so that time tells nothing: a refusal takes as long as the costliest
+// hash takes, whether there was no user, an unusable hash or one of lower cost.
+type passwords struct {
+	cost    int
+	highest atomic.Int64 // the highest cost seen of a user's hash; never below cost
+}
+
+func newPasswords(cost int) *passwords {
+	p := &passwords{cost: cost}
+	p.highest.Store(int64(cost))
+	return p
+}
+
+func (p *passwords) hash(password string) (string, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), p.cost)
+	if err == bcrypt.ErrPasswordTooLong {
+		return "", fmt.Errorf("%w: bcrypt reads no more, so the rest would protect nothing", ErrPasswordTooLong)
+	}
+	return string(hash), err
+}
+
+// verify reports whether the hash is that of the password. Other programs may have cut a long password when they
+// hashed it, and bcrypt compares no more than 72 bytes, so long ones are not refused here.
+func (p *passwords) verify(hash []byte, password string) bool {
+	cost, err := bcrypt.Cost(hash)
+	if err != nil || cost > maxPasswordCost {
+		p.refuse(password)
+		return false
+	}
+	for seen := p.highest.Load(); int64(cost) > seen && !p.highest.CompareAndSwap(seen, int64(cost)); {
+		seen = p.highest.Load()
+	}
+	if hashMatches(hash, password, maxPasswordCost) == nil {
+		return true
+	}
+	p.spend(cost, password)
+	return false
+}
+
+// refuse takes as long as comparing with a hash of the highest cost.
+func (p *passwords) refuse(password string) {
+	highest := int(p.highest.Load())
+	bcrypt.CompareHashAndPassword(dummy(highest), []byte(password))
+}
+
+// spend makes up for a comparison at a lower cost: each step doubles the time, so once each of the costs from this one
+// up to the highest, less one, is what was saved.
+func (p *passwords) spend(cost int, password string) {
+	for ; cost < int(p.highest.Load()); cost++ {
+		bcrypt.CompareHashAndPassword(dummy(cost), []byte(password))
+	}
+}
+
+// dummy is a well-formed hash of this cost that no password has: comparing takes the full time and fails. The salt and
+// the digest are 53 characters of bcrypt's base64.
+func dummy(cost int) []byte {
+	return fmt.Appendf(nil, "$2a$%02d$%s", cost, strings.Repeat(".", 53))
+}
+
+// upgraded is a hash to store in place of one that costs less than it should; empty if that is not the case, or bcrypt
+// would no longer read the whole password.
+func (p *passwords) upgraded(hash []byte, password string) (string, error) {
+	if cost, err := bcrypt.Cost(hash); err != nil || cost >= p.cost || len(password) > 72 {
+		return "", nil
+	}
+	return p.hash(password)
+}

@@ -1,0 +1,469 @@
+// Package session keeps people logged in to a net/http app, with a token table in MySQL or MariaDB.
+//
+// A [Manager] wraps the app's handlers. Its Middleware looks at each request once, before the handler runs, and the
+// handler asks: [Manager.Check], [Manager.User]. [Manager.Login] checks a password against the users table that the
+// app already has, and gives the browser a token of which the database keeps only a bcrypt hash; [Manager.Logout]
+// takes it back. A session lives for [Config].MaxAge after the last request; those who come back stay in, at the cost
+// of one write per [Config].UpdateAge.
+//
+//	type User struct {
+//		ID    int64  `db:"id"`
+//		Email string `db:"email"`
+//	}
+//
+//	db, err := session.Open("app:password@tcp(localhost:3306)/app")
+//	auth, err := session.New[User](db, session.Config{LoginURL: "/login"})
+//
+//	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
+//		user, err := auth.Login(w, r, session.Credentials{"email": r.FormValue("email"), "password": r.FormValue("password")})
+//		...
+//	})
+//	mux.Handle("/account", auth.Require(account))
+//	http.ListenAndServe(":8080", auth.Middleware(mux))
+//
+// A database that fails is never taken for a user who is not logged in: the request is answered with 503, and the
+// next one after recovery is logged in as before.
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// A Manager keeps the sessions of one users table. U is what the app knows of a user: a struct whose fields are
+// columns of that table by their db tags (by the lower-case field name without one), or [Row].
+//
+// Make one per program with [New]; it may be used by many goroutines at once. Managers do not see each other's state.
+type Manager[U any] struct {
+	cfg       Config
+	cookies   cookies
+	plan      userPlan[U]
+	store     *store
+	lookup    *lookup[U]
+	passwords *passwords
+	purge     *purger
+}
+
+// New makes a Manager on a database, whose driver must be go-sql-driver/mysql. It does not connect: the token table
+// is made when it is first needed, or by [Manager.Migrate]. The caller still closes db, after [Manager.Close].
+//
+// A setting that is wrong, or a U that is no struct, has no columns or would hold the password, is an [ErrConfig].
+func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
+	if db == nil {
+		return nil, fmt.Errorf("%w: New: db is nil; open one with session.Open", ErrConfig)
+	}
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	plan, err := planUser[U](db.Mapper, cfg.Password)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager[U]{cfg: cfg, cookies: newCookies(cfg), plan: plan, passwords: newPasswords(cfg.PasswordCost)}
+	m.store = newStore(db, &m.cfg)
+	m.lookup = &lookup[U]{store: m.store, plan: plan}
+	m.purge = newPurger(m.store, cfg)
+	return m, nil
+}
+
+// Close ends the work in the background and frees the prepared statements; the database stays open. Requests after it
+// fail with [ErrClosed].
+func (m *Manager[U]) Close() error {
+	m.purge.close()
+	return m.lookup.close()
+}
+
+// A verdict is what is known of a request's session.
+type verdict[U any] struct {
+	err    error // why the request is not logged in; nil if it is
+	token  token
+	record record // its id is 0 unless the token is right, even if the session is refused for another reason
+	user   U
+}
+
+// authenticate judges a request: its cookie, the row that the cookie selects, the verifier against the row's hash, the
+// ages, the user, the browser. A request that is refused has a verdict; an error means that nothing is known, because
+// the database failed.
+func (m *Manager[U]) authenticate(r *http.Request) (*verdict[U], error) {
+	token, err := m.cookies.read(r)
+	if err != nil {
+		return &verdict[U]{err: err}, nil
+	}
+	row, err := m.lookup.find(r.Context(), token.selector)
+	if errors.Is(err, ErrUnknown) {
+		return &verdict[U]{err: ErrUnknown}, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if !token.verifies(&row.record) {
+		return &verdict[U]{err: ErrUnknown}, nil
+	}
+	v := &verdict[U]{token: token, record: row.record}
+	switch {
+	case m.expired(&row.record):
+		v.err = ErrExpired
+	case !row.known:
+		v.err = ErrUserGone
+	case !m.cfg.Fingerprint.Match(row.browser, m.browser(r)):
+		v.err = ErrWrongBrowser
+	default:
+		v.user = row.user
+	}
+	return v, nil
+}
+
+// expired: idle for more than MaxAge, or older than MaxLifetime. Ages are the database's, in whole seconds.
+func (m *Manager[U]) expired(r *record) bool {
+	return r.now-r.active > seconds(m.cfg.MaxAge) ||
+		m.cfg.MaxLifetime > 0 && r.now-r.created > seconds(m.cfg.MaxLifetime)
+}
+
+func (m *Manager[U]) browser(r *http.Request) string {
+	return fit(m.cfg.Fingerprint.Text(r), maxBrowser)
+}
+
+// slide renews a session that rested for more than UpdateAge: its row, and with it the cookie. Of the requests that
+// come at once one does it. The session is valid either way, so a failure is only logged.
+func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]) {
+	if v.err != nil || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) {
+		return
+	}
+	browser := m.browser(r)
+	won, err := m.store.slide(r.Context(), v.record.id, browser, m.cfg.UpdateAge)
+	if err != nil {
+		if r.Context().Err() == nil {
+			m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", v.record.id, "error", err)
+		}
+		return
+	}
+	if won {
+		v.record.active, v.record.browser = v.record.now, browser
+		m.cookies.write(w, v.token)
+	}
+}
+
+// Credentials are what a user gives to log in, by column of the users table: the password, and one identifier or more
+// that must all match.
+//
+//	session.Credentials{"email": email, "password": password}
+//	session.Credentials{"tenant": "7", "name": name, "password": password}
+type Credentials map[string]string
+
+// Login logs in the one user whose columns equal every identifier, as their collation compares them, and whose
+// bcrypt hash is that of the password. It saves a session and adds its cookie to the response, so call it before
+// writing the body. From then on this request is logged in: [Manager.Check] says so. A session that the browser had
+// before is replaced.
+//
+// An [ErrInvalidCredentials] means that no user, or more than one, has these credentials; an unknown user takes as
+// long as a wrong password. Credentials without a password, without an identifier, or with a column that the users
+// table lacks are an [ErrUsage]. A database failure is an [ErrUnavailable], and nobody is logged in or out.
+func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials Credentials) (U, error) {
+	var none U
+	conditions, password, possible, err := m.conditions(r.Context(), credentials)
+	if err != nil {
+		return none, err
+	}
+	var accounts []account[U]
+	if possible {
+		accounts, err = m.findAccounts(r.Context(), conditions, true)
+		if err != nil {
+			return none, err
+		}
+	}
+	if len(accounts) > 1 {
+		m.cfg.Logger.WarnContext(r.Context(), "session: login refused, as more than one user has these identifiers", "columns", credentials.columns(m.cfg.Password))
+	}
+	if len(accounts) != 1 {
+		m.passwords.refuse(password)
+		return none, ErrInvalidCredentials
+	}
+	user := accounts[0]
+	if !m.passwords.verify(user.hash, password) {
+		return none, ErrInvalidCredentials
+	}
+	m.upgrade(r.Context(), user, password)
+	return m.start(w, r, user)
+}
+
+// conditions takes credentials apart. It reports false if a column can't have the value, so no user does.
+func (m *Manager[U]) conditions(ctx context.Context, credentials Credentials) (conditions []condition, password string, possible bool, err error) {
+	password, ok := credentials[m.cfg.Password]
+	if !ok {
+		return nil, "", false, fmt.Errorf("%w: Login: the credentials have no %q; logging in without a password is LoginAs", ErrUsage, m.cfg.Password)
+	}
+	columns := credentials.columns(m.cfg.Password)
+	if len(columns) == 0 {
+		return nil, "", false, fmt.Errorf("%w: Login: the credentials have nothing but a password", ErrUsage)
+	}
+	table, err := m.store.usersTable(ctx)
+	if err != nil {
+		return nil, "", false, err
+	}
+	possible = true
+	for _, name := range columns {
+		column, ok := table.column(name)
+		if !ok {
+			return nil, "", false, fmt.Errorf("%w: Login: the users table has no column %q to log in with", ErrUsage, name)
+		}
+		arg, holds, err := column.arg(credentials[name])
+		if err != nil {
+			return nil, "", false, err
+		}
+		possible = possible && holds
+		conditions = append(conditions, condition{column, arg})
+	}
+	return conditions, password, possible, nil
+}
+
+// columns are the identifiers' names, in order.
+func (c Credentials) columns(password string) []string {
+	var names []string
+	for name := range c {
+		if name != password {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+// upgrade replaces a password hash that costs less than Config.PasswordCost. It can wait for the next login.
+func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password string) {
+	hash, err := m.passwords.upgraded(user.hash, password)
+	if hash != "" && err == nil {
+		err = m.store.replacePassword(ctx, user.key, user.hash, hash)
+	}
+	if err != nil && ctx.Err() == nil {
+		m.cfg.Logger.WarnContext(ctx, "session: password hash not upgraded", "error", err)
+	}
+}
+
+// LoginAs logs in the user with this key, whom the app has verified itself: by OAuth, a passkey, a link sent by mail.
+// Otherwise it is [Manager.Login]. Without such a user it returns [ErrUserGone].
+//
+// The key is an integer, text, or for a binary column []byte or a byte array.
+func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U, error) {
+	var none U
+	table, err := m.store.usersTable(r.Context())
+	if err != nil {
+		return none, err
+	}
+	arg, possible, err := table.key.arg(key)
+	if err != nil {
+		return none, fmt.Errorf("LoginAs: %w", err)
+	}
+	if !possible {
+		return none, ErrUserGone
+	}
+	accounts, err := m.findAccounts(r.Context(), []condition{{table.key, arg}}, false)
+	if err != nil {
+		return none, err
+	}
+	if len(accounts) != 1 {
+		return none, ErrUserGone
+	}
+	return m.start(w, r, accounts[0])
+}
+
+// start gives a user a session, in place of the one that the request came with.
+func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[U]) (U, error) {
+	var none U
+	before, err := m.verdict(r)
+	if err != nil {
+		return none, err
+	}
+	token := newToken()
+	hash, err := token.hash(m.cfg.TokenCost)
+	if err != nil {
+		return none, fmt.Errorf("session: hash the token: %w", err)
+	}
+	key, _, err := m.store.userArg(r.Context(), user.key)
+	if err != nil {
+		return none, err
+	}
+	v := &verdict[U]{token: token, user: user.user, record: record{
+		user:     key,
+		selector: token.selector,
+		hash:     []byte(hash),
+		browser:  m.browser(r),
+		ip:       m.ip(r),
+		created:  user.now,
+		active:   user.now,
+		now:      user.now,
+		known:    true,
+	}}
+	var replaced uint64
+	if before.err == nil {
+		replaced = before.record.id
+	}
+	if v.record.id, err = m.store.insert(r.Context(), &v.record, replaced); err != nil {
+		return none, err
+	}
+	m.cookies.write(w, token)
+	m.remember(r, v)
+	m.purge.start()
+	return user.user, nil
+}
+
+func (m *Manager[U]) ip(r *http.Request) string { return fit(asciiOnly(m.cfg.ClientIP(r)), maxIP) }
+
+// Logout ends the session of this request, in the table and in the browser, also where the session is refused because
+// of its age or browser. From then on this request is not logged in. Without a session it does nothing, and is no
+// error. Call it before writing the body.
+//
+// After a database failure, an [ErrUnavailable], the session may live on; the cookie stays, so that trying again works.
+func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
+	v, err := m.verdict(r)
+	if err != nil {
+		return err
+	}
+	if v.record.id != 0 {
+		if err := m.store.delete(r.Context(), v.record.id); err != nil {
+			return err
+		}
+	}
+	if v.err != ErrNoCookie {
+		m.cookies.clear(w)
+	}
+	m.remember(r, &verdict[U]{err: ErrNoCookie})
+	return nil
+}
+
+// LogoutOthers ends every other session of this request's user, and gives this one a new token: who had copied the
+// old one is out too. Call it before writing the body. Without a session it returns [ErrNotLoggedIn].
+func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error {
+	v, err := m.verdict(r)
+	if err != nil {
+		return err
+	}
+	if v.err != nil {
+		return ErrNotLoggedIn
+	}
+	key, _, err := m.store.userArg(r.Context(), v.record.user)
+	if err != nil {
+		return err
+	}
+	token := newToken()
+	hash, err := token.hash(m.cfg.TokenCost)
+	if err != nil {
+		return fmt.Errorf("session: hash the token: %w", err)
+	}
+	found, err := m.store.retoken(r.Context(), v.record.id, token.selector, hash)
+	if err != nil {
+		return err
+	}
+	if !found { // it was ended elsewhere meanwhile
+		m.remember(r, &verdict[U]{err: ErrUnknown})
+		return ErrNotLoggedIn
+	}
+	renewed := *v
+	renewed.token = token
+	m.cookies.write(w, token)
+	m.remember(r, &renewed)
+	_, err = m.store.deleteAllOf(r.Context(), key, v.record.id)
+	return err
+}
+
+// LogoutAll ends every session of a user, for example after a password was reset, and tells how many there were.
+// A request that is logged in as this user and passes its context is logged out too.
+func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err error) {
+	key, possible, err := m.store.userArg(ctx, userKey)
+	if err != nil || !possible {
+		return 0, err
+	}
+	n, err = m.store.deleteAllOf(ctx, key, 0)
+	if err == nil {
+		m.forget(ctx, func(v *verdict[U]) bool { return fmt.Sprint(v.record.user) == fmt.Sprint(key) })
+	}
+	return n, err
+}
+
+// A Session tells of one session what its user may know. It holds nothing that gives access.
+type Session struct {
+	ID      string    // names it for Revoke
+	Created time.Time // the login
+	Active  time.Time // the last renewal: up to UpdateAge before the last request
+	Browser string    // the User-Agent, or what Config.Fingerprint made of the request
+	IP      string    // the address of the login
+	Current bool      // it is the session of the request whose context was given
+}
+
+func (r *record) session() Session {
+	return Session{
+		ID:      strconv.FormatUint(r.id, 10),
+		Created: time.Unix(r.created, 0).UTC(),
+		Active:  time.Unix(r.active, 0).UTC(),
+		Browser: r.browser,
+		IP:      r.ip,
+	}
+}
+
+// Sessions lists the sessions of a user that have not expired, the last used first. Give it the request's context to
+// have the current one marked.
+func (m *Manager[U]) Sessions(ctx context.Context, userKey any) ([]Session, error) {
+	key, possible, err := m.store.userArg(ctx, userKey)
+	if err != nil || !possible {
+		return nil, err
+	}
+	records, err := m.store.sessionsOf(ctx, key)
+	if err != nil {
+		return nil, err
+	}
+	current := m.known(ctx)
+	sessions := make([]Session, len(records))
+	for i := range records {
+		sessions[i] = records[i].session()
+		sessions[i].Current = current != nil && current.err == nil && current.record.id == records[i].id
+	}
+	return sessions, nil
+}
+
+// Revoke ends one session of a user, by the ID that [Manager.Sessions] tells. If the user has no such session, it
+// returns [ErrNoSession]; so a user cannot end the sessions of another.
+func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
+	key, possible, err := m.store.userArg(ctx, userKey)
+	if err != nil {
+		return err
+	}
+	n, parseErr := strconv.ParseUint(id, 10, 64)
+	if !possible || parseErr != nil || strings.HasPrefix(id, "0") {
+		return ErrNoSession
+	}
+	found, err := m.store.deleteOf(ctx, key, n)
+	if err != nil {
+		return err
+	}
+	if !found {
+		return ErrNoSession
+	}
+	m.forget(ctx, func(v *verdict[U]) bool { return v.record.id == n })
+	return nil
+}
+
+// HashPassword makes the bcrypt hash to store for a password, at Config.PasswordCost. bcrypt reads no more than 72
+// bytes, so a longer password is an [ErrPasswordTooLong] instead of being cut in silence.
+func (m *Manager[U]) HashPassword(password string) (string, error) {
+	return m.passwords.hash(password)
+}
+
+// Migrate makes the token table if it does not exist, and adds the indexes that an existing one lacks. It changes
+// neither columns nor rows, and returns the statements it ran: none the second time.
+func (m *Manager[U]) Migrate(ctx context.Context) (ran []string, err error) {
+	return m.store.migrate(ctx)
+}
+
+// Schema is the statement that makes the token table, for those who keep their schema by hand. It asks the database,
+// as the column user has the type of the users table's key.
+func (m *Manager[U]) Schema(ctx context.Context) (string, error) {
+	return m.store.schema(ctx)
+}

@@ -1,0 +1,1165 @@
+package session
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/candysession/session/internal/testdb"
+	"github.com/go-sql-driver/mysql"
+	"github.com/jmoiron/sqlx"
+	"golang.org/x/crypto/bcrypt"
+)
+
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+const (
+	usersTableInt = `CREATE TABLE users (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, email VARCHAR(255) NOT NULL UNIQUE,
+		password VARCHAR(255) NULL, name VARCHAR(255) NULL, tenant INT NOT NULL DEFAULT 1)`
+
+	chrome130 = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"
+	chrome131 = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
+	firefox   = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
+)
+
+type user struct {
+	ID    int64          `db:"id"`
+	Email string         `db:"email"`
+	Name  sql.NullString `db:"name"`
+}
+
+var (
+	alice = Credentials{"email": "alice@example.com", "password": "alice's password"}
+	bob   = Credentials{"email": "bob@example.com", "password": "bob's password"}
+)
+
+// open is a pool on a schema of the test's own, as Open makes it, with what params add to the DSN.
+func open(t testing.TB, dsn, params string) *sqlx.DB {
+	t.Helper()
+	if params != "" {
+		dsn += map[bool]string{true: "&", false: "?"}[strings.Contains(dsn, "?")] + params
+	}
+	db, err := Open(dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(testdb.Connections())
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// plain is a pool as an app may have it, without what Open adds.
+func plain(t testing.TB, dsn, params string) *sqlx.DB {
+	t.Helper()
+	db, err := sqlx.Open("mysql", dsn+map[bool]string{true: "&", false: "?"}[strings.Contains(dsn, "?")]+params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.SetMaxOpenConns(testdb.Connections())
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// A fixture is an app with two users, alice and bob, and a log.
+type fixture[U any] struct {
+	t    testing.TB
+	db   *sqlx.DB
+	dsn  string
+	auth *Manager[U]
+	log  *safeBuffer
+}
+
+func setup(t testing.TB, cfg Config) *fixture[user] {
+	t.Helper()
+	dsn := testdb.DSN(t)
+	db := open(t, dsn, "")
+	mustExec(t, db, usersTableInt)
+	for _, c := range []Credentials{alice, bob} {
+		mustExec(t, db, "INSERT INTO users (email, password) VALUES (?, ?)", c["email"], hashOf(c["password"]))
+	}
+	return manage[user](t, db, dsn, cfg)
+}
+
+func manage[U any](t testing.TB, db *sqlx.DB, dsn string, cfg Config) *fixture[U] {
+	t.Helper()
+	log := &safeBuffer{}
+	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	if cfg.PasswordCost == 0 {
+		cfg.PasswordCost = bcrypt.MinCost
+	}
+	auth, err := New[U](db, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := auth.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return &fixture[U]{t, db, dsn, auth, log}
+}
+
+type safeBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (b *safeBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.Write(p)
+}
+
+func (b *safeBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.b.String()
+}
+
+var hashes sync.Map
+
+func hashOf(password string) string {
+	if h, ok := hashes.Load(password); ok {
+		return h.(string)
+	}
+	h, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+	if err != nil {
+		panic(err)
+	}
+	hashes.Store(password, string(h))
+	return string(h)
+}
+
+func mustExec(t testing.TB, db *sqlx.DB, query string, args ...any) {
+	t.Helper()
+	if _, err := db.Exec(query, args...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+}
+
+func get[T any](t testing.TB, db *sqlx.DB, query string, args ...any) T {
+	t.Helper()
+	var v T
+	if err := db.Get(&v, query, args...); err != nil {
+		t.Fatalf("%s: %v", query, err)
+	}
+	return v
+}
+
+func noError(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func wantError(t testing.TB, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Fatalf("error is %v, want %v", err, want)
+	}
+}
+
+// age moves every session back in time, when the purge that a login began has ended.
+func (f *fixture[U]) age(by time.Duration) {
+	f.t.Helper()
+	f.purged()
+	mustExec(f.t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP(active) - ?), date = FROM_UNIXTIME(UNIX_TIMESTAMP(date) - ?)", seconds(by), seconds(by))
+}
+
+// purged waits for the purge in the background.
+func (f *fixture[U]) purged() {
+	f.auth.purge.turn <- struct{}{}
+	<-f.auth.purge.turn
+}
+
+func (f *fixture[U]) rows() int {
+	f.t.Helper()
+	return get[int](f.t, f.db, "SELECT COUNT(*) FROM user_tokens")
+}
+
+// A browser keeps cookies as browsers do, and one User-Agent.
+type browser struct {
+	cookies   map[string]string
+	userAgent string
+}
+
+func newBrowser(userAgent string) *browser { return &browser{map[string]string{}, userAgent} }
+
+// do sends a request to a handler.
+func (b *browser) do(h http.Handler, method, target string, header ...string) *http.Response {
+	r := httptest.NewRequest(method, target, nil)
+	r.Header.Set("User-Agent", b.userAgent)
+	for i := 0; i < len(header); i += 2 {
+		r.Header.Set(header[i], header[i+1])
+	}
+	for name, value := range b.cookies {
+		r.AddCookie(&http.Cookie{Name: name, Value: value})
+	}
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r)
+	response := w.Result()
+	b.keep(response.Cookies())
+	return response
+}
+
+func (b *browser) keep(cookies []*http.Cookie) {
+	for _, c := range cookies {
+		if c.MaxAge < 0 {
+			delete(b.cookies, c.Name)
+		} else {
+			b.cookies[c.Name] = c.Value
+		}
+	}
+}
+
+// inside runs a function in a handler behind Middleware.
+func (f *fixture[U]) inside(b *browser, do func(w http.ResponseWriter, r *http.Request)) *http.Response {
+	f.t.Helper()
+	ran := false
+	response := b.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ran = true
+		do(w, r)
+	})), "GET", "/")
+	if !ran {
+		f.t.Fatalf("the handler did not run: %s\n%s", response.Status, f.log)
+	}
+	return response
+}
+
+func (f *fixture[U]) login(b *browser, c Credentials) *http.Response {
+	f.t.Helper()
+	return f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		if _, err := f.auth.Login(w, r, c); err != nil {
+			f.t.Fatal(err)
+		}
+	})
+}
+
+// why is what Err says of the next request.
+func (f *fixture[U]) why(b *browser) (err error) {
+	f.t.Helper()
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
+	return err
+}
+
+func (f *fixture[U]) isIn(b *browser) {
+	f.t.Helper()
+	if err := f.why(b); err != nil {
+		f.t.Fatalf("not logged in: %v\n%s", err, f.log)
+	}
+}
+
+func (f *fixture[U]) isOut(b *browser, want error) {
+	f.t.Helper()
+	if err := f.why(b); !errors.Is(err, want) {
+		f.t.Fatalf("Err is %v, want %v", err, want)
+	}
+}
+
+func TestLoginCheckUserLogout(t *testing.T) {
+	t.Parallel()
+	for _, layout := range []CookieLayout{CookieSingle, CookieCandyPack} {
+		f := setup(t, Config{CookieLayout: layout})
+		b := newBrowser(chrome130)
+		f.isOut(b, ErrNoCookie)
+
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			u, err := f.auth.Login(w, r, alice)
+			noError(t, err)
+			if u.ID != 1 || u.Email != "alice@example.com" || u.Name.Valid {
+				t.Errorf("Login returned %+v", u)
+			}
+			if again, ok := f.auth.User(r); !f.auth.Check(r) || !ok || again != u {
+				t.Error("the login's own request is not logged in")
+			}
+			if s := f.auth.Session(r); s.ID == "" || !s.Current || s.Browser != chrome130 || time.Since(s.Created).Abs() > time.Minute || s.Active != s.Created {
+				t.Errorf("Session is %+v", s)
+			}
+		})
+		if n := f.rows(); n != 1 {
+			t.Fatalf("%d rows after one login", n)
+		}
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			u, ok := f.auth.User(r)
+			if !ok || u.ID != 1 || !f.auth.Check(r) || f.auth.Err(r) != nil || f.auth.Session(r).ID == "" {
+				t.Errorf("the next request: %+v, %v, %v", u, ok, f.auth.Err(r))
+			}
+			noError(t, f.auth.Logout(w, r))
+			if _, ok := f.auth.User(r); ok || f.auth.Check(r) || f.auth.Err(r) != ErrNoCookie || f.auth.Session(r) != (Session{}) {
+				t.Error("the logout's own request is still logged in")
+			}
+		})
+		if len(b.cookies) != 0 || f.rows() != 0 {
+			t.Errorf("after logout: cookies %v, %d rows", b.cookies, f.rows())
+		}
+		f.isOut(b, ErrNoCookie)
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	}
+}
+
+func TestTokensOfALogoutAreDead(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	stolen := newBrowser(chrome130)
+	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
+	f.isIn(stolen)
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.isOut(stolen, ErrUnknown)
+}
+
+func TestWorksWithoutMiddleware(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser(chrome130)
+	login := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if _, err := f.auth.Login(w, r, alice); err != nil {
+			t.Error(err)
+		}
+		if f.auth.Check(r) || f.auth.Err(r) != ErrNoMiddleware {
+			t.Error("without Middleware nothing can be known of the request")
+		}
+	})
+	b.do(login, "POST", "/login")
+	f.isIn(b)
+	b.do(login, "POST", "/login")
+	if f.rows() != 1 {
+		t.Errorf("%d rows: a login without Middleware left the old session behind", f.rows())
+	}
+	b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := f.auth.LogoutOthers(w, r); err != nil {
+			t.Error(err)
+		}
+	}), "POST", "/")
+	f.isIn(b)
+	b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if err := f.auth.Logout(w, r); err != nil {
+			t.Error(err)
+		}
+	}), "POST", "/logout")
+	if f.rows() != 0 || len(b.cookies) != 0 {
+		t.Error("logout without Middleware did nothing")
+	}
+}
+
+func TestInvalidCredentials(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	mustExec(t, f.db, "INSERT INTO users (email, password) VALUES ('null@example.com', NULL), ('plain@example.com', 'plain'), ('costly@example.com', ?)",
+		"$2a$31$"+hashOf("x")[7:])
+	mustExec(t, f.db, "ALTER TABLE users MODIFY email VARCHAR(255) CHARACTER SET latin1 NOT NULL")
+	for name, c := range map[string]Credentials{
+		"wrong password":           {"email": "alice@example.com", "password": "bob's password"},
+		"empty password":           {"email": "alice@example.com", "password": ""},
+		"unknown user":             {"email": "carol@example.com", "password": "alice's password"},
+		"identifiers are ANDed":    {"email": "alice@example.com", "id": "2", "password": "alice's password"},
+		"a hash is no password":    {"email": "alice@example.com", "password": hashOf("alice's password")},
+		"no hash":                  {"email": "null@example.com", "password": ""},
+		"a plain text column":      {"email": "plain@example.com", "password": "plain"},
+		"a planted costly hash":    {"email": "costly@example.com", "password": "x"},
+		"two users":                {"tenant": "1", "password": "alice's password"},
+		"zero is not every text":   {"email": "0", "password": "alice's password"},
+		"1x is not 1":              {"id": "1x", "password": "alice's password"},
+		"01 is not 1":              {"id": "01", "password": "alice's password"},
+		"1.0 is not 1":             {"id": "1.0", "password": "alice's password"},
+		"larger than any integer":  {"id": "99999999999999999999", "password": "alice's password"},
+		"SQL":                      {"email": "' OR 1=1 -- ", "password": "alice's password"},
+		"invalid UTF-8":            {"email": "alice@example.com\xff", "password": "alice's password"},
+		"outside of the collation": {"email": "alice@example.com😀", "password": "alice's password"},
+		"a NUL":                    {"email": "alice@example.com\x00", "password": "alice's password"},
+	} {
+		b := newBrowser(chrome130)
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			_, err := f.auth.Login(w, r, c)
+			if !errors.Is(err, ErrInvalidCredentials) || err.Error() != ErrInvalidCredentials.Error() {
+				t.Errorf("%s: %v", name, err)
+			}
+			if f.auth.Check(r) {
+				t.Errorf("%s: logged in", name)
+			}
+		})
+		if len(b.cookies) != 0 {
+			t.Errorf("%s: got cookies", name)
+		}
+	}
+	if !strings.Contains(f.log.String(), "more than one user") {
+		t.Error("two users with the same identifiers were not logged")
+	}
+	// All of several identifiers match.
+	f.login(newBrowser(""), Credentials{"email": "alice@example.com", "id": "1", "tenant": "1", "password": "alice's password"})
+}
+
+func TestCollationDecides(t *testing.T) {
+	t.Parallel()
+	for collation, want := range map[string]error{"utf8mb4_general_ci": nil, "utf8mb4_bin": ErrInvalidCredentials} {
+		f := setup(t, Config{})
+		mustExec(t, f.db, "ALTER TABLE users MODIFY email VARCHAR(255) CHARACTER SET utf8mb4 COLLATE "+collation+" NOT NULL")
+		f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+			_, err := f.auth.Login(w, r, Credentials{"email": "ALICE@example.com", "password": "alice's password"})
+			if !errors.Is(err, want) {
+				t.Errorf("%s: %v, want %v", collation, err, want)
+			}
+		})
+	}
+}
+
+func TestWrongUseOfLogin(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+		for says, c := range map[string]Credentials{
+			`no "password"`:              {"email": "alice@example.com"},
+			`nothing but a password`:     {"password": "alice's password"},
+			`no column "mail"`:           {"mail": "alice@example.com", "password": "alice's password"},
+			`no column "Password"`:       {"email": "alice@example.com", "Password": hashOf("alice's password"), "password": "alice's password"},
+			`no column "email = '' OR`:   {"email = '' OR `email`": "alice@example.com", "password": "alice's password"},
+			`the credentials have no "p`: nil,
+		} {
+			_, err := f.auth.Login(w, r, c)
+			wantError(t, err, ErrUsage)
+			if !strings.Contains(err.Error(), says) {
+				t.Errorf("%v: error is %q, want %q in it", c, err, says)
+			}
+		}
+		for _, key := range []any{nil, 1.5, true, []int{1}, struct{}{}} {
+			_, err := f.auth.LoginAs(w, r, key)
+			wantError(t, err, ErrUsage)
+		}
+		if f.auth.Check(r) {
+			t.Error("logged in")
+		}
+	})
+}
+
+func TestLoginAs(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	for _, key := range []any{1, int64(1), uint8(1), uint64(1), "1", []byte("1")} {
+		b := newBrowser("")
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			u, err := f.auth.LoginAs(w, r, key)
+			if err != nil || u.ID != 1 || !f.auth.Check(r) {
+				t.Errorf("LoginAs(%T): %+v, %v", key, u, err)
+			}
+		})
+		f.isIn(b)
+	}
+	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+		for _, key := range []any{99, -1, "1x", "", "alice", uint64(1 << 63)} {
+			_, err := f.auth.LoginAs(w, r, key)
+			wantError(t, err, ErrUserGone)
+		}
+	})
+}
+
+// An app without passwords has no password column at all.
+func TestLoginAsNeedsNoPasswordColumn(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	mustExec(t, f.db, "ALTER TABLE users DROP COLUMN password")
+	b := newBrowser("")
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		_, err := f.auth.LoginAs(w, r, 1)
+		noError(t, err)
+	})
+	f.isIn(b)
+	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+		_, err := f.auth.Login(w, r, alice)
+		wantError(t, err, ErrUnavailable)
+	})
+}
+
+func TestLoginReplacesTheSessionOfTheBrowser(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b, other := newBrowser(chrome130), newBrowser(chrome130)
+	f.login(other, alice)
+	f.login(b, alice)
+	before := newBrowser(chrome130)
+	before.cookies["__Host-session"] = b.cookies["__Host-session"]
+	response := f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		_, err := f.auth.Login(w, r, bob)
+		noError(t, err)
+		_, err = f.auth.Login(w, r, alice)
+		noError(t, err)
+		if u, _ := f.auth.User(r); u.ID != 1 {
+			t.Errorf("logged in as %d", u.ID)
+		}
+	})
+	if n := len(response.Header["Set-Cookie"]); n != 1 {
+		t.Errorf("%d Set-Cookie fields of one name", n)
+	}
+	f.isOut(before, ErrUnknown)
+	f.isIn(b)
+	f.isIn(other)
+	if f.rows() != 2 {
+		t.Errorf("%d rows, want 2", f.rows())
+	}
+}
+
+// A failed login leaves the session as it was.
+func TestFailedLoginChangesNothing(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		_, err := f.auth.Login(w, r, Credentials{"email": "bob@example.com", "password": "wrong"})
+		wantError(t, err, ErrInvalidCredentials)
+		if u, ok := f.auth.User(r); !ok || u.ID != 1 {
+			t.Error("a failed login changed who is logged in")
+		}
+	})
+	f.isIn(b)
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{MaxAge: time.Hour, UpdateAge: 10 * time.Minute})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	cookie := b.cookies["__Host-session"]
+	selector, verifier, _ := strings.Cut(cookie, ".")
+	other := func(s string) string { return map[bool]string{true: "B", false: "A"}[s[0] == 'A'] + s[1:] }
+
+	for _, test := range []struct {
+		cookie, userAgent string
+		want              error
+	}{
+		{cookie, chrome130, nil},
+		{cookie, chrome131, nil},
+		{cookie, firefox, ErrWrongBrowser},
+		{cookie, "", ErrWrongBrowser},
+		{selector + "." + other(verifier), chrome130, ErrUnknown},
+		{other(selector) + "." + verifier, chrome130, ErrUnknown},
+		{selector + "." + verifier[:42] + flipLast(verifier), chrome130, ErrUnknown},
+		{strings.ToUpper(selector) + "." + verifier, chrome130, ErrUnknown},
+		{selector, chrome130, ErrMalformed},
+		{selector + ".", chrome130, ErrMalformed},
+		{"." + verifier, chrome130, ErrMalformed},
+		{cookie + ".x", chrome130, ErrMalformed},
+		{`"` + cookie + `"`, chrome130, ErrMalformed},
+		{"%41" + cookie[3:], chrome130, ErrMalformed},
+		{strings.Repeat("a", 65) + "." + verifier, chrome130, ErrMalformed},
+		{selector + "." + strings.Repeat("a", 73), chrome130, ErrMalformed},
+		{"x", chrome130, ErrMalformed},
+		{"", chrome130, ErrNoCookie},
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Cookie", "a=b; __Host-session="+test.cookie+"; __Host-session=second")
+		r.Header.Set("User-Agent", test.userAgent)
+		w := httptest.NewRecorder()
+		f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, ok := f.auth.User(r)
+			if err := f.auth.Err(r); err != test.want || ok != (test.want == nil) || f.auth.Check(r) != ok {
+				t.Errorf("%q, %q: %v, want %v", test.cookie, test.userAgent, err, test.want)
+			}
+		})).ServeHTTP(w, r)
+		if len(w.Header()["Set-Cookie"]) != 0 {
+			t.Errorf("%q: a cookie changed", test.cookie)
+		}
+	}
+
+	mustExec(t, f.db, "DELETE FROM users WHERE id = 1")
+	f.isOut(b, ErrUserGone)
+}
+
+// flipLast changes the last character of a verifier in a bit that decodes to nothing: only the very text passes.
+func flipLast(verifier string) string {
+	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	i := strings.IndexByte(alphabet, verifier[42])
+	return string(alphabet[i^1])
+}
+
+func TestExpiry(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name   string
+		cfg    Config
+		idle   time.Duration
+		steps  int // that often the session is idle for so long, and used
+		want   error
+		slides int
+	}{
+		{"within UpdateAge", Config{}, 23 * time.Hour, 1, nil, 0},
+		{"past UpdateAge", Config{}, 25 * time.Hour, 1, nil, 1},
+		{"just within MaxAge", Config{}, 30*24*time.Hour - time.Minute, 1, nil, 1},
+		{"past MaxAge", Config{}, 30*24*time.Hour + time.Minute, 1, ErrExpired, 0},
+		{"active for half a year", Config{}, 20 * 24 * time.Hour, 9, nil, 9},
+		{"banking, active", Config{MaxAge: 15 * time.Minute, UpdateAge: 5 * time.Minute}, 10 * time.Minute, 5, nil, 5},
+		{"banking, idle", Config{MaxAge: 15 * time.Minute, UpdateAge: 5 * time.Minute}, 16 * time.Minute, 1, ErrExpired, 0},
+		{"within MaxLifetime", Config{MaxLifetime: 12 * time.Hour, MaxAge: time.Hour}, 50 * time.Minute, 14, nil, 14},
+		{"past MaxLifetime", Config{MaxLifetime: 12 * time.Hour, MaxAge: time.Hour}, 50 * time.Minute, 15, ErrExpired, 14},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t, test.cfg)
+			b := newBrowser(chrome130)
+			f.login(b, alice)
+			slides := 0
+			var err error
+			for range test.steps {
+				f.age(test.idle)
+				response := f.inside(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
+				if len(response.Cookies()) == 1 {
+					slides++
+					if response.Cookies()[0].MaxAge != int(f.auth.cfg.MaxAge/time.Second) {
+						t.Errorf("the cookie was renewed for %d s", response.Cookies()[0].MaxAge)
+					}
+				}
+			}
+			if err != test.want || slides != test.slides {
+				t.Errorf("Err %v after %d slides, want %v after %d", err, slides, test.want, test.slides)
+			}
+		})
+	}
+}
+
+func TestSlide(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	f.age(25 * time.Hour)
+	updated := newBrowser(chrome131)
+	updated.cookies = b.cookies
+
+	// Row, cookie and stored browser are renewed before the handler runs.
+	f.inside(updated, func(w http.ResponseWriter, r *http.Request) {
+		if len(w.Header()["Set-Cookie"]) != 1 || w.Header().Get("Cache-Control") != "no-store" || w.Header().Get("Vary") != "Cookie" {
+			t.Errorf("headers in the handler: %v", w.Header())
+		}
+		if time.Since(f.auth.Session(r).Active) > time.Minute {
+			t.Error("Session tells an old time")
+		}
+		if idle := get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) FROM user_tokens"); idle > 60 {
+			t.Errorf("the row is still idle for %d s", idle)
+		}
+	})
+	if got := get[string](t, f.db, "SELECT browser FROM user_tokens"); got != chrome131 {
+		t.Errorf("stored browser is %q", got)
+	}
+	if got := get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(date) FROM user_tokens"); got < 25*3600 {
+		t.Error("a slide moved the login's date")
+	}
+
+	// Of many requests at once, one renews.
+	f.age(25 * time.Hour)
+	var mu sync.Mutex
+	renewed := 0
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			mine := newBrowser(chrome130)
+			mine.cookies["__Host-session"] = b.cookies["__Host-session"]
+			response := f.inside(mine, func(w http.ResponseWriter, r *http.Request) {
+				if !f.auth.Check(r) {
+					t.Error("logged out while another request renewed")
+				}
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			renewed += len(response.Cookies())
+		})
+	}
+	wg.Wait()
+	if renewed != 1 {
+		t.Errorf("%d of 20 requests renewed the session", renewed)
+	}
+}
+
+func TestSlideNeverRevivesARow(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	f.login(newBrowser(""), alice)
+	f.age(25 * time.Hour)
+	id := get[uint64](t, f.db, "SELECT id FROM user_tokens")
+	noError(t, f.auth.store.delete(t.Context(), id))
+	won, err := f.auth.store.slide(t.Context(), id, "", time.Hour)
+	if won || err != nil || f.rows() != 0 {
+		t.Errorf("won %v, %v, %d rows", won, err, f.rows())
+	}
+}
+
+func TestFailedSlideFailsNoRequest(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	testdb.SkipEmbedded(t, "has no triggers that fail an update")
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	f.age(25 * time.Hour)
+	mustExec(t, f.db, "CREATE TRIGGER no_update BEFORE UPDATE ON user_tokens FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'read only'")
+	response := f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		if !f.auth.Check(r) {
+			t.Error("a failed slide logged the user out")
+		}
+	})
+	if len(response.Cookies()) != 0 {
+		t.Error("the cookie was renewed without the row")
+	}
+	if !strings.Contains(f.log.String(), "not renewed") {
+		t.Error("the failure was not logged")
+	}
+}
+
+// A database that fails is not a user who is not logged in.
+func TestDatabaseFailure(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	ran := false
+	handler := f.auth.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { ran = true }))
+	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
+
+	response := b.do(handler, "GET", "/")
+	if ran || response.StatusCode != http.StatusServiceUnavailable || len(response.Cookies()) != 0 || response.Header.Get("Cache-Control") != "no-store" {
+		t.Errorf("ran %v, %s, %v", ran, response.Status, response.Header)
+	}
+	if !strings.Contains(f.log.String(), "request not served") {
+		t.Error("the failure was not logged")
+	}
+	if b.do(handler, "GET", "/"); ran {
+		t.Error("the handler ran")
+	}
+	r := httptest.NewRequest("GET", "/", nil)
+	r.Header.Set("User-Agent", chrome130)
+	r.AddCookie(&http.Cookie{Name: "__Host-session", Value: b.cookies["__Host-session"]})
+	for name, err := range map[string]error{
+		"Login":        second(f.auth.Login(httptest.NewRecorder(), r, alice)),
+		"LoginAs":      second(f.auth.LoginAs(httptest.NewRecorder(), r, 1)),
+		"Logout":       f.auth.Logout(httptest.NewRecorder(), r),
+		"LogoutOthers": f.auth.LogoutOthers(httptest.NewRecorder(), r),
+	} {
+		var my *mysql.MySQLError
+		if !errors.Is(err, ErrUnavailable) || !errors.As(err, &my) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	// Who has no session is served all the same.
+	newBrowser("").do(handler, "GET", "/")
+	if !ran {
+		t.Error("a request without a cookie was not served")
+	}
+	mustExec(t, f.db, "RENAME TABLE elsewhere TO users")
+	f.isIn(b)
+}
+
+func second[T any](_ T, err error) error { return err }
+
+func TestOnError(t *testing.T) {
+	t.Parallel()
+	var got error
+	f := setup(t, Config{OnError: func(w http.ResponseWriter, r *http.Request, err error) {
+		got = err
+		w.WriteHeader(http.StatusTeapot)
+	}})
+	b := newBrowser("")
+	f.login(b, alice)
+	f.db.Close()
+	if response := b.do(f.auth.Require(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusTeapot {
+		t.Error(response.Status)
+	}
+	wantError(t, got, ErrUnavailable)
+
+	// A client that left is not an error of the database, but whoever still listens is told.
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	logged := f.log.String()
+	r := httptest.NewRequestWithContext(ctx, "GET", "/", nil)
+	r.AddCookie(&http.Cookie{Name: "__Host-session", Value: b.cookies["__Host-session"]})
+	w := httptest.NewRecorder()
+	f.auth.Middleware(http.NotFoundHandler()).ServeHTTP(w, r)
+	if w.Code != http.StatusTeapot || f.log.String() != logged {
+		t.Errorf("%d, log grew by %q", w.Code, strings.TrimPrefix(f.log.String(), logged))
+	}
+}
+
+func TestSessionsAndRevoke(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{ClientIP: func(*http.Request) string { return "203.0.113.7" }})
+	phone, laptop, bobs := newBrowser("phone/1"), newBrowser("laptop/1"), newBrowser("bob/1")
+	f.login(phone, alice)
+	f.age(time.Hour)
+	f.login(laptop, alice)
+	f.login(bobs, bob)
+	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, active) VALUES (1, 'expired', '', FROM_UNIXTIME(UNIX_TIMESTAMP() - 2592060))")
+
+	var phoneID string
+	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+		sessions, err := f.auth.Sessions(r.Context(), 1)
+		noError(t, err)
+		if len(sessions) != 2 || sessions[0].Browser != "laptop/1" || sessions[1].Browser != "phone/1" {
+			t.Fatalf("sessions: %+v", sessions)
+		}
+		if s := sessions[0]; !s.Current || s.IP != "203.0.113.7" || time.Since(s.Active).Abs() > time.Minute || s != f.auth.Session(r) {
+			t.Errorf("the current one: %+v, Session says %+v", s, f.auth.Session(r))
+		}
+		if s := sessions[1]; s.Current || time.Since(s.Created) < 59*time.Minute {
+			t.Errorf("the other one: %+v", s)
+		}
+		phoneID = sessions[1].ID
+		for _, b := range []*browser{phone, laptop} {
+			if strings.Contains(fmt.Sprint(sessions), b.cookies["__Host-session"][:22]) {
+				t.Error("the list gives away a token")
+			}
+		}
+		for _, id := range []string{"", "x", "-1", "0", "0" + phoneID, "99999", phoneID + " ", "1e3", "99999999999999999999"} {
+			wantError(t, f.auth.Revoke(r.Context(), 1, id), ErrNoSession)
+		}
+		wantError(t, f.auth.Revoke(r.Context(), 2, phoneID), ErrNoSession)
+		wantError(t, f.auth.Revoke(r.Context(), "1x", phoneID), ErrNoSession)
+	})
+	f.isIn(phone)
+	noError(t, f.auth.Revoke(t.Context(), 1, phoneID))
+	f.isOut(phone, ErrUnknown)
+	f.isIn(laptop)
+	f.isIn(bobs)
+
+	// Revoking the current session is seen at once.
+	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+		noError(t, f.auth.Revoke(r.Context(), 1, f.auth.Session(r).ID))
+		if f.auth.Check(r) {
+			t.Error("still logged in")
+		}
+	})
+	f.isOut(laptop, ErrUnknown)
+	sessions, err := f.auth.Sessions(t.Context(), "nobody")
+	if err != nil || len(sessions) != 0 {
+		t.Errorf("%v, %v", sessions, err)
+	}
+}
+
+func TestLogoutOthersAndAll(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	phone, laptop, bobs := newBrowser("phone/1"), newBrowser("laptop/1"), newBrowser("bob/1")
+	f.login(phone, alice)
+	f.login(laptop, alice)
+	f.login(bobs, bob)
+	stolen := newBrowser("laptop/1")
+	stolen.cookies["__Host-session"] = laptop.cookies["__Host-session"]
+	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+		id := f.auth.Session(r).ID
+		noError(t, f.auth.LogoutOthers(w, r))
+		if !f.auth.Check(r) || f.auth.Session(r).ID != id {
+			t.Error("this session did not stay")
+		}
+	})
+	f.isOut(phone, ErrUnknown)
+	f.isOut(stolen, ErrUnknown) // a copy of the token is one of the others
+	f.isIn(laptop)
+	f.isIn(bobs)
+
+	f.login(phone, alice)
+	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+		n, err := f.auth.LogoutAll(r.Context(), 2)
+		if n != 1 || err != nil || !f.auth.Check(r) {
+			t.Errorf("logging out bob: %d, %v, alice in: %v", n, err, f.auth.Check(r))
+		}
+		n, err = f.auth.LogoutAll(r.Context(), 1)
+		if n != 2 || err != nil || f.auth.Check(r) {
+			t.Errorf("logging out alice: %d, %v, alice in: %v", n, err, f.auth.Check(r))
+		}
+		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
+	})
+	for _, b := range []*browser{phone, laptop, bobs} {
+		f.isOut(b, ErrUnknown)
+	}
+	n, err := f.auth.LogoutAll(t.Context(), "1x")
+	if n != 0 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+}
+
+// A session that was ended elsewhere after Middleware saw it is not brought back.
+func TestLogoutOthersOfADeadSession(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser("")
+	f.login(b, alice)
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		mustExec(t, f.db, "DELETE FROM user_tokens")
+		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
+		if f.auth.Check(r) {
+			t.Error("still logged in")
+		}
+	})
+	if f.rows() != 0 {
+		t.Error("the session came back")
+	}
+}
+
+// Who presents the right token may end the session, whatever else speaks against using it.
+func TestLogoutOfARefusedSession(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	b.userAgent = firefox
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		wantError(t, f.auth.Err(r), ErrWrongBrowser)
+		noError(t, f.auth.Logout(w, r))
+	})
+	if f.rows() != 0 || len(b.cookies) != 0 {
+		t.Error("the session or its cookie is left")
+	}
+	// A wrong verifier may not.
+	f.login(b, alice)
+	forger := newBrowser(firefox)
+	forger.cookies["__Host-session"] = b.cookies["__Host-session"][:23] + strings.Repeat("A", 43)
+	f.inside(forger, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.isIn(b)
+}
+
+func TestTwoManagersDoNotSeeEachOther(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	staff := manage[user](t, f.db, f.dsn, Config{Token: "staff_tokens", CookieName: "staff"})
+	b := newBrowser("")
+	f.login(b, alice)
+	h := f.auth.Middleware(staff.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !f.auth.Check(r) || staff.auth.Check(r) || staff.auth.Err(r) != ErrNoCookie {
+			t.Errorf("app: %v, staff: %v", f.auth.Err(r), staff.auth.Err(r))
+		}
+	})))
+	b.do(h, "GET", "/")
+	staff.login(b, bob)
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		if staff.auth.Err(r) != ErrNoMiddleware {
+			t.Error("one Manager's Middleware answered for the other")
+		}
+	})
+	f.isIn(b)
+	staff.isIn(b)
+}
+
+func TestRow(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN born DATE NULL, ADD COLUMN photo BLOB NULL, ADD COLUMN balance DECIMAL(10,2) NOT NULL DEFAULT 1.50")
+	mustExec(t, f.db, "UPDATE users SET name = 'Alice', born = '1990-05-01', photo = ? WHERE id = 1", []byte{0xff, 0})
+	rows := manage[Row](t, f.db, f.dsn, Config{})
+	b := newBrowser("")
+	check := func(u Row, ok bool) {
+		t.Helper()
+		if !ok || len(u) != 7 || u["id"] != int64(1) || u["email"] != "alice@example.com" || u["name"] != "Alice" || u["tenant"] != int64(1) || u["balance"] != "1.50" {
+			t.Errorf("%#v", u)
+		}
+		if photo, _ := u["photo"].([]byte); !bytes.Equal(photo, []byte{0xff, 0}) {
+			t.Errorf("photo is %#v", u["photo"])
+		}
+		if born, _ := u["born"].(time.Time); !born.Equal(time.Date(1990, 5, 1, 0, 0, 0, 0, time.UTC)) {
+			t.Errorf("born is %#v", u["born"])
+		}
+		if strings.Contains(fmt.Sprint(u), "$2a$") {
+			t.Error("the password hash got out")
+		}
+	}
+	rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		u, err := rows.auth.Login(w, r, alice)
+		noError(t, err)
+		check(u, true)
+	})
+	rows.inside(b, func(w http.ResponseWriter, r *http.Request) { check(rows.auth.User(r)) })
+	mustExec(t, f.db, "DELETE FROM users WHERE id = 1")
+	rows.isOut(b, ErrUserGone)
+}
+
+// A Row follows the table when a column goes.
+func TestRowAfterAColumnIsDropped(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	rows := manage[Row](t, f.db, f.dsn, Config{})
+	b := newBrowser("")
+	rows.login(b, alice)
+	rows.isIn(b)
+	mustExec(t, f.db, "ALTER TABLE users DROP COLUMN tenant")
+	testdb.SkipEmbedded(t, "has no error number for an unknown column")
+	b.do(rows.auth.Middleware(http.NotFoundHandler()), "GET", "/") // 503, once
+	rows.isIn(b)
+}
+
+func TestUserStruct(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	type Base struct {
+		ID int32 `db:"id"`
+	}
+	type full struct {
+		*Base
+		Email []byte
+	}
+	whole := manage[full](t, f.db, f.dsn, Config{})
+	b := newBrowser("")
+	whole.login(b, alice)
+	whole.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		if u, ok := whole.auth.User(r); !ok || u.ID != 1 || string(u.Email) != "alice@example.com" {
+			t.Errorf("%+v", u)
+		}
+	})
+	for name, err := range map[string]error{
+		"a pointer":    second(New[*user](f.db, Config{})),
+		"a map":        second(New[map[string]any](f.db, Config{})),
+		"no columns":   second(New[struct{ name string }](f.db, Config{})),
+		"the password": second(New[struct{ Password string }](f.db, Config{})),
+		"by its tag": second(New[struct {
+			P string `db:"PASSWORD"`
+		}](f.db, Config{})),
+		"another name":  second(New[struct{ Hash string }](f.db, Config{Password: "hash"})),
+		"no database":   second(New[user](nil, Config{})),
+		"a wrong table": second(New[user](f.db, Config{Table: "users; DROP TABLE users"})),
+	} {
+		if !errors.Is(err, ErrConfig) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	type unknown struct {
+		ID int64 `db:"id"`
+		X  string
+	}
+	bad := manage[unknown](t, f.db, f.dsn, Config{})
+	bad.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+		if _, err := bad.auth.Login(w, r, alice); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "x") {
+			t.Error(err)
+		}
+	})
+}
+
+func TestPasswordsAreUpgraded(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{PasswordCost: 5})
+	long := strings.Repeat("p", 80)
+	cut, _ := bcrypt.GenerateFromPassword([]byte(long[:72]), bcrypt.MinCost)
+	mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 2", cut)
+	f.login(newBrowser(""), alice)
+	hash := get[string](t, f.db, "SELECT password FROM users WHERE id = 1")
+	if cost, _ := bcrypt.Cost([]byte(hash)); cost != 5 {
+		t.Errorf("the hash has cost %d", cost)
+	}
+	f.login(newBrowser(""), alice)
+	if get[string](t, f.db, "SELECT password FROM users WHERE id = 1") != hash {
+		t.Error("a hash of the right cost was replaced")
+	}
+	// A password that another program cut at 72 bytes still works, and keeps its hash: we could not make it again.
+	f.login(newBrowser(""), Credentials{"email": "bob@example.com", "password": long})
+	if get[string](t, f.db, "SELECT password FROM users WHERE id = 2") != string(cut) {
+		t.Error("the hash was replaced")
+	}
+	// A hash that can't be stored is no reason to refuse.
+	testdb.SkipEmbedded(t, "has no triggers that fail an update")
+	mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf(alice["password"]))
+	mustExec(t, f.db, "CREATE TRIGGER no_update BEFORE UPDATE ON users FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'read only'")
+	f.login(newBrowser(""), alice)
+	if !strings.Contains(f.log.String(), "not upgraded") {
+		t.Error("the failure was not logged")
+	}
+}
+
+func TestHashPassword(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{PasswordCost: 5})
+	hash, err := f.auth.HashPassword(strings.Repeat("p", 72))
+	noError(t, err)
+	if cost, _ := bcrypt.Cost([]byte(hash)); cost != 5 {
+		t.Errorf("cost %d", cost)
+	}
+	_, err = f.auth.HashPassword(strings.Repeat("é", 37))
+	wantError(t, err, ErrPasswordTooLong)
+}
+
+func TestClose(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser("")
+	f.login(b, alice)
+	f.isIn(b)
+	noError(t, f.auth.Close())
+	noError(t, f.auth.Close())
+	r := httptest.NewRequest("GET", "/", nil)
+	r.AddCookie(&http.Cookie{Name: "__Host-session", Value: b.cookies["__Host-session"]})
+	_, err := f.auth.authenticate(r)
+	wantError(t, err, ErrClosed)
+	f.auth.purge.start() // does nothing
+}
+
+// Nothing that a user may print or log shows a secret.
+func TestSecretsAreNotPrinted(t *testing.T) {
+	t.Parallel()
+	secret := newToken()
+	cfg := Config{DSN: "app:hunter2@tcp(localhost)/app"}
+	var log bytes.Buffer
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "token", secret, "config", cfg)
+	printed := fmt.Sprintf("%v %+v %#v %s %q", secret, secret, secret, secret, secret) + fmt.Sprintf("%v %+v %#v %s", cfg, cfg, cfg, cfg) + log.String()
+	for _, s := range []string{secret.selector, secret.verifier, "hunter2"} {
+		if strings.Contains(printed, s) {
+			t.Errorf("%q is printed in %s", s, printed)
+		}
+	}
+	_, err := Open("app:hunter2@tcp(localhost/app")
+	if err == nil || strings.Contains(err.Error(), "hunter2") {
+		t.Errorf("error is %v", err)
+	}
+}
+
+func TestTokens(t *testing.T) {
+	t.Parallel()
+	seen := map[string]bool{}
+	for range 100 {
+		token := newToken()
+		if len(token.selector) != 22 || len(token.verifier) != 43 || seen[token.selector] || seen[token.verifier] {
+			t.Fatal("a token is short or came twice")
+		}
+		seen[token.selector], seen[token.verifier] = true, true
+		if parsed, ok := parseToken(token.selector, token.verifier); !ok || parsed != token {
+			t.Fatal("a token does not parse")
+		}
+	}
+	token := newToken()
+	for _, cost := range []int{4, 6} {
+		hash, err := token.hash(cost)
+		noError(t, err)
+		if !token.verifies(&record{selector: token.selector, hash: []byte(hash)}) {
+			t.Error("a token does not verify")
+		}
+		if newToken().verifies(&record{selector: token.selector, hash: []byte(hash)}) {
+			t.Error("another token verifies")
+		}
+		if token.verifies(&record{selector: strings.ToUpper(token.selector), hash: []byte(hash)}) {
+			t.Error("another selector verifies")
+		}
+	}
+	for _, hash := range []string{"", "x", "$2a$31$" + hashOf("x")[7:], strings.Repeat("$", 60)} {
+		start := time.Now()
+		if token.verifies(&record{selector: token.selector, hash: []byte(hash)}) || time.Since(start) > 10*time.Second {
+			t.Errorf("%q verifies, or was computed", hash)
+		}
+	}
+}
+
+func FuzzParseToken(f *testing.F) {
+	token := newToken()
+	f.Add(token.selector, token.verifier)
+	f.Add("f64ae64d052c1ab92a4e57c5b106b208", "2a9fe3d1f99066f3da0d7eb2ba6c1462")
+	f.Add("", "\x00")
+	f.Fuzz(func(t *testing.T, selector, verifier string) {
+		token, ok := parseToken(selector, verifier)
+		if ok != (token.selector == selector && token.verifier == verifier && selector != "") {
+			t.Fatal("neither the token nor nothing")
+		}
+		if ok && (len(selector) > 64 || len(verifier) > 72 || !isASCII(selector+verifier) || strings.ContainsAny(selector+verifier, ". =;\"\\")) {
+			t.Fatalf("%q, %q passed", selector, verifier)
+		}
+	})
+}

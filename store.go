@@ -1,0 +1,623 @@
+package session
+
+import (
+	"context"
+	"database/sql"
+	"database/sql/driver"
+	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/go-sql-driver/mysql"
+	"github.com/jmoiron/sqlx"
+)
+
+// Open opens a pool of connections that is tuned for this package, and does not connect yet. Any other *sqlx.DB of
+// the mysql driver works too.
+//
+// What the DSN does not say is set: parseTime, loc and time_zone UTC, interpolateParams (one round trip for each
+// statement), timeout 5s, readTimeout and writeTimeout 30s. The pool has at most 32 connections, all of which may stay
+// idle; each is replaced after 5 minutes, so that a load balancer's or server's idle limit never meets a live one.
+//
+// A DSN that cannot be read, or names no database, is an [ErrConfig].
+func Open(dsn string) (*sqlx.DB, error) {
+	cfg, err := mysql.ParseDSN(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("%w: the DSN must look like user:password@tcp(host:3306)/database: %w", ErrConfig, err)
+	}
+	if cfg.DBName == "" {
+		return nil, fmt.Errorf("%w: the DSN names no database; write it behind the last slash", ErrConfig)
+	}
+	cfg.ParseTime = true
+	cfg.Loc = time.UTC
+	cfg.InterpolateParams = true
+	setDefault(&cfg.Timeout, 5*time.Second)
+	setDefault(&cfg.ReadTimeout, 30*time.Second)
+	setDefault(&cfg.WriteTimeout, 30*time.Second)
+	if cfg.Params == nil {
+		cfg.Params = map[string]string{}
+	}
+	if cfg.Params["time_zone"] == "" {
+		cfg.Params["time_zone"] = "'+00:00'"
+	}
+	connector, err := mysql.NewConnector(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("%w: DSN: %w", ErrConfig, err)
+	}
+	db := sqlx.NewDb(sql.OpenDB(connector), "mysql")
+	db.SetMaxOpenConns(32)
+	db.SetMaxIdleConns(32)
+	db.SetConnMaxLifetime(5 * time.Minute)
+	return db, nil
+}
+
+// store speaks SQL. Every age is computed by the database from its own clock, in seconds since the epoch: so nothing
+// depends on the time zones of app, driver and connection, or on the app's clock.
+//
+// A time is written as the column's DEFAULT, never as CURRENT_TIMESTAMP: MySQL stores the latter by way of local time,
+// and so an hour off in the hour that a time zone repeats in autumn.
+type store struct {
+	db       *sqlx.DB
+	cfg      *Config
+	tokens   string // quoted names
+	users    string
+	key      string
+	password string
+	table    atomic.Pointer[usersTable]
+}
+
+func newStore(db *sqlx.DB, cfg *Config) *store {
+	return &store{
+		db:       db,
+		cfg:      cfg,
+		tokens:   quote(cfg.Token),
+		users:    quote(cfg.Table),
+		key:      quote(cfg.Key),
+		password: quote(cfg.Password),
+	}
+}
+
+// quote makes a name, or database.name, an SQL identifier. The Config was validated: there is no backtick in it.
+func quote(name string) string { return "`" + strings.ReplaceAll(name, ".", "`.`") + "`" }
+
+// MySQL and MariaDB error numbers.
+const (
+	erDatabaseDenied  = 1044
+	erUnknownColumn   = 1054
+	erDuplicate       = 1062
+	erTableDenied     = 1142
+	erNoTable         = 1146
+	erMixedCollations = 1267
+	erCannotConvert   = 3854
+)
+
+func isError(err error, numbers ...uint16) bool {
+	var my *mysql.MySQLError
+	return errors.As(err, &my) && slices.Contains(numbers, my.Number)
+}
+
+// explain wraps a driver's error: what was being done, that the database is to blame, and the error itself.
+func (s *store) explain(doing string, err error) error {
+	if isError(err, erUnknownColumn) {
+		s.table.Store(nil) // the table may have changed since it was read
+		return fmt.Errorf("session: %s: %w: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", doing, ErrUnavailable, s.users, err)
+	}
+	return fmt.Errorf("session: %s: %w: %w", doing, ErrUnavailable, err)
+}
+
+// withTable does what needs the token table, and makes the table first if it does not exist.
+func (s *store) withTable(ctx context.Context, doing string, do func() error) error {
+	err := do()
+	if isError(err, erNoTable) {
+		if err := s.create(ctx); err != nil {
+			return err
+		}
+		err = do()
+	}
+	if err != nil {
+		return s.explain(doing, err)
+	}
+	return nil
+}
+
+// The users table.
+
+type columnKind int
+
+const (
+	otherColumn columnKind = iota
+	textColumn
+	integerColumn
+	binaryColumn
+)
+
+// A column is one of the users table.
+type column struct {
+	name       string
+	kind       columnKind
+	definition string // its type, for a column that refers to it
+}
+
+type usersTable struct {
+	columns []column // all but the password
+	key     column
+}
+
+// column finds one by its name, as the database would.
+func (t *usersTable) column(name string) (column, bool) {
+	for _, c := range t.columns {
+		if strings.EqualFold(c.name, name) {
+			return c, true
+		}
+	}
+	return column{}, false
+}
+
+// usersTable tells how the users table looks. It is read once.
+func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
+	if t := s.table.Load(); t != nil {
+		return t, nil
+	}
+	database, table := splitName(s.cfg.Table)
+	rows, err := s.db.QueryxContext(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, COALESCE(CHARACTER_SET_NAME, ''), COALESCE(COLLATION_NAME, '')"+
+		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", database, table)
+	if err != nil {
+		return nil, s.explain("read the users table", err)
+	}
+	defer rows.Close()
+	t := &usersTable{}
+	exists := false
+	for rows.Next() {
+		exists = true
+		var c column
+		var dataType, charset, collation string
+		if err := rows.Scan(&c.name, &dataType, &c.definition, &charset, &collation); err != nil {
+			return nil, s.explain("read the users table", err)
+		}
+		switch dataType = strings.ToLower(dataType); {
+		case strings.HasSuffix(dataType, "int"):
+			c.kind = integerColumn
+		case strings.HasSuffix(dataType, "binary"), strings.HasSuffix(dataType, "blob"):
+			c.kind = binaryColumn
+		case charset != "", dataType == "uuid":
+			c.kind = textColumn
+		}
+		if charset != "" {
+			c.definition += " CHARACTER SET " + charset + " COLLATE " + collation
+		}
+		if strings.EqualFold(c.name, s.cfg.Key) {
+			t.key = c
+		}
+		if !strings.EqualFold(c.name, s.cfg.Password) {
+			t.columns = append(t.columns, c)
+		}
+	}
+	if err := rows.Err(); err != nil {
+		return nil, s.explain("read the users table", err)
+	}
+	switch {
+	case !exists:
+		return nil, fmt.Errorf("session: %w: %w: there is no users table %s; create it, or set Config.Table", ErrUnavailable, ErrConfig, s.users)
+	case t.key.name == "":
+		return nil, fmt.Errorf("session: %w: %w: the users table %s has no column %s; set Config.Key to its primary key", ErrUnavailable, ErrConfig, s.users, s.key)
+	case t.key.kind == otherColumn:
+		return nil, fmt.Errorf("session: %w: %w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrUnavailable, ErrConfig, s.key, t.key.definition)
+	}
+	s.table.Store(t)
+	return t, nil
+}
+
+// splitName takes database.name apart; without a database it is nil.
+func splitName(name string) (database any, table string) {
+	if database, table, ok := strings.Cut(name, "."); ok {
+		return database, table
+	}
+	return nil, name
+}
+
+// arg makes a value one that the column can only equal exactly: MySQL takes the text '1x' for equal to the number 1,
+// and the number 0 for equal to every text that is no number. It reports false for what the column can't hold at all.
+func (c column) arg(value any) (arg any, possible bool, err error) {
+	if v := reflect.ValueOf(value); c.kind == binaryColumn && v.Kind() == reflect.Array && v.Type().Elem().Kind() == reflect.Uint8 {
+		raw := make([]byte, v.Len()) // a UUID type; its Value method would give text
+		reflect.Copy(reflect.ValueOf(raw), v)
+		return raw, true, nil
+	}
+	if n, ok := value.(uint64); ok {
+		value = strconv.FormatUint(n, 10)
+	}
+	value, convertErr := driver.DefaultParameterConverter.ConvertValue(value)
+	if n, ok := value.(int64); ok {
+		value = strconv.FormatInt(n, 10)
+	}
+	if raw, ok := value.([]byte); ok {
+		value = string(raw)
+	}
+	text, ok := value.(string)
+	switch {
+	case convertErr != nil || !ok || c.kind == otherColumn:
+		return nil, false, fmt.Errorf("%w: column %s is %s and cannot be matched with a %T; give text or an integer for a text, integer or binary column", ErrUsage, quote(c.name), c.definition, value)
+	case c.kind == binaryColumn:
+		return []byte(text), true, nil
+	case c.kind == textColumn:
+		return text, utf8.ValidString(text), nil
+	}
+	if n, err := strconv.ParseInt(text, 10, 64); err == nil && strconv.FormatInt(n, 10) == text {
+		return n, true, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 64)
+	return n, err == nil && strconv.FormatUint(n, 10) == text, nil
+}
+
+// userArg makes a user's key, as the app or the driver has it, one for the column user.
+func (s *store) userArg(ctx context.Context, key any) (arg any, possible bool, err error) {
+	table, err := s.usersTable(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	return table.key.arg(key)
+}
+
+// A condition says which value a column of the users table must have.
+type condition struct {
+	column column
+	arg    any
+}
+
+// selectUsers reads the database's time, the key, the password hash and the given columns. It uses whatever index
+// the app has on the columns asked for.
+func (s *store) selectUsers(columns []string, conditions []condition, withPassword bool) (query string, args []any) {
+	var b strings.Builder
+	b.WriteString("SELECT UNIX_TIMESTAMP(), " + s.key + ", ")
+	if withPassword {
+		b.WriteString(s.password)
+	} else {
+		b.WriteString("NULL")
+	}
+	for _, name := range columns {
+		b.WriteString(", " + quoteColumn(name))
+	}
+	b.WriteString(" FROM " + s.users)
+	for i, c := range conditions {
+		b.WriteString([]string{" WHERE ", " AND "}[min(i, 1)] + quoteColumn(c.column.name) + " = ?")
+		args = append(args, c.arg)
+	}
+	b.WriteString(" LIMIT 2")
+	return b.String(), args
+}
+
+// quoteColumn quotes a name that comes from a struct tag or the table itself, and so may have any character.
+func quoteColumn(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
+
+// replacePassword writes a new hash over the one that was read.
+func (s *store) replacePassword(ctx context.Context, key any, old []byte, hash string) error {
+	_, err := s.db.ExecContext(ctx, "UPDATE "+s.users+" SET "+s.password+" = ? WHERE "+s.key+" = ? AND "+s.password+" = ?", hash, key, string(old))
+	return err
+}
+
+// The token table.
+
+// A record is a row of the token table.
+type record struct {
+	id       uint64
+	user     any // the user's key, as the driver gave it
+	selector string
+	hash     []byte // of the verifier
+	browser  string
+	ip       string
+	created  int64 // all times in seconds since the epoch, by the database's clock
+	active   int64
+	now      int64
+	known    bool // the user exists
+}
+
+func (r *record) targets() []any {
+	return []any{&r.id, &r.user, &r.selector, &r.hash, &r.browser, &r.ip, &r.created, &r.active, &r.now, &r.known}
+}
+
+// schema is the statement that makes the token table. Each index serves one kind of statement: token_x the check,
+// active the purge, user the list of a user's sessions.
+//
+// CandyPack's columns and order, so that both can use one table.
+func (s *store) schema(ctx context.Context) (string, error) {
+	t, err := s.usersTable(ctx)
+	if err != nil {
+		return "", err
+	}
+	return "CREATE TABLE IF NOT EXISTS " + s.tokens + ` (
+  id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
+  user ` + t.key.definition + ` NOT NULL,
+  token_x VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  token_y VARCHAR(72) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
+  browser VARCHAR(255) NOT NULL DEFAULT '',
+  ip VARCHAR(45) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
+  date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
+  PRIMARY KEY (id),
+  UNIQUE KEY token_x (token_x),
+  KEY active (active),
+  KEY user (user)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`, nil
+}
+
+// create makes the token table.
+func (s *store) create(ctx context.Context) error {
+	statement, err := s.schema(ctx)
+	if err != nil {
+		return err
+	}
+	_, err = s.db.ExecContext(ctx, statement)
+	if isError(err, erTableDenied, erDatabaseDenied) {
+		return fmt.Errorf("session: %w: this database user may not create the token table; have it made with\n%s;\n%w", ErrUnavailable, statement, err)
+	}
+	if err != nil {
+		return s.explain("create the token table", err)
+	}
+	return nil
+}
+
+// migrate makes the table, or adds the indexes that it lacks, and tells what it ran. InnoDB adds an index online.
+func (s *store) migrate(ctx context.Context) (ran []string, err error) {
+	indexed, err := s.indexedColumns(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if indexed == nil {
+		statement, err := s.schema(ctx)
+		if err != nil {
+			return nil, err
+		}
+		return []string{statement}, s.create(ctx)
+	}
+	for _, index := range []struct{ column, add string }{
+		{"token_x", "UNIQUE INDEX"},
+		{"active", "INDEX"},
+		{"user", "INDEX"},
+	} {
+		if indexed[index.column] {
+			continue
+		}
+		statement := "ALTER TABLE " + s.tokens + " ADD " + index.add + " " + index.column + " (" + index.column + ")"
+		_, err := s.db.ExecContext(ctx, statement)
+		switch {
+		case isError(err, erDuplicate):
+			return ran, fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index; delete those rows and migrate again: %w", s.tokens, err)
+		case isError(err, erTableDenied, erDatabaseDenied):
+			return ran, fmt.Errorf("session: %w: this database user may not alter the token table; have it done with\n%s;\n%w", ErrUnavailable, statement, err)
+		case err != nil:
+			return ran, s.explain("add the index "+index.column, err)
+		}
+		ran = append(ran, statement)
+	}
+	return ran, nil
+}
+
+// indexedColumns tells which columns of the token table lead an index; nil if there is no table.
+func (s *store) indexedColumns(ctx context.Context) (map[string]bool, error) {
+	database, table := splitName(s.cfg.Token)
+	var names []string
+	err := s.db.SelectContext(ctx, &names, "SELECT COLUMN_NAME AS name FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
+	if err != nil {
+		return nil, s.explain("read the token table", err)
+	}
+	if len(names) == 0 {
+		return nil, nil
+	}
+	err = s.db.SelectContext(ctx, &names, "SELECT COLUMN_NAME AS name FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND SEQ_IN_INDEX = 1", database, table)
+	if err != nil {
+		return nil, s.explain("read the indexes of the token table", err)
+	}
+	indexed := make(map[string]bool, len(names))
+	for _, name := range names {
+		indexed[strings.ToLower(name)] = true
+	}
+	return indexed, nil
+}
+
+// selectSession is the check: a session with its user, by selector, in one statement. It reads one entry of the index
+// token_x and one of each primary key.
+func (s *store) selectSession(columns []string) string {
+	var b strings.Builder
+	b.WriteString("SELECT t.id, t.user, t.token_x, t.token_y, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP(), u." + s.key + " IS NOT NULL")
+	for _, name := range columns {
+		b.WriteString(", u." + quoteColumn(name))
+	}
+	b.WriteString(" FROM " + s.tokens + " t LEFT JOIN " + s.users + " u ON u." + s.key + " = t.user WHERE t.token_x = ?")
+	return b.String()
+}
+
+// insert adds a session and, in one transaction, takes away the one that it replaces, if that is not 0.
+func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint64, err error) {
+	err = s.withTable(ctx, "save the session", func() error {
+		if replaced == 0 {
+			id, err = s.insertWith(ctx, s.db, r)
+			return err
+		}
+		return s.inTransaction(ctx, func(tx *sqlx.Tx) error {
+			if id, err = s.insertWith(ctx, tx, r); err != nil {
+				return err
+			}
+			_, err := tx.ExecContext(ctx, "DELETE FROM "+s.tokens+" WHERE id = ?", replaced)
+			return err
+		})
+	})
+	return id, err
+}
+
+func (s *store) insertWith(ctx context.Context, on sqlx.ExecerContext, r *record) (uint64, error) {
+	result, err := on.ExecContext(ctx, "INSERT INTO "+s.tokens+" (user, token_x, token_y, browser, ip) VALUES (?, ?, ?, ?, ?)", r.user, r.selector, string(r.hash), r.browser, r.ip)
+	if err != nil {
+		return 0, err
+	}
+	id, err := result.LastInsertId()
+	return uint64(id), err
+}
+
+// inTransaction runs under READ COMMITTED, where deleting a row that is not there locks no gap.
+func (s *store) inTransaction(ctx context.Context, do func(*sqlx.Tx) error) error {
+	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	if err != nil {
+		return err
+	}
+	defer tx.Rollback()
+	if err := do(tx); err != nil {
+		return err
+	}
+	return tx.Commit()
+}
+
+// slide renews a session that was idle for more than the age. Of those who try at once one wins; a row that was
+// deleted meanwhile stays so.
+func (s *store) slide(ctx context.Context, id uint64, browser string, age time.Duration) (won bool, err error) {
+	n, err := s.exec(ctx, "renew the session", "UPDATE "+s.tokens+" SET active = DEFAULT, browser = ? WHERE id = ? AND "+idle, browser, id, seconds(age))
+	return n == 1, err
+}
+
+// idle is true of a row that rested for more than so many seconds. Sums, as a difference of unsigned times must not
+// fall below zero.
+const idle = "UNIX_TIMESTAMP(active) + ? < UNIX_TIMESTAMP()"
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }
+
+// exec runs one statement on the token table and tells how many rows it changed.
+func (s *store) exec(ctx context.Context, doing, query string, args ...any) (n int64, err error) {
+	err = s.withTable(ctx, doing, func() error {
+		result, err := s.db.ExecContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		n, err = result.RowsAffected()
+		return err
+	})
+	return n, err
+}
+
+// retoken gives a session another token.
+func (s *store) retoken(ctx context.Context, id uint64, selector, hash string) (found bool, err error) {
+	n, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET token_x = ?, token_y = ? WHERE id = ?", selector, hash, id)
+	return n == 1, err
+}
+
+// delete ends one session.
+func (s *store) delete(ctx context.Context, id uint64) error {
+	_, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ?", id)
+	return err
+}
+
+// deleteOf ends one session if it is that user's.
+func (s *store) deleteOf(ctx context.Context, user any, id uint64) (found bool, err error) {
+	n, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ? AND user = ?", id, user)
+	return n == 1, err
+}
+
+// deleteAllOf ends every session of a user but one. It reads the ids and deletes by them: a delete by the index user
+// would take its locks in another order than one by id, and the two could deadlock.
+func (s *store) deleteAllOf(ctx context.Context, user any, but uint64) (n int64, err error) {
+	var ids []uint64
+	err = s.withTable(ctx, "find the user's sessions", func() error {
+		ids = nil
+		return s.db.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE user = ? AND id <> ?", user, but)
+	})
+	for len(ids) > 0 && err == nil {
+		chunk := ids[:min(len(ids), purgeChunk)]
+		ids = ids[len(chunk):]
+		var deleted int64
+		deleted, err = s.deleteIDs(ctx, chunk, "user = ?", user)
+		n += deleted
+	}
+	return n, err
+}
+
+// deleteIDs deletes rows by primary key, in its order, where the condition still holds.
+func (s *store) deleteIDs(ctx context.Context, ids []uint64, condition string, arg any) (n int64, err error) {
+	slices.Sort(ids)
+	query, args, err := sqlx.In("DELETE FROM "+s.tokens+" WHERE id IN (?) AND "+condition, ids, arg)
+	if err != nil {
+		return 0, err
+	}
+	err = s.inTransaction(ctx, func(tx *sqlx.Tx) error {
+		result, err := tx.ExecContext(ctx, query, args...)
+		if err != nil {
+			return err
+		}
+		n, err = result.RowsAffected()
+		return err
+	})
+	if err != nil {
+		return 0, s.explain("delete sessions", err)
+	}
+	return n, nil
+}
+
+// deleteIdle deletes the rows that rested longest, if for more than the age, and no more than the limit. The index
+// active finds them; its range is in local time, which repeats an hour in autumn, so the epoch has the last word.
+func (s *store) deleteIdle(ctx context.Context, age time.Duration, limit int) (found int, deleted int64, err error) {
+	var ids []uint64
+	err = s.withTable(ctx, "find idle sessions", func() error {
+		ids = nil
+		return s.db.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE active < FROM_UNIXTIME(UNIX_TIMESTAMP() - ?) AND "+idle+
+			" ORDER BY active LIMIT ?", seconds(age), seconds(age), limit)
+	})
+	if err != nil || len(ids) == 0 {
+		return 0, 0, err
+	}
+	deleted, err = s.deleteIDs(ctx, ids, idle, seconds(age))
+	return len(ids), deleted, err
+}
+
+// sessionsOf reads a user's living sessions, the last used first.
+func (s *store) sessionsOf(ctx context.Context, user any) (records []record, err error) {
+	query := "SELECT id, browser, ip, UNIX_TIMESTAMP(date), UNIX_TIMESTAMP(active) FROM " + s.tokens + " WHERE user = ? AND NOT " + idle
+	args := []any{user, seconds(s.cfg.MaxAge)}
+	if s.cfg.MaxLifetime > 0 {
+		query += " AND UNIX_TIMESTAMP(date) + ? >= UNIX_TIMESTAMP()"
+		args = append(args, seconds(s.cfg.MaxLifetime))
+	}
+	err = s.withTable(ctx, "list the user's sessions", func() error {
+		records = nil
+		rows, err := s.db.QueryxContext(ctx, query+" ORDER BY active DESC, id DESC", args...)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r record
+			if err := rows.Scan(&r.id, &r.browser, &r.ip, &r.created, &r.active); err != nil {
+				return err
+			}
+			records = append(records, r)
+		}
+		return rows.Err()
+	})
+	return records, err
+}
+
+// stats counts the whole table.
+func (s *store) stats(ctx context.Context) (stats Stats, err error) {
+	var oldest sql.NullInt64
+	var expired sql.NullFloat64 // a sum of truth values is a DECIMAL
+	err = s.withTable(ctx, "count the sessions", func() error {
+		query := "SELECT COUNT(*), SUM(" + idle + "), MIN(UNIX_TIMESTAMP(active)) FROM " + s.tokens
+		return s.db.QueryRowxContext(ctx, query, seconds(s.cfg.MaxAge)).Scan(&stats.Rows, &expired, &oldest)
+	})
+	if err != nil {
+		return Stats{}, err
+	}
+	stats.Expired = int64(expired.Float64)
+	stats.Active = stats.Rows - stats.Expired
+	if oldest.Valid {
+		stats.Oldest = time.Unix(oldest.Int64, 0).UTC()
+	}
+	database, table := splitName(s.cfg.Token)
+	err = s.db.GetContext(ctx, &stats.Bytes, "SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS bytes FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
+	if err != nil {
+		return Stats{}, s.explain("measure the token table", err)
+	}
+	return stats, nil
+}

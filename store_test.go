@@ -1,0 +1,495 @@
+package session
+
+import (
+	"context"
+	"database/sql/driver"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/candysession/session/internal/testdb"
+	"github.com/go-sql-driver/mysql"
+)
+
+// uuid is like the UUID types of the usual libraries: bytes that give text to a database.
+type uuid [16]byte
+
+func (u uuid) Value() (driver.Value, error) { return hex.EncodeToString(u[:]), nil }
+
+// The token table takes the type of the users table's key, whatever that and the tables are called.
+func TestKeysAndNames(t *testing.T) {
+	t.Parallel()
+	binary := uuid{0xff, 0, 0x27, 15: 1}
+	for name, test := range map[string]struct {
+		cfg     Config
+		key     string
+		values  []any
+		asKey   any // what an app would have
+		notKeys []any
+		column  string
+	}{
+		"INT":             {Config{}, "INT NOT NULL AUTO_INCREMENT", []any{1, 2}, 1, []any{3, -1, "1x", "01", "one"}, "int"},
+		"BIGINT UNSIGNED": {Config{}, "BIGINT UNSIGNED NOT NULL", []any{"18446744073709551615", 2}, uint64(18446744073709551615), []any{3, "18446744073709551614"}, "bigint unsigned"},
+		"CHAR(36)": {Config{}, "CHAR(36) CHARACTER SET ascii NOT NULL", []any{"0b7a5f4e-9d1c-4e57-8f65-3a4c1de20001", "0b7a5f4e-9d1c-4e57-8f65-3a4c1de20002"},
+			"0b7a5f4e-9d1c-4e57-8f65-3a4c1de20001", []any{"0b7a5f4e-9d1c-4e57-8f65-3a4c1de20003", 0, "\xff"}, "char(36)"},
+		"BINARY(16)": {Config{}, "BINARY(16) NOT NULL", []any{binary[:], make([]byte, 16)}, binary, []any{"", uuid{1}}, "binary(16)"},
+		"VARCHAR":    {Config{}, "VARCHAR(64) NOT NULL", []any{"0", "alice"}, "0", []any{"0x", "al", "00"}, "varchar(64)"},
+		"reserved":   {Config{Table: "order", Key: "select", Password: "group", Token: "key"}, "INT NOT NULL", []any{1, 2}, 1, []any{3}, "int"},
+		"odd":        {Config{Table: "app-users$", Key: "käy", Password: "pass-word", Token: "0tokens"}, "INT NOT NULL", []any{1, 2}, 1, []any{3}, "int"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dsn := testdb.DSN(t)
+			db := open(t, dsn, "")
+			cfg, err := test.cfg.withDefaults()
+			noError(t, err)
+			mustExec(t, db, "CREATE TABLE "+quote(cfg.Table)+" ("+quote(cfg.Key)+" "+test.key+" PRIMARY KEY, email VARCHAR(255) NOT NULL, "+quote(cfg.Password)+" VARCHAR(255))")
+			for i, c := range []Credentials{alice, bob} {
+				mustExec(t, db, "INSERT INTO "+quote(cfg.Table)+" VALUES (?, ?, ?)", test.values[i], c["email"], hashOf(c["password"]))
+			}
+			f := manage[Row](t, db, dsn, test.cfg)
+			b, other := newBrowser("b"), newBrowser("other")
+			credentials := Credentials{"email": alice["email"], cfg.Password: alice["password"]}
+			f.login(b, credentials)
+			f.inside(other, func(w http.ResponseWriter, r *http.Request) {
+				u, err := f.auth.LoginAs(w, r, test.asKey)
+				if err != nil || u["email"] != alice["email"] {
+					t.Fatalf("LoginAs: %v, %v", u, err)
+				}
+				for _, key := range test.notKeys {
+					if _, err := f.auth.LoginAs(w, r, key); err != ErrUserGone {
+						t.Errorf("LoginAs(%#v): %v", key, err)
+					}
+					if s, err := f.auth.Sessions(r.Context(), key); len(s) != 0 || err != nil {
+						t.Errorf("Sessions(%#v): %v, %v", key, s, err)
+					}
+					if n, err := f.auth.LogoutAll(r.Context(), key); n != 0 || err != nil {
+						t.Errorf("LogoutAll(%#v): %v, %v", key, n, err)
+					}
+				}
+			})
+			f.isIn(b)
+			f.isIn(other)
+			var id string
+			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+				u, _ := f.auth.User(r)
+				if u["email"] != alice["email"] {
+					t.Errorf("%v", u)
+				}
+				for _, key := range []any{test.asKey, u[cfg.Key]} {
+					sessions, err := f.auth.Sessions(r.Context(), key)
+					if err != nil || len(sessions) != 2 {
+						t.Fatalf("Sessions(%v): %v, %v", key, sessions, err)
+					}
+					id = sessions[0].ID
+					if sessions[0].Current {
+						id = sessions[1].ID
+					}
+				}
+				wantError(t, f.auth.Revoke(r.Context(), test.notKeys[0], id), ErrNoSession)
+				noError(t, f.auth.Revoke(r.Context(), test.asKey, id))
+			})
+			f.isOut(other, ErrUnknown)
+			f.login(other, credentials)
+			f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
+			f.isOut(other, ErrUnknown)
+			n, err := f.auth.LogoutAll(t.Context(), test.asKey)
+			if n != 1 || err != nil {
+				t.Errorf("LogoutAll: %d, %v", n, err)
+			}
+			f.isOut(b, ErrUnknown)
+
+			schema, err := f.auth.Schema(t.Context())
+			if err != nil || !strings.Contains(strings.ReplaceAll(strings.ReplaceAll(schema, "(11)", ""), "(20)", ""), "\n  user "+test.column) {
+				t.Errorf("%s\n%v", schema, err)
+			}
+		})
+	}
+}
+
+func TestOtherDatabase(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	second := testdb.DSN(t)
+	cfg, err := mysql.ParseDSN(f.dsn)
+	noError(t, err)
+	f = manage[user](t, open(t, second, ""), second, Config{Table: cfg.DBName + ".users"})
+	b := newBrowser("")
+	f.login(b, alice)
+	f.isIn(b)
+}
+
+func TestSchemaAndMigrate(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	ctx := t.Context()
+	ran, err := f.auth.Migrate(ctx)
+	if err != nil || len(ran) != 1 || !strings.HasPrefix(ran[0], "CREATE TABLE") {
+		t.Fatalf("%v, %v", ran, err)
+	}
+	if ran, err = f.auth.Migrate(ctx); err != nil || len(ran) != 0 {
+		t.Errorf("the second time: %v, %v", ran, err)
+	}
+	// By hand is the same.
+	schema, err := f.auth.Schema(ctx)
+	noError(t, err)
+	mustExec(t, f.db, "DROP TABLE user_tokens")
+	mustExec(t, f.db, schema)
+	if ran, err = f.auth.Migrate(ctx); err != nil || len(ran) != 0 {
+		t.Errorf("after Schema: %v, %v", ran, err)
+	}
+	b := newBrowser("")
+	f.login(b, alice)
+	f.isIn(b)
+
+	// A table as CandyPack made it is used as it is, and gets indexes.
+	mustExec(t, f.db, "DROP TABLE user_tokens")
+	mustExec(t, f.db, `CREATE TABLE user_tokens (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, user INT NOT NULL, token_x VARCHAR(255) NOT NULL, token_y VARCHAR(255) NOT NULL,
+		browser VARCHAR(255) NOT NULL, ip VARCHAR(255) NOT NULL, date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)
+		DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci`)
+	f.login(b, alice)
+	f.isIn(b)
+	upper := newBrowser("")
+	upper.cookies["__Host-session"] = strings.ToUpper(b.cookies["__Host-session"][:22]) + b.cookies["__Host-session"][22:]
+	f.isOut(upper, ErrUnknown)
+	if ran, err = f.auth.Migrate(ctx); err != nil || len(ran) != 3 {
+		t.Errorf("CandyPack's table: %v, %v", ran, err)
+	}
+	if ran, err = f.auth.Migrate(ctx); err != nil || len(ran) != 0 {
+		t.Errorf("again: %v, %v", ran, err)
+	}
+	f.isIn(b)
+
+	// A selector that stands twice lets nobody in, and is explained.
+	mustExec(t, f.db, "ALTER TABLE user_tokens DROP INDEX token_x")
+	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, browser, ip) SELECT 2, token_x, token_y, browser, ip FROM user_tokens")
+	f.isOut(b, ErrUnknown)
+	if _, err = f.auth.Migrate(ctx); err == nil || !strings.Contains(err.Error(), "token_x twice") {
+		t.Error(err)
+	}
+}
+
+func TestTableIsMadeOnFirstNeed(t *testing.T) {
+	t.Parallel()
+	for name, need := range map[string]func(f *fixture[user]){
+		"check":    func(f *fixture[user]) { f.isOut(withToken(newToken()), ErrUnknown) },
+		"login":    func(f *fixture[user]) { f.login(newBrowser(""), alice) },
+		"sessions": func(f *fixture[user]) { _, err := f.auth.Sessions(f.t.Context(), 1); noError(f.t, err) },
+		"revoke":   func(f *fixture[user]) { wantError(f.t, f.auth.Revoke(f.t.Context(), 1, "1"), ErrNoSession) },
+		"purge":    func(f *fixture[user]) { _, err := f.auth.Purge(f.t.Context()); noError(f.t, err) },
+		"stats":    func(f *fixture[user]) { _, err := f.auth.Stats(f.t.Context()); noError(f.t, err) },
+		"all":      func(f *fixture[user]) { _, err := f.auth.LogoutAll(f.t.Context(), 1); noError(f.t, err) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			f := setup(t, Config{})
+			need(f)
+			f.rows()
+		})
+	}
+	// Dropped under a running app, it is made again: everyone is logged out, nobody gets an error.
+	f := setup(t, Config{})
+	b := newBrowser("")
+	f.login(b, alice)
+	f.isIn(b)
+	f.purged()
+	mustExec(t, f.db, "DROP TABLE user_tokens")
+	f.isOut(b, ErrUnknown)
+	f.login(b, alice)
+	f.isIn(b)
+}
+
+func withToken(tok token) *browser {
+	b := newBrowser("")
+	b.cookies["__Host-session"] = tok.selector + "." + tok.verifier
+	return b
+}
+
+// A database user who may not create tables is told what to have created.
+func TestWithoutDDLRights(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has no privileges")
+	f := setup(t, Config{})
+	cfg, err := mysql.ParseDSN(f.dsn)
+	noError(t, err)
+	name := cfg.DBName + "_app"
+	name = name[max(0, len(name)-32):]
+	for _, host := range []string{"localhost", "%"} {
+		mustExec(t, f.db, fmt.Sprintf("CREATE USER '%s'@'%s' IDENTIFIED BY 'app'", name, host))
+		t.Cleanup(func() { f.db.Exec(fmt.Sprintf("DROP USER '%s'@'%s'", name, host)) })
+		mustExec(t, f.db, fmt.Sprintf("GRANT SELECT, INSERT, UPDATE, DELETE ON %s.* TO '%s'@'%s'", cfg.DBName, name, host))
+	}
+	cfg.User, cfg.Passwd = name, "app"
+	poor := manage[user](t, open(t, cfg.FormatDSN(), ""), "", Config{})
+	schema, err := f.auth.Schema(t.Context())
+	noError(t, err)
+	says := func(err error, statement string) {
+		t.Helper()
+		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), statement) {
+			t.Errorf("error is %v, want %s in it", err, statement)
+		}
+	}
+	_, err = poor.auth.Sessions(t.Context(), 1)
+	says(err, schema)
+	_, err = poor.auth.Migrate(t.Context())
+	says(err, schema)
+	mustExec(t, f.db, schema)
+	b := newBrowser("")
+	poor.login(b, alice)
+	poor.isIn(b)
+	poor.purged()
+	mustExec(t, f.db, "ALTER TABLE user_tokens DROP INDEX active")
+	_, err = poor.auth.Migrate(t.Context())
+	says(err, "ALTER TABLE `user_tokens` ADD INDEX active (active)")
+}
+
+func TestUsersTableIsExplained(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	mustExec(t, f.db, "CREATE TABLE events (at TIMESTAMP NOT NULL PRIMARY KEY, email VARCHAR(255))")
+	for says, cfg := range map[string]Config{
+		"there is no users table `people`; create it, or set Config.Table": {Table: "people"},
+		"has no column `uid`; set Config.Key":                              {Key: "uid"},
+		"it must be an integer, text or binary column":                     {Table: "events", Key: "at"},
+	} {
+		bad := manage[Row](t, f.db, f.dsn, cfg)
+		_, err := bad.auth.Schema(t.Context())
+		if !errors.Is(err, ErrConfig) || !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), says) {
+			t.Errorf("error is %v, want %s in it", err, says)
+		}
+	}
+}
+
+func TestDSN(t *testing.T) {
+	t.Parallel()
+	for _, dsn := range []string{"", "x", "root@tcp(localhost)/", "root@tcp(localhost/app", "root@/app?readTimeout=soon"} {
+		if _, err := Open(dsn); !errors.Is(err, ErrConfig) {
+			t.Errorf("%q: %v", dsn, err)
+		}
+	}
+	db := open(t, testdb.DSN(t), "time_zone=%27%2B03:00%27")
+	if zone := get[string](t, db, "SELECT @@time_zone"); zone != "+03:00" {
+		t.Errorf("the DSN's time_zone was replaced by %s", zone)
+	}
+	db = open(t, testdb.DSN(t), "")
+	if zone := get[string](t, db, "SELECT @@time_zone"); zone != "+00:00" {
+		t.Errorf("time_zone is %s", zone)
+	}
+}
+
+// Ages are right whatever the connection is set to, also in the hour that autumn repeats and that spring leaves out.
+func TestTimeZones(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	newYork := "America/New_York"
+	if _, err := f.db.Exec("SET time_zone = '" + newYork + "'"); err != nil {
+		// Without zone tables: the private server itself lives in New York.
+		if newYork = "SYSTEM"; get[string](t, f.db, "SELECT @@system_time_zone")[0] != 'E' {
+			newYork = ""
+		}
+	}
+	moments := map[string]time.Time{
+		"now":                     {},
+		"before clocks go back":   time.Date(2026, 11, 1, 5, 30, 0, 0, time.UTC),
+		"after clocks went back":  time.Date(2026, 11, 1, 6, 30, 0, 0, time.UTC),
+		"before clocks go ahead":  time.Date(2026, 3, 8, 6, 30, 0, 0, time.UTC),
+		"after clocks went ahead": time.Date(2026, 3, 8, 7, 30, 0, 0, time.UTC),
+	}
+	for _, zone := range []string{"+00:00", "+03:00", newYork} {
+		for moment, at := range moments {
+			for _, params := range []string{"parseTime=true&loc=UTC", "parseTime=false&loc=Asia%2FTokyo", "parseTime=true&loc=America%2FNew_York&interpolateParams=false", "sql_mode=''&clientFoundRows=true", "sql_mode='TRADITIONAL,ANSI'"} {
+				at := at
+				t.Run(zone+"/"+moment+"/"+params, func(t *testing.T) {
+					t.Parallel()
+					if zone == "" {
+						t.Skip("the server knows no zone with summer time")
+					}
+					if !at.IsZero() {
+						testdb.SkipEmbedded(t, "has one clock, which can't be set")
+					}
+					if zone != "+00:00" {
+						testdb.SkipEmbedded(t, "ignores the time zone for TIMESTAMP")
+					}
+					f := setup(t, Config{})
+					clock := func(at time.Time) *fixture[user] {
+						params := params + "&time_zone=" + url.QueryEscape("'"+zone+"'")
+						if !at.IsZero() {
+							params += fmt.Sprintf("&timestamp=%d", at.Unix())
+						}
+						// Not by Open: a pool as an app may have it.
+						db := plain(t, f.dsn, params)
+						return manage[user](t, db, f.dsn, Config{MaxAge: 15 * time.Minute, UpdateAge: 5 * time.Minute})
+					}
+					b := newBrowser("")
+					now := clock(at)
+					now.login(b, alice)
+					now.purged()
+					response := now.inside(b, func(w http.ResponseWriter, r *http.Request) {
+						if s := now.auth.Session(r); !at.IsZero() && (!s.Created.Equal(at) || !s.Active.Equal(at)) {
+							t.Errorf("session of %v", s)
+						}
+						if s, err := now.auth.Sessions(r.Context(), 1); err != nil || len(s) != 1 {
+							t.Errorf("%v, %v", s, err)
+						}
+					})
+					if now.why(b) != nil || len(response.Cookies()) != 0 {
+						t.Fatalf("right after login: %v, %v", now.why(b), response.Header)
+					}
+					later := func(by time.Duration) *fixture[user] {
+						if at.IsZero() {
+							now.age(by)
+							return now
+						}
+						at = at.Add(by)
+						return clock(at)
+					}
+					for range 8 { // an hour and 20 minutes, over the change
+						then := later(10 * time.Minute)
+						response := then.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, then.auth.Err(r)) })
+						if len(response.Cookies()) != 1 {
+							t.Error("not renewed")
+						}
+						if n, err := then.auth.Purge(t.Context()); n != 0 || err != nil {
+							t.Fatalf("purged %d living sessions, %v", n, err)
+						}
+					}
+					then := later(16 * time.Minute)
+					then.isOut(b, ErrExpired)
+					if s, err := then.auth.Stats(t.Context()); s.Expired != 1 || err != nil {
+						t.Errorf("%+v, %v", s, err)
+					}
+					// The purge by range may come an hour late in autumn, never early.
+					then = later(time.Hour)
+					if n, err := then.auth.Purge(t.Context()); n != 1 || err != nil {
+						t.Errorf("purged %d, %v", n, err)
+					}
+				})
+			}
+		}
+	}
+}
+
+// One statement per checked request, none without a token, no writes within UpdateAge: counted by the server.
+func TestStatementCount(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "does not count statements")
+	f := setup(t, Config{})
+	f.db.SetMaxOpenConns(1)
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	f.isIn(b)
+	f.purged()
+	// The status is one's own connection's, and this pool has one.
+	status := func() (questions, writes int) {
+		rows, err := f.db.Query("SHOW SESSION STATUS WHERE Variable_name IN ('Questions', 'Com_insert', 'Com_update', 'Com_delete', 'Com_begin')")
+		noError(t, err)
+		defer rows.Close()
+		for rows.Next() {
+			var name string
+			var n int
+			noError(t, rows.Scan(&name, &n))
+			if name == "Questions" {
+				questions = n
+			} else {
+				writes += n
+			}
+		}
+		noError(t, rows.Err())
+		return questions, writes
+	}
+	nested := f.auth.Middleware(f.auth.Require(f.auth.Switch(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.auth.Check(r)
+		f.auth.User(r)
+		f.auth.Session(r)
+		if err := f.auth.Err(r); err != nil {
+			t.Error(err)
+		}
+	})), http.NotFoundHandler())))
+	count := func(n int, b *browser) (questions, writes int) {
+		q1, w1 := status()
+		for range n {
+			b.do(nested, "GET", "/")
+		}
+		q2, w2 := status()
+		return q2 - q1 - 1, w2 - w1 // less the statement that asks
+	}
+	if q, w := count(1000, b); q != 1000 || w != 0 {
+		t.Errorf("1000 checked requests: %d statements, %d writes", q, w)
+	}
+	if q, w := count(100, newBrowser(chrome130)); q != 0 || w != 0 {
+		t.Errorf("100 requests without a cookie: %d statements, %d writes", q, w)
+	}
+	malformed := newBrowser(chrome130)
+	malformed.cookies["__Host-session"] = "malformed"
+	if q, w := count(100, malformed); q != 0 || w != 0 {
+		t.Errorf("100 requests with a malformed cookie: %d statements, %d writes", q, w)
+	}
+	f.age(25 * time.Hour)
+	if q, w := count(1000, b); q != 1001 || w != 1 {
+		t.Errorf("1000 checked requests past UpdateAge: %d statements, %d writes", q, w)
+	}
+}
+
+// The token table never has the user's table in the way: the check reads by index.
+func TestCheckUsesTheIndexes(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "explains in another way")
+	f := setup(t, Config{})
+	for i := range 200 {
+		mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, '')", fmt.Sprint(i))
+	}
+	noError(t, second(f.auth.Migrate(t.Context())))
+	for range 10 {
+		mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y) SELECT id, CONCAT(RAND(), id, RAND()), '' FROM users")
+	}
+	mustExec(t, f.db, "ANALYZE TABLE users, user_tokens")
+	explain := func(query string, args ...any) (keys []string) {
+		t.Helper()
+		rows, err := f.db.Queryx("EXPLAIN FORMAT=TRADITIONAL "+query, args...)
+		if err != nil { // MariaDB knows no other
+			rows, err = f.db.Queryx("EXPLAIN "+query, args...)
+		}
+		noError(t, err)
+		defer rows.Close()
+		for rows.Next() {
+			plan := map[string]any{}
+			noError(t, rows.MapScan(plan))
+			keys = append(keys, fmt.Sprintf("%s:%s:%s", plan["table"], plan["type"], plan["key"]))
+		}
+		return keys
+	}
+	selector := get[string](t, f.db, "SELECT token_x FROM user_tokens LIMIT 1")
+	if got := strings.Join(explain(f.auth.store.selectSession(f.auth.plan.columns), selector), " "); got != "t:const:token_x u:const:PRIMARY" {
+		t.Errorf("the check: %s", got)
+	}
+	if got := strings.Join(explain("SELECT id FROM user_tokens WHERE user = ? AND id <> ?", 7, 0), " "); !strings.Contains(got, ":user") {
+		t.Errorf("the list: %s", got)
+	}
+	if got := strings.Join(explain("SELECT id FROM user_tokens WHERE active < FROM_UNIXTIME(UNIX_TIMESTAMP() - ?) AND "+idle+" ORDER BY active LIMIT 1000", 100, 100), " "); got != "user_tokens:range:active" {
+		t.Errorf("the purge: %s", got)
+	}
+}
+
+// A statement that a reader cancels is not an error of the next one.
+func TestCancelledRequest(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser("")
+	f.login(b, alice)
+	var wg sync.WaitGroup
+	for range 20 {
+		wg.Go(func() {
+			ctx, cancel := context.WithCancel(t.Context())
+			go cancel()
+			f.auth.lookup.find(ctx, b.cookies["__Host-session"][:22])
+		})
+	}
+	wg.Wait()
+	f.isIn(b)
+}

@@ -1,0 +1,86 @@
+package session
+
+import (
+	"crypto/rand"
+	"crypto/subtle"
+	"encoding/base64"
+	"errors"
+	"log/slog"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// A token is what a browser holds of a session. The selector finds the row, in clear; the verifier proves the right
+// to it, and only its bcrypt hash is stored: who reads the table cannot log in with it, and a look-up by selector
+// gives no timing that tells anything of the verifier.
+type token struct {
+	selector string // 128 random bits, in 22 characters
+	verifier string // 256 random bits, in 43 characters
+}
+
+// What a token may look like. Ours are unpadded base64url; CandyPack's, 32 hex digits each, pass too. bcrypt reads no
+// more than 72 bytes, so a longer verifier would be cut silently.
+const (
+	minSelector, maxSelector = 22, 64
+	minVerifier, maxVerifier = 32, 72
+)
+
+func newToken() token {
+	random := make([]byte, 16+32)
+	rand.Read(random) // never fails: it ends the program where the system has no randomness
+	return token{
+		selector: base64.RawURLEncoding.EncodeToString(random[:16]),
+		verifier: base64.RawURLEncoding.EncodeToString(random[16:]),
+	}
+}
+
+// parseToken takes the two halves as a browser sent them.
+func parseToken(selector, verifier string) (token, bool) {
+	ok := len(selector) >= minSelector && len(selector) <= maxSelector && isBase64URL(selector) &&
+		len(verifier) >= minVerifier && len(verifier) <= maxVerifier && isBase64URL(verifier)
+	if !ok {
+		return token{}, false
+	}
+	return token{selector, verifier}, true
+}
+
+func isBase64URL(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return true
+}
+
+// hash is what the table keeps of the verifier.
+func (t token) hash(cost int) (string, error) {
+	hash, err := bcrypt.GenerateFromPassword([]byte(t.verifier), cost)
+	return string(hash), err
+}
+
+// verifies reports whether the hash was made of this token's verifier. A row that no honest writer made (another
+// selector, a broken hash, one of a cost that would burn a CPU) is no match.
+func (t token) verifies(r *record) bool {
+	if subtle.ConstantTimeCompare([]byte(t.selector), []byte(r.selector)) == 0 {
+		return false // the column's collation took another text for equal
+	}
+	return hashMatches(r.hash, t.verifier, maxTokenCost) == nil
+}
+
+var errUnusableHash = errors.New("not a bcrypt hash of an accepted cost")
+
+// hashMatches is bcrypt's comparison for hashes of a bounded cost.
+func hashMatches(hash []byte, secret string, maxCost int) error {
+	if cost, err := bcrypt.Cost(hash); err != nil || cost > maxCost {
+		return errUnusableHash
+	}
+	return bcrypt.CompareHashAndPassword(hash, []byte(secret))
+}
+
+// A token is a secret: no format verb and no logger may show it.
+func (token) String() string       { return "[session token]" }
+func (token) GoString() string     { return "[session token]" }
+func (token) LogValue() slog.Value { return slog.StringValue("[session token]") }
