@@ -2,71 +2,216 @@ package session
 
 import (
 	"context"
+	"database/sql"
+	"errors"
 	"fmt"
+	"math/bits"
+	"sync"
 	"sync/atomic"
-
-	"github.com/jmoiron/sqlx"
+	"time"
 )
 
-// lookup finds a session and its user by selector, with a statement that is prepared once.
+// lookup finds sessions with their users by selector, and lets requests that come at once share a statement.
+//
+// A few statements at most are under way, each in a lane. A request that finds a lane free goes straight through, with
+// a statement of its own. One that does not joins the batch of those who wait, and the lane that is free next takes the
+// whole batch. So there is no timer and no delay while the server keeps up, and the more it has to do, the less it
+// costs per request.
+//
+// What a request learns is never older than its question: it joins no statement that was sent before it came.
 type lookup[U any] struct {
-	store  *store
-	plan   userPlan[U]
-	stmt   atomic.Pointer[sqlx.Stmt]
-	closed atomic.Bool
+	store      *store
+	plan       userPlan[U]
+	statements [maxBatchBits + 1]atomic.Pointer[sql.Stmt] // by the logarithm of how many selectors they take
+	closed     atomic.Bool
+	scanners   sync.Pool // of *scanner[U]
+
+	mu      sync.Mutex
+	busy    int         // lanes with a statement under way
+	filling *batch[U]   // takes who must wait; nil if nobody does
+	full    []*batch[U] // those that take nobody more, and wait for a lane
 }
 
-// found is a row of the token table with its user.
+const (
+	maxBatchBits = 6
+	maxBatch     = 1 << maxBatchBits
+
+	// lanes that are opened for who comes, and for batches that are full: fewer lanes make larger batches, but a full
+	// one has nothing to wait for.
+	lanes     = 2
+	fullLanes = 8
+
+	// batchTimeout frees the lane of a batch that the database does not answer. Each request also has its own context.
+	batchTimeout = 30 * time.Second
+)
+
+// A batch is a statement that several requests wait for. Once done is closed nothing of it changes.
+type batch[U any] struct {
+	selectors []string
+	done      chan struct{}
+	rows      []found[U]
+	err       error
+}
+
+// found is a row of the token table with its user. It has an error if the user's columns do not fit into a U.
 type found[U any] struct {
 	record
 	user U
+	err  error
 }
 
-// find reads the row with this selector: ErrUnknown if there is none, or if the table, which may have been made by
-// another app and lack the unique index, holds it twice.
-func (l *lookup[U]) find(ctx context.Context, selector string) (f found[U], err error) {
-	var matches []found[U]
+// find reads the row with this selector: ErrUnknown if there is none.
+func (l *lookup[U]) find(ctx context.Context, selector string) (found[U], error) {
+	l.mu.Lock()
+	if l.busy < lanes {
+		l.busy++
+		l.mu.Unlock()
+		defer l.free()
+		rows, err := l.read(ctx, []string{selector})
+		if err != nil {
+			return found[U]{}, err
+		}
+		return pick(rows, selector)
+	}
+	b := l.join(selector)
+	l.mu.Unlock()
+
+	select {
+	case <-b.done:
+	case <-ctx.Done():
+		return found[U]{}, l.store.explain("look up the session", ctx.Err())
+	}
+	if b.err != nil {
+		return found[U]{}, b.err
+	}
+	return pick(b.rows, selector)
+}
+
+// pick finds the row of a selector, to the letter: the collation of another app's table may be more generous. That
+// table may lack the unique index, too; a selector that stands twice lets nobody in.
+func pick[U any](rows []found[U], selector string) (found[U], error) {
+	at := -1
+	for i := range rows {
+		if rows[i].selector == selector {
+			if at >= 0 {
+				return found[U]{}, ErrUnknown
+			}
+			at = i
+		}
+	}
+	if at < 0 {
+		return found[U]{}, ErrUnknown
+	}
+	return rows[at], rows[at].err
+}
+
+// join adds a selector to the batch that waits, with l.mu held.
+func (l *lookup[U]) join(selector string) *batch[U] {
+	if l.filling == nil {
+		l.filling = &batch[U]{done: make(chan struct{})}
+	}
+	b := l.filling
+	b.selectors = append(b.selectors, selector)
+	if len(b.selectors) == maxBatch {
+		l.filling = nil
+		if l.busy < fullLanes {
+			l.busy++
+			go l.run(b)
+		} else {
+			l.full = append(l.full, b)
+		}
+	}
+	return b
+}
+
+// next is the batch for a lane that has nothing to do. Without one, the lane is closed.
+func (l *lookup[U]) next() (b *batch[U]) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case len(l.full) > 0:
+		b, l.full = l.full[0], l.full[1:]
+	case l.filling != nil && l.busy <= lanes:
+		b, l.filling = l.filling, nil
+	default:
+		l.busy--
+	}
+	return b
+}
+
+// free passes on the lane of a request that had it for itself.
+func (l *lookup[U]) free() {
+	if b := l.next(); b != nil {
+		go l.run(b)
+	}
+}
+
+// run reads batches until nobody waits. Those who wait do not depend on each other's contexts.
+func (l *lookup[U]) run(b *batch[U]) {
+	for b != nil {
+		l.fill(b)
+		b = l.next()
+	}
+}
+
+func (l *lookup[U]) fill(b *batch[U]) {
+	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
+	defer cancel()
+	defer close(b.done)
+	defer func() {
+		// A Scan method of the app may panic. Without the batch the server would catch that for its request alone.
+		if v := recover(); v != nil {
+			b.err = fmt.Errorf("session: look up the session: panic: %v", v)
+		}
+	}()
+	b.rows, b.err = l.read(ctx, b.selectors)
+}
+
+// read is one statement.
+func (l *lookup[U]) read(ctx context.Context, selectors []string) (rows []found[U], err error) {
 	err = l.store.withTable(ctx, "look up the session", func() error {
-		matches, err = l.query(ctx, selector)
+		rows, err = l.query(ctx, selectors)
 		return err
 	})
 	if isError(err, erUnknownColumn) {
 		l.forget()
 	}
-	if err != nil {
-		return f, err
-	}
-	if len(matches) != 1 {
-		return f, ErrUnknown
-	}
-	return matches[0], nil
+	return rows, err
 }
 
-func (l *lookup[U]) query(ctx context.Context, selector string) ([]found[U], error) {
+func (l *lookup[U]) query(ctx context.Context, selectors []string) ([]found[U], error) {
 	table, err := l.table(ctx)
 	if err != nil {
 		return nil, err
 	}
-	stmt, err := l.prepare(ctx, table)
+	stmt, size, err := l.prepare(ctx, table, len(selectors))
 	if err != nil {
 		return nil, err
 	}
-	rows, err := stmt.QueryxContext(ctx, selector)
+	args := make([]any, size)
+	for i := range args {
+		args[i] = selectors[min(i, len(selectors)-1)]
+	}
+	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close()
-	var matches []found[U]
+	scanner, ok := l.scanners.Get().(*scanner[U])
+	if !ok {
+		scanner = newScanner(l.plan)
+	}
+	matches := make([]found[U], 0, len(selectors))
 	for rows.Next() {
-		var f found[U]
-		if f.user, err = l.plan.scan(rows, table, f.targets(), &f.known); err != nil {
+		f, err := scanner.scan(rows, table)
+		if err != nil {
+			rows.Close()
 			return nil, fmt.Errorf("read the session: %w", err)
 		}
-		if f.selector == selector { // the collation of another app's table may be more generous
-			matches = append(matches, f)
-		}
+		matches = append(matches, f)
 	}
-	return matches, rows.Err()
+	l.scanners.Put(scanner)
+	// Not deferred: after a panic in Scan, Close would wait for it for ever.
+	return matches, errors.Join(rows.Err(), rows.Close())
 }
 
 // table is the users table, which only a Row needs to know.
@@ -77,31 +222,41 @@ func (l *lookup[U]) table(ctx context.Context) (*usersTable, error) {
 	return l.store.usersTable(ctx)
 }
 
-// prepare makes the statement on first use. Those who come at once each make one, and keep the first.
-func (l *lookup[U]) prepare(ctx context.Context, table *usersTable) (*sqlx.Stmt, error) {
+// prepare finds or makes the statement for so many selectors, and tells how many it takes. Those who come at once may
+// each make one; they keep the first.
+func (l *lookup[U]) prepare(ctx context.Context, table *usersTable, n int) (stmt *sql.Stmt, size int, err error) {
+	i := bits.Len(uint(n - 1))
+	size = 1 << i
+	if stmt := l.statements[i].Load(); stmt != nil {
+		return stmt, size, nil
+	}
 	if l.closed.Load() {
-		return nil, ErrClosed
+		return nil, 0, ErrClosed
 	}
-	if stmt := l.stmt.Load(); stmt != nil {
-		return stmt, nil
-	}
-	stmt, err := l.store.db.PreparexContext(ctx, l.store.selectSession(l.plan.names(table)))
+	stmt, err = l.store.db.PrepareContext(ctx, l.store.selectSessions(l.plan.names(table), size))
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if l.stmt.CompareAndSwap(nil, stmt) {
-		return stmt, nil
+	if !l.statements[i].CompareAndSwap(nil, stmt) {
+		stmt.Close()
+		return l.prepare(ctx, table, n)
 	}
-	stmt.Close()
-	return l.prepare(ctx, table)
+	if l.closed.Load() {
+		l.forget()
+		return nil, 0, ErrClosed
+	}
+	return stmt, size, nil
 }
 
-// forget drops the statement: the next look-up prepares another.
+// forget drops the statements: the next look-up prepares others.
 func (l *lookup[U]) forget() error {
-	if stmt := l.stmt.Swap(nil); stmt != nil {
-		return stmt.Close()
+	var errs []error
+	for i := range l.statements {
+		if stmt := l.statements[i].Swap(nil); stmt != nil {
+			errs = append(errs, stmt.Close())
+		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 func (l *lookup[U]) close() error {

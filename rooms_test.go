@@ -31,6 +31,7 @@ var rooms = map[string]struct {
 	"lookup.go":      {imports: []string{"net/http"}, words: cookieText},
 	"user.go":        {imports: []string{"net/http"}, words: cookieText},
 	"token.go":       {imports: append([]string{"net/http"}, databasePackages...)},
+	"memo.go":        {imports: append([]string{"net/http"}, databasePackages...)},
 	"password.go":    {imports: append([]string{"net/http"}, databasePackages...)},
 	"cookie.go":      {imports: databasePackages},
 	"fingerprint.go": {imports: databasePackages},

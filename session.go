@@ -48,6 +48,7 @@ type Manager[U any] struct {
 	plan      userPlan[U]
 	store     *store
 	lookup    *lookup[U]
+	verifier  *verifier
 	passwords *passwords
 	purge     *purger
 }
@@ -68,7 +69,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager[U]{cfg: cfg, cookies: newCookies(cfg), plan: plan, passwords: newPasswords(cfg.PasswordCost)}
+	m := &Manager[U]{cfg: cfg, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost)}
 	m.store = newStore(db, &m.cfg)
 	m.lookup = &lookup[U]{store: m.store, plan: plan}
 	m.purge = newPurger(m.store, cfg)
@@ -105,7 +106,9 @@ func (m *Manager[U]) authenticate(r *http.Request) (*verdict[U], error) {
 	if err != nil {
 		return nil, err
 	}
-	if !token.verifies(&row.record) {
+	if ok, err := m.verifier.verify(r.Context(), token, &row.record); err != nil {
+		return nil, m.store.explain("verify the token", err)
+	} else if !ok {
 		return &verdict[U]{err: ErrUnknown}, nil
 	}
 	v := &verdict[U]{token: token, record: row.record}
@@ -309,6 +312,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	if v.record.id, err = m.store.insert(r.Context(), &v.record, replaced); err != nil {
 		return none, err
 	}
+	m.verifier.remember(m.verifier.pair(token.verifier, v.record.hash))
 	m.cookies.write(w, token)
 	m.remember(r, v)
 	m.purge.start()

@@ -654,7 +654,12 @@ func TestSlide(t *testing.T) {
 		t.Error("a slide moved the login's date")
 	}
 
-	// Of many requests at once, one renews.
+	// Of many requests at once, one renews, also where the driver counts rows that an update found and left alone.
+	found := manage[user](t, plain(t, f.dsn, "clientFoundRows=true"), f.dsn, Config{})
+	f.isIn(b) // just renewed
+	if won, err := found.auth.store.slide(t.Context(), get[uint64](t, f.db, "SELECT id FROM user_tokens"), chrome130, 24*time.Hour); won || err != nil {
+		t.Errorf("renewed before its time: %v, %v", won, err)
+	}
 	f.age(25 * time.Hour)
 	var mu sync.Mutex
 	renewed := 0

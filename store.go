@@ -149,6 +149,14 @@ type usersTable struct {
 	key     column
 }
 
+// width is how many columns there are; none where the table is not needed.
+func (t *usersTable) width() int {
+	if t == nil {
+		return 0
+	}
+	return len(t.columns)
+}
+
 // column finds one by its name, as the database would.
 func (t *usersTable) column(name string) (column, bool) {
 	for _, c := range t.columns {
@@ -317,8 +325,10 @@ type record struct {
 	known    bool // the user exists
 }
 
+// targets are the places of what selectSessions reads. What tells whose row it is comes first, so that a column that
+// can't be read is the error of that row only.
 func (r *record) targets() []any {
-	return []any{&r.id, &r.user, &r.selector, &r.hash, &r.browser, &r.ip, &r.created, &r.active, &r.now, &r.known}
+	return []any{&r.selector, &r.hash, &r.known, &r.id, &r.user, &r.browser, &r.ip, &r.created, &r.active, &r.now}
 }
 
 // schema is the statement that makes the token table. Each index serves one kind of statement: token_x the check,
@@ -420,15 +430,20 @@ func (s *store) indexedColumns(ctx context.Context) (map[string]bool, error) {
 	return indexed, nil
 }
 
-// selectSession is the check: a session with its user, by selector, in one statement. It reads one entry of the index
-// token_x and one of each primary key.
-func (s *store) selectSession(columns []string) string {
+// selectSessions is the check: sessions with their users, by so many selectors, in one statement. It reads one entry
+// of the index token_x and one of each primary key for each.
+func (s *store) selectSessions(columns []string, n int) string {
 	var b strings.Builder
-	b.WriteString("SELECT t.id, t.user, t.token_x, t.token_y, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP(), u." + s.key + " IS NOT NULL")
+	b.WriteString("SELECT t.token_x, t.token_y, u." + s.key + " IS NOT NULL, t.id, t.user, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP()")
 	for _, name := range columns {
 		b.WriteString(", u." + quoteColumn(name))
 	}
-	b.WriteString(" FROM " + s.tokens + " t LEFT JOIN " + s.users + " u ON u." + s.key + " = t.user WHERE t.token_x = ?")
+	b.WriteString(" FROM " + s.tokens + " t LEFT JOIN " + s.users + " u ON u." + s.key + " = t.user WHERE t.token_x ")
+	if n == 1 {
+		b.WriteString("= ?")
+	} else {
+		b.WriteString("IN (?" + strings.Repeat(", ?", n-1) + ")")
+	}
 	return b.String()
 }
 

@@ -170,7 +170,7 @@ func TestStress(t *testing.T) {
 	var what []string
 	for i, name := range []string{"logins", "checks", "slides", "logouts", "revokes", "log out others", "purges"} {
 		what = append(what, fmt.Sprint(counts[i].Load(), " ", name))
-		if counts[i].Load() == 0 {
+		if counts[i].Load() == 0 && !testing.Short() {
 			t.Errorf("no %s", name)
 		}
 	}

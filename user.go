@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/jmoiron/sqlx"
 	"github.com/jmoiron/sqlx/reflectx"
 )
 
@@ -21,6 +20,7 @@ type Row map[string]any
 type userPlan[U any] struct {
 	columns []string // of a struct; a Row takes what the table has
 	fields  [][]int  // the struct field of each column
+	nested  bool     // some of them are behind a pointer, which each U needs to itself
 }
 
 // planUser finds the columns of U, once per Manager.
@@ -47,7 +47,11 @@ func planUser[U any](mapper *reflectx.Mapper, password string) (userPlan[U], err
 	}
 	slices.Sort(plan.columns)
 	for _, name := range plan.columns {
-		plan.fields = append(plan.fields, mapper.TypeMap(t).GetByPath(name).Index)
+		field := mapper.TypeMap(t).GetByPath(name)
+		plan.fields = append(plan.fields, field.Index)
+		for f := field.Parent; f != nil; f = f.Parent {
+			plan.nested = plan.nested || f.Zero.Kind() == reflect.Pointer
+		}
 	}
 	return plan, nil
 }
@@ -55,40 +59,71 @@ func planUser[U any](mapper *reflectx.Mapper, password string) (userPlan[U], err
 // isRow reports whether U is Row, and so its columns are only known from the table.
 func (p userPlan[U]) isRow() bool { return p.columns == nil }
 
-// scan reads the current row of a result: the columns of head into their places, those behind them into a U. Where
-// the scan of head leaves *known false there is no user, its columns are all NULL, and U is its zero value.
-func (p userPlan[U]) scan(rows *sqlx.Rows, table *usersTable, head []any, known *bool) (user U, err error) {
-	v := reflect.ValueOf(&user).Elem()
-	targets := slices.Clone(head)
-	var values []any
+// A scanner reads rows of sessions with their users, one after the other into the same place, of which it hands out
+// copies: the places are found once, not per row. Use one at a time.
+type scanner[U any] struct {
+	plan    userPlan[U]
+	row     found[U]
+	head    []any // places of the session
+	targets []any // and of the user
+	values  []any // of a Row
+}
+
+func newScanner[U any](plan userPlan[U]) *scanner[U] {
+	s := &scanner[U]{plan: plan}
+	s.head = s.row.targets()
+	return s
+}
+
+// scan reads the current row of a result: first the columns of a session, then the user's. A user that does not fit
+// into a U is that row's error alone.
+func (s *scanner[U]) scan(rows *sql.Rows, table *usersTable) (found[U], error) {
+	s.row = found[U]{}
+	if s.targets == nil || s.plan.nested || len(s.values) != table.width() {
+		s.targets = append(slices.Clone(s.head), s.plan.targets(&s.row.user, &s.values, table)...)
+	}
+	clear(s.values)
+	err := rows.Scan(s.targets...)
+	if err != nil && s.row.hash == nil {
+		return found[U]{}, err // it was not even a session
+	}
+	if !s.row.known {
+		// Without a user its columns are NULL, which fits into few fields and is not wanted in any.
+		var none U
+		s.row.user, err = none, nil
+	}
+	s.row.err = err
+	if err == nil && s.row.known && s.plan.isRow() {
+		s.row.user = s.plan.row(s.values, table)
+	}
+	return s.row, nil
+}
+
+// targets are the places of the user's columns. Those of a Row are values.
+func (p userPlan[U]) targets(user *U, values *[]any, table *usersTable) (targets []any) {
 	if p.isRow() {
-		values = make([]any, len(table.columns))
-		for i := range values {
-			targets = append(targets, &values[i])
+		*values = make([]any, len(table.columns))
+		for i := range *values {
+			targets = append(targets, &(*values)[i])
 		}
 	}
+	v := reflect.ValueOf(user).Elem()
 	for _, index := range p.fields {
 		targets = append(targets, reflectx.FieldByIndexes(v, index).Addr().Interface())
 	}
-	err = rows.Scan(targets...)
-	if err != nil && !*known {
-		// NULL fits into few fields; without a user they are not wanted.
-		for i := len(head); i < len(targets); i++ {
-			targets[i] = new(sql.RawBytes)
+	return targets
+}
+
+// row makes the values that were read a Row, which U is.
+func (p userPlan[U]) row(values []any, table *usersTable) U {
+	row := make(Row, len(values))
+	for i, column := range table.columns {
+		if text, ok := values[i].([]byte); ok && column.kind != binaryColumn {
+			values[i] = string(text)
 		}
-		err = rows.Scan(targets...)
+		row[column.name] = values[i]
 	}
-	if err == nil && p.isRow() && *known {
-		row := make(Row, len(values))
-		for i, column := range table.columns {
-			if text, ok := values[i].([]byte); ok && column.kind != binaryColumn {
-				values[i] = string(text)
-			}
-			row[column.name] = values[i]
-		}
-		v.Set(reflect.ValueOf(row))
-	}
-	return user, err
+	return any(row).(U)
 }
 
 // An account is what a login needs of a user.
@@ -117,9 +152,12 @@ func (m *Manager[U]) findAccounts(ctx context.Context, conditions []condition, w
 	var accounts []account[U]
 	for rows.Next() {
 		var a account[U]
-		known := true
-		if a.user, err = m.plan.scan(rows, table, []any{&a.now, &a.key, &a.hash}, &known); err != nil {
+		var values []any
+		if err := rows.Scan(append([]any{&a.now, &a.key, &a.hash}, m.plan.targets(&a.user, &values, table)...)...); err != nil {
 			return nil, fmt.Errorf("session: read the user: %w", err)
+		}
+		if m.plan.isRow() {
+			a.user = m.plan.row(values, table)
 		}
 		accounts = append(accounts, a)
 	}

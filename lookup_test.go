@@ -1,0 +1,293 @@
+package session
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/candysession/session/internal/testdb"
+)
+
+// stopped holds back every look-up until the returned function is called. Look-ups that come meanwhile wait: those
+// in the lanes at the server, the others for a lane.
+func stopped[U any](f *fixture[U]) (release func(also ...string)) {
+	f.t.Helper()
+	testdb.SkipEmbedded(f.t, "has no locks")
+	f.purged()
+	locker := plain(f.t, f.dsn, "")
+	conn, err := locker.Conn(f.t.Context())
+	noError(f.t, err)
+	run := func(statement string) {
+		f.t.Helper()
+		if _, err := conn.ExecContext(context.Background(), statement); err != nil {
+			f.t.Error(err)
+		}
+	}
+	run("LOCK TABLES user_tokens WRITE, user_tokens AS t WRITE, users WRITE")
+	return func(also ...string) {
+		for _, statement := range also {
+			run(statement)
+		}
+		run("UNLOCK TABLES")
+		conn.Close()
+	}
+}
+
+// waiting is how many requests wait in batches.
+func (l *lookup[U]) waiting() (n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, b := range l.full {
+		n += len(b.selectors)
+	}
+	if l.filling != nil {
+		n += len(l.filling.selectors)
+	}
+	return n
+}
+
+func (l *lookup[U]) lanesBusy() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.busy
+}
+
+// occupy takes every lane with a look-up of nobody, so that those who come next wait in one batch.
+func occupy(f *fixture[user]) *sync.WaitGroup {
+	var wg sync.WaitGroup
+	for range lanes {
+		wg.Go(func() {
+			if _, err := f.auth.lookup.find(context.Background(), newToken().selector); err != ErrUnknown && !errors.Is(err, ErrUnavailable) {
+				f.t.Error(err)
+			}
+		})
+	}
+	waitUntil(f.t, func() bool { return f.auth.lookup.lanesBusy() == lanes })
+	return &wg
+}
+
+func selectorOf(b *browser) string { return b.cookies["__Host-session"][:22] }
+
+func TestThoseWhoWaitShareAStatement(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	ours, bobs := newBrowser(""), newBrowser("")
+	f.login(ours, alice)
+	f.login(bobs, bob)
+	release := stopped(f)
+	wg := occupy(f)
+	cancelled, cancel := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		_, err := f.auth.lookup.find(cancelled, selectorOf(ours))
+		left <- err
+	}()
+	for i := range 39 {
+		wg.Go(func() {
+			selector, id := selectorOf(ours), int64(1)
+			switch i % 3 {
+			case 1:
+				selector, id = selectorOf(bobs), 2
+			case 2:
+				selector, id = newToken().selector, 0
+			}
+			found, err := f.auth.lookup.find(context.Background(), selector)
+			if id == 0 && err != ErrUnknown || id != 0 && (err != nil || found.user.ID != id || found.selector != selector) {
+				t.Errorf("%d: %+v, %v", id, found.user, err)
+			}
+		})
+	}
+	waitUntil(t, func() bool { return f.auth.lookup.waiting() == 40 })
+
+	// One leaves; the others stay.
+	cancel()
+	wantError(t, <-left, context.Canceled)
+	release()
+	wg.Wait()
+	if n := f.auth.lookup.lanesBusy(); n != 0 {
+		t.Errorf("%d lanes are still open", n)
+	}
+	if f.auth.lookup.statements[6].Load() == nil {
+		t.Error("40 who waited did not go out in one statement of 64 places")
+	}
+	for i := 1; i < 6; i++ {
+		if f.auth.lookup.statements[i].Load() != nil {
+			t.Errorf("there was a statement of %d places", 1<<i)
+		}
+	}
+}
+
+// Full batches open lanes of their own, up to a limit; nobody is forgotten.
+func TestMoreThanABatch(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser("")
+	f.login(b, alice)
+	release := stopped(f)
+	wg := occupy(f)
+	const n = maxBatch*(fullLanes+2) + 5
+	for range n {
+		wg.Go(func() {
+			if found, err := f.auth.lookup.find(context.Background(), selectorOf(b)); err != nil || found.user.ID != 1 {
+				t.Errorf("%+v, %v", found.user, err)
+			}
+		})
+	}
+	waitUntil(t, func() bool { return f.auth.lookup.waiting() == n-maxBatch*(fullLanes-lanes) })
+	if busy := f.auth.lookup.lanesBusy(); busy != fullLanes {
+		t.Errorf("%d lanes are open, want %d", busy, fullLanes)
+	}
+	release()
+	wg.Wait()
+	if busy, waiting := f.auth.lookup.lanesBusy(), f.auth.lookup.waiting(); busy != 0 || waiting != 0 {
+		t.Errorf("%d lanes open, %d wait", busy, waiting)
+	}
+}
+
+func TestFailedBatchFailsAllWhoWait(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser("")
+	f.login(b, alice)
+	release := stopped(f)
+	wg := occupy(f)
+	for range 10 {
+		wg.Go(func() {
+			if _, err := f.auth.lookup.find(context.Background(), selectorOf(b)); !errors.Is(err, ErrUnavailable) {
+				t.Error(err)
+			}
+		})
+	}
+	waitUntil(t, func() bool { return f.auth.lookup.waiting() == 10 })
+	release("ALTER TABLE users RENAME COLUMN email TO mail")
+	wg.Wait()
+	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN mail TO email")
+	f.isIn(b)
+}
+
+// strict is a user of which bob has too little, and at which Scan may panic.
+type strict struct {
+	ID   int64      `db:"id"`
+	Name strictName `db:"name"`
+}
+
+type strictName string
+
+func (n *strictName) Scan(v any) error {
+	text, ok := v.([]byte)
+	switch {
+	case !ok:
+		return errors.New("no name")
+	case string(text) == "panic":
+		panic("a bug of the app")
+	}
+	*n = strictName(text)
+	return nil
+}
+
+var _ sql.Scanner = (*strictName)(nil)
+
+func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	mustExec(t, f.db, "UPDATE users SET name = 'Alice' WHERE id = 1")
+	named := manage[strict](t, f.db, f.dsn, Config{})
+	ours, bobs, gone := newBrowser(""), newBrowser(""), newBrowser("")
+	f.login(ours, alice)
+	f.login(bobs, bob)
+	f.login(gone, bob)
+	mustExec(t, f.db, "INSERT INTO users (id, email) VALUES (3, 'gone@example.com')")
+	mustExec(t, f.db, "UPDATE user_tokens SET user = 99 WHERE token_x = ?", selectorOf(gone))
+	rows, err := named.auth.lookup.read(t.Context(), []string{selectorOf(ours), selectorOf(bobs), selectorOf(gone)})
+	noError(t, err)
+	if found, err := pick(rows, selectorOf(ours)); err != nil || found.user.Name != "Alice" {
+		t.Errorf("alice: %+v, %v", found.user, err)
+	}
+	if _, err := pick(rows, selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
+		t.Errorf("bob: %v", err)
+	}
+	if found, err := pick(rows, selectorOf(gone)); err != nil || found.known {
+		t.Errorf("gone: %+v, %v", found, err)
+	}
+	// The request of who can't be read is an error, not a logout.
+	if response := bobs.do(named.auth.Middleware(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusServiceUnavailable {
+		t.Error(response.Status)
+	}
+}
+
+// A Scan method that panics fails its batch, as the server would its request; the program goes on.
+func TestPanicInScan(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	mustExec(t, f.db, "UPDATE users SET name = 'panic' WHERE id = 1")
+	named := manage[strict](t, f.db, f.dsn, Config{})
+	b := newBrowser("")
+	f.login(b, alice)
+	batch := &batch[strict]{selectors: []string{selectorOf(b)}, done: make(chan struct{})}
+	named.auth.lookup.fill(batch)
+	<-batch.done
+	if batch.err == nil || !strings.Contains(batch.err.Error(), "a bug of the app") {
+		t.Error(batch.err)
+	}
+}
+
+// Revocation is exact: while many share statements, a session that was ended before a look-up started is let in by
+// none. Counted, not timed.
+func TestRevocationIsExactUnderLoad(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "loses concurrent writes")
+	f := setup(t, Config{})
+	var stop atomic.Bool
+	var checks atomic.Int64
+	background := newBrowser("")
+	f.login(background, bob)
+	var wg sync.WaitGroup
+	for range 64 {
+		wg.Go(func() {
+			for !stop.Load() {
+				if _, err := f.auth.lookup.find(context.Background(), selectorOf(background)); err != nil {
+					t.Error(err)
+					return
+				}
+				checks.Add(1)
+			}
+		})
+	}
+	var revokers sync.WaitGroup
+	var letIn, let atomic.Int64
+	for range 8 {
+		revokers.Go(func() {
+			for range 40 {
+				b := newBrowser("")
+				var id string
+				f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+					_, err := f.auth.LoginAs(w, r, 1)
+					noError(t, err)
+					id = f.auth.Session(r).ID
+				})
+				if f.why(b) == nil {
+					let.Add(1)
+				}
+				noError(t, f.auth.Revoke(context.Background(), 1, id))
+				for range 3 {
+					if f.why(b) == nil {
+						letIn.Add(1)
+					}
+				}
+			}
+		})
+	}
+	revokers.Wait()
+	stop.Store(true)
+	wg.Wait()
+	if letIn.Load() != 0 || let.Load() != 8*40 {
+		t.Errorf("%d of %d checks of a revoked session let it in; %d of %d of a living one did", letIn.Load(), 3*8*40, let.Load(), 8*40)
+	}
+	t.Log(fmt.Sprint(checks.Load(), " other checks meanwhile"))
+}

@@ -1,0 +1,138 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"testing"
+
+	"golang.org/x/crypto/bcrypt"
+)
+
+// row is what the table would hold of a token.
+func (t token) row(tb testing.TB, cost int) *record {
+	tb.Helper()
+	hash, err := t.hash(cost)
+	noError(tb, err)
+	return &record{selector: t.selector, hash: []byte(hash)}
+}
+
+func TestVerifierRemembers(t *testing.T) {
+	t.Parallel()
+	v := newVerifier()
+	secret, stranger := newToken(), newToken()
+	row := secret.row(t, bcrypt.MinCost)
+	verify := func(secret token, r *record, want, remembered bool) {
+		t.Helper()
+		if v.remembers(v.pair(secret.verifier, r.hash)) != remembered {
+			t.Errorf("remembered beforehand: %v", !remembered)
+		}
+		if ok, err := v.verify(t.Context(), secret, r); ok != want || err != nil {
+			t.Errorf("%v, %v", ok, err)
+		}
+	}
+	verify(secret, row, true, false)
+	verify(secret, row, true, true)
+	verify(token{secret.selector, stranger.verifier}, row, false, false)
+	verify(token{secret.selector, stranger.verifier}, row, false, false)
+	verify(token{stranger.selector, secret.verifier}, row, false, true) // remembered, but of another row
+	verify(secret, stranger.row(t, bcrypt.MinCost), false, false)       // another selector
+	verify(secret, secret.row(t, bcrypt.MinCost), true, false)          // another hash of the same
+	verify(token{secret.selector, secret.verifier + "x"}, row, false, false)
+	row.hash = stranger.row(t, bcrypt.MinCost).hash // the row has a new token
+	verify(secret, row, false, false)
+	if len(v.flights) != 0 {
+		t.Errorf("%d flights are left", len(v.flights))
+	}
+}
+
+func TestMemoIsBoundedAndForgetsTheOldest(t *testing.T) {
+	t.Parallel()
+	v := newVerifier()
+	key := func(i byte) memoKey { return memoKey{8: i + 1} } // all of one set
+	for i := range byte(memoWays) {
+		v.remember(key(i))
+	}
+	v.remembers(key(0)) // used
+	v.remember(key(memoWays))
+	for i := range byte(memoWays + 1) {
+		if v.remembers(key(i)) != (i != 1) {
+			t.Errorf("key %d: remembered %v", i, i == 1)
+		}
+	}
+	if (memoKey{}) == key(0) || v.remembers(memoKey{1}) {
+		t.Error("an empty place is taken for a pair")
+	}
+}
+
+// A hundred first checks of one session are one bcrypt.
+func TestFirstChecksShareOneBcrypt(t *testing.T) {
+	t.Parallel()
+	v := newVerifier()
+	secret := newToken()
+	row := secret.row(t, bcrypt.MinCost)
+	for range cap(v.slots) {
+		v.slots <- struct{}{} // nobody can compare yet
+	}
+	first, cancel := context.WithCancel(t.Context())
+	failed := make(chan error, 1)
+	go func() {
+		_, err := v.verify(first, secret, row)
+		failed <- err
+	}()
+	waitUntil(t, func() bool { v.mu.Lock(); defer v.mu.Unlock(); return len(v.flights) == 1 })
+	var wg sync.WaitGroup
+	for range 100 {
+		wg.Go(func() {
+			if ok, err := v.verify(t.Context(), secret, row); !ok || err != nil {
+				t.Errorf("%v, %v", ok, err)
+			}
+		})
+	}
+	// The one that was first gives up; another takes its place, and nobody else fails.
+	cancel()
+	wantError(t, <-failed, context.Canceled)
+	waiting, cancelWaiting := context.WithCancel(t.Context())
+	cancelWaiting()
+	if _, err := v.verify(waiting, secret, row); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if len(v.flights) > 1 {
+		t.Errorf("%d comparisons of one pair wait", len(v.flights))
+	}
+	for range cap(v.slots) {
+		<-v.slots
+	}
+	wg.Wait()
+}
+
+// waitUntil yields to others until something has come about.
+func waitUntil(t testing.TB, done func() bool) {
+	t.Helper()
+	for !done() {
+		if t.Context().Err() != nil {
+			t.Fatal("it never came about")
+		}
+		runtime.Gosched()
+	}
+}
+
+func BenchmarkVerify(b *testing.B) {
+	v := newVerifier()
+	secret := newToken()
+	row := secret.row(b, bcrypt.MinCost)
+	b.Run("first", func(b *testing.B) {
+		for b.Loop() {
+			secret.verifies(row)
+		}
+	})
+	b.Run("remembered", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if ok, _ := v.verify(b.Context(), secret, row); !ok {
+				b.Fatal("refused")
+			}
+		}
+	})
+}
