@@ -37,8 +37,9 @@ type Config struct {
 	// Token is the token table, made on first need. Key "token", default "user_tokens".
 	Token string
 
-	// MaxAge is how long a session lives without a request (OWASP ASVS: inactivity timeout), at least a second: the
-	// database's clock, which decides, counts whole seconds. Key "maxAge" in milliseconds, default 30 days.
+	// MaxAge is how long a session lives without being renewed (OWASP ASVS: inactivity timeout). As a request renews it
+	// only when UpdateAge has passed, it ends between MaxAge - UpdateAge and MaxAge after the last request. At least a
+	// second: the database's clock, which decides, counts whole seconds. Key "maxAge" in milliseconds, default 30 days.
 	MaxAge time.Duration
 
 	// UpdateAge is how long a session rests before a request renews it, in its row and its cookie: a session costs at
@@ -51,8 +52,9 @@ type Config struct {
 	MaxLifetime time.Duration
 
 	// PasswordCost is the bcrypt cost of password hashes, 4 to 16; each step doubles the time. A stored hash of lower
-	// cost is replaced when its user logs in. Key "passwordCost", default 10 (OWASP Password Storage Cheat Sheet: at
-	// least 10).
+	// cost is replaced when its user logs in. It should not be below the cost of the hashes that you have: beyond 12,
+	// a user whose hash costs more could be told by the time that a wrong password takes. Key "passwordCost",
+	// default 10 (OWASP Password Storage Cheat Sheet: at least 10).
 	PasswordCost int
 
 	// TokenCost is the bcrypt cost of stored tokens, 4 to 14. A token has 256 random bits, which no number of guesses
@@ -153,6 +155,20 @@ type option struct {
 	setter
 }
 
+// env is the option's variable. Those that name a column or table say so: a SESSION_PASSWORD would be given a secret.
+func (o option) env() string {
+	name := "SESSION_" + strings.ToUpper(capital.ReplaceAllString(o.key, "${1}_${2}"))
+	switch o.field {
+	case "Key", "Password":
+		return name + "_COLUMN"
+	case "Token":
+		return name + "_TABLE"
+	}
+	return name
+}
+
+var capital = regexp.MustCompile(`([a-z])([A-Z])`)
+
 // A setter reads a setting from JSON.
 type setter struct {
 	quoted bool // a JSON string: the environment has it without the quotes
@@ -244,8 +260,9 @@ func decode(raw json.RawMessage, into any, allowed string) string {
 //	}
 //
 // The environment overrides the file: SESSION_ and the key in capitals with underscores (SESSION_MAX_AGE,
-// SESSION_LOGIN_URL), in the same units, and SESSION_DSN for the whole mysql block. An empty variable counts as
-// unset. With an empty path there is no file, only the environment.
+// SESSION_LOGIN_URL), in the same units, and SESSION_DSN for the whole mysql block; for key, password and token it is
+// SESSION_KEY_COLUMN, SESSION_PASSWORD_COLUMN and SESSION_TOKEN_TABLE. An empty variable counts as unset. With an empty
+// path there is no file, only the environment.
 //
 // An error is an [ErrConfig] or comes from reading the file.
 func LoadConfig(path string) (Config, error) {
@@ -267,8 +284,12 @@ func LoadConfig(path string) (Config, error) {
 		if errors.As(err, &bad) {
 			bad.where = path
 			for _, o := range options {
-				if bad.name == "Config."+o.field {
-					bad.name = "auth." + o.key
+				if bad.name != "Config."+o.field {
+					continue
+				}
+				bad.name = "auth." + o.key
+				if os.Getenv(o.env()) != "" || path == "" {
+					bad.where, bad.name = "environment", o.env()
 				}
 			}
 		}
@@ -393,7 +414,7 @@ func parseMySQL(path string, file, block []byte) (string, error) {
 // readEnv sets what the environment says.
 func (c *Config) readEnv(getenv func(string) string) error {
 	for _, o := range options {
-		name := envName(o.key)
+		name := o.env()
 		value := strings.TrimSpace(getenv(name))
 		if value == "" {
 			continue
@@ -410,12 +431,6 @@ func (c *Config) readEnv(getenv func(string) string) error {
 		c.DSN = dsn
 	}
 	return nil
-}
-
-var capital = regexp.MustCompile(`([a-z])([A-Z])`)
-
-func envName(key string) string {
-	return "SESSION_" + strings.ToUpper(capital.ReplaceAllString(key, "${1}_${2}"))
 }
 
 // identifier is what a table or column may be called: what MySQL and MariaDB take in a quoted name, less the

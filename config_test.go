@@ -97,7 +97,7 @@ func TestEverySetting(t *testing.T) {
 
 	// The environment overrides the file, and stands alone without one.
 	for _, o := range options {
-		t.Setenv(envName(o.key), "")
+		t.Setenv(o.env(), "")
 	}
 	t.Setenv("SESSION_MAX_AGE", " 900000 ")
 	t.Setenv("SESSION_TABLE", "accounts")
@@ -154,6 +154,26 @@ func TestOptionsCoverConfig(t *testing.T) {
 		if !strings.Contains(string(readme), "| `"+o.key+"` |") {
 			t.Errorf("README.md has no row for %s", o.key)
 		}
+	}
+}
+
+// An error blames the variable if that is where the value comes from, and a variable can't be mistaken for a secret's.
+func TestErrorsNameTheEnvironment(t *testing.T) {
+	t.Setenv("SESSION_UPDATE_AGE", "900000")
+	_, err := LoadConfig(writeConfig(t, `{"auth": {"maxAge": 900000, "updateAge": 300000}}`))
+	if err == nil || !strings.HasPrefix(err.Error(), "session: environment: SESSION_UPDATE_AGE = 15m0s: must be below MaxAge") {
+		t.Error(err)
+	}
+	t.Setenv("SESSION_UPDATE_AGE", "")
+	for _, name := range []string{"SESSION_KEY", "SESSION_PASSWORD", "SESSION_TOKEN"} {
+		t.Setenv(name, "a secret of somebody")
+	}
+	t.Setenv("SESSION_PASSWORD_COLUMN", "hash")
+	t.Setenv("SESSION_KEY_COLUMN", "uid")
+	t.Setenv("SESSION_TOKEN_TABLE", "logins")
+	c, err := LoadConfig("")
+	if err != nil || c.Password != "hash" || c.Key != "uid" || c.Token != "logins" {
+		t.Errorf("%v, %v", c, err)
 	}
 }
 

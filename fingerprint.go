@@ -80,20 +80,20 @@ func fit(s string, max int) string {
 	return s
 }
 
-// sameFamily compares User-Agents less their versions. Where one was cut, what is left decides: the cut moves by the
-// few digits that versions grow, so the shorter need only be the beginning of the longer.
+// sameFamily compares User-Agents less their versions. Where they are so long that one may have been cut, what is left
+// decides: the cut moves by the few digits that versions grow, so the shorter need only be the beginning of the longer.
 func sameFamily(stored, current string) bool {
 	if stored == current {
 		return true
 	}
 	a, b := family(stored), family(current)
-	if utf8.RuneCountInString(stored) < maxBrowser && utf8.RuneCountInString(current) < maxBrowser {
+	const growth = 32
+	if min(utf8.RuneCountInString(stored), utf8.RuneCountInString(current)) < maxBrowser-growth {
 		return a == b
 	}
 	if len(a) > len(b) {
 		a, b = b, a
 	}
-	const growth = 32
 	return strings.HasPrefix(b, a) && len(b)-len(a) <= growth
 }
 

@@ -47,6 +47,8 @@ func TestFamily(t *testing.T) {
 		{chrome130 + " " + strings.Repeat("App/9 ", 50), chrome131 + " " + strings.Repeat("App/10 ", 50), true},
 		{chrome130 + " " + strings.Repeat("App/9 ", 50), strings.Repeat("1", 300), false},
 		{chrome130 + " " + strings.Repeat("App/9 ", 50), chrome130, false},
+		{"curl/8.5.0", strings.Repeat("1", 300), false},
+		{"", strings.Repeat("1", 300), true}, // neither has anything but versions
 	} {
 		a, b := fit(test.a, maxBrowser), fit(test.b, maxBrowser)
 		if got := FingerprintFamily.Match(a, b); got != test.same {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/bits"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,7 +23,7 @@ import (
 type lookup[U any] struct {
 	store      *store
 	plan       userPlan[U]
-	statements [maxBatchBits + 1]atomic.Pointer[sql.Stmt] // by the logarithm of how many selectors they take
+	statements [maxBatchBits + 1]atomic.Pointer[statement] // by the logarithm of how many selectors they take
 	closed     atomic.Bool
 	scanners   sync.Pool // of *scanner[U]
 
@@ -38,12 +39,19 @@ const (
 
 	// lanes that are opened for who comes, and for batches that are full: fewer lanes make larger batches, but a full
 	// one has nothing to wait for.
-	lanes     = 2
+	lanes     = 1
 	fullLanes = 8
 
 	// batchTimeout frees the lane of a batch that the database does not answer. Each request also has its own context.
 	batchTimeout = 30 * time.Second
 )
+
+// A statement is prepared for the columns of the users table as it was then, which a Row needs to know.
+type statement struct {
+	*sql.Stmt
+	size  int // how many selectors it takes
+	table *usersTable
+}
 
 // A batch is a statement that several requests wait for. Once done is closed nothing of it changes.
 type batch[U any] struct {
@@ -150,6 +158,7 @@ func (l *lookup[U]) free() {
 func (l *lookup[U]) run(b *batch[U]) {
 	for b != nil {
 		l.fill(b)
+		runtime.Gosched()
 		b = l.next()
 	}
 }
@@ -180,15 +189,11 @@ func (l *lookup[U]) read(ctx context.Context, selectors []string) (rows []found[
 }
 
 func (l *lookup[U]) query(ctx context.Context, selectors []string) ([]found[U], error) {
-	table, err := l.table(ctx)
+	stmt, err := l.prepare(ctx, len(selectors))
 	if err != nil {
 		return nil, err
 	}
-	stmt, size, err := l.prepare(ctx, table, len(selectors))
-	if err != nil {
-		return nil, err
-	}
-	args := make([]any, size)
+	args := make([]any, stmt.size)
 	for i := range args {
 		args[i] = selectors[min(i, len(selectors)-1)]
 	}
@@ -202,7 +207,7 @@ func (l *lookup[U]) query(ctx context.Context, selectors []string) ([]found[U], 
 	}
 	matches := make([]found[U], 0, len(selectors))
 	for rows.Next() {
-		f, err := scanner.scan(rows, table)
+		f, err := scanner.scan(rows, stmt.table)
 		if err != nil {
 			rows.Close()
 			return nil, fmt.Errorf("read the session: %w", err)
@@ -214,38 +219,35 @@ func (l *lookup[U]) query(ctx context.Context, selectors []string) ([]found[U], 
 	return matches, errors.Join(rows.Err(), rows.Close())
 }
 
-// table is the users table, which only a Row needs to know.
-func (l *lookup[U]) table(ctx context.Context) (*usersTable, error) {
-	if !l.plan.isRow() {
-		return nil, nil
-	}
-	return l.store.usersTable(ctx)
-}
-
-// prepare finds or makes the statement for so many selectors, and tells how many it takes. Those who come at once may
-// each make one; they keep the first.
-func (l *lookup[U]) prepare(ctx context.Context, table *usersTable, n int) (stmt *sql.Stmt, size int, err error) {
+// prepare finds or makes the statement for so many selectors. Those who come at once may each make one; they keep the
+// first.
+func (l *lookup[U]) prepare(ctx context.Context, n int) (*statement, error) {
 	i := bits.Len(uint(n - 1))
-	size = 1 << i
 	if stmt := l.statements[i].Load(); stmt != nil {
-		return stmt, size, nil
+		return stmt, nil
 	}
 	if l.closed.Load() {
-		return nil, 0, ErrClosed
+		return nil, ErrClosed
 	}
-	stmt, err = l.store.db.PrepareContext(ctx, l.store.selectSessions(l.plan.names(table), size))
-	if err != nil {
-		return nil, 0, err
+	stmt := &statement{size: 1 << i}
+	var err error
+	if l.plan.isRow() {
+		if stmt.table, err = l.store.usersTable(ctx); err != nil {
+			return nil, err
+		}
+	}
+	if stmt.Stmt, err = l.store.db.PrepareContext(ctx, l.store.selectSessions(l.plan.names(stmt.table), stmt.size)); err != nil {
+		return nil, err
 	}
 	if !l.statements[i].CompareAndSwap(nil, stmt) {
 		stmt.Close()
-		return l.prepare(ctx, table, n)
+		return l.prepare(ctx, n)
 	}
 	if l.closed.Load() {
 		l.forget()
-		return nil, 0, ErrClosed
+		return nil, ErrClosed
 	}
-	return stmt, size, nil
+	return stmt, nil
 }
 
 // forget drops the statements: the next look-up prepares others.

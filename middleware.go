@@ -137,7 +137,7 @@ func (m *Manager[U]) Check(r *http.Request) bool { return m.Err(r) == nil }
 // User is the user whom the request is logged in as; false, and the zero U, if there is none.
 func (m *Manager[U]) User(r *http.Request) (user U, ok bool) {
 	if v := m.known(r.Context()); v != nil && v.err == nil {
-		return v.user, true
+		return m.plan.copy(v.user), true
 	}
 	return user, false
 }

@@ -9,11 +9,15 @@ import (
 )
 
 // passwords makes and checks password hashes so that time tells nothing: a refusal takes as long as the costliest
-// hash takes, whether there was no user, an unusable hash or one of lower cost.
+// hash that was seen, up to a bound, whether there was no user, an unusable hash or one of lower cost.
 type passwords struct {
 	cost    int
-	highest atomic.Int64 // the highest cost seen of a user's hash; never below cost
+	highest atomic.Int64 // the highest cost seen of a user's hash; from cost to maxEqualized
 }
+
+// maxEqualized is the cost up to which one user's hash slows the refusals of all: a quarter of a second or so. A single
+// hash of a higher cost must not make every failed login of everyone burn seconds.
+const maxEqualized = 12
 
 func newPasswords(cost int) *passwords {
 	p := &passwords{cost: cost}
@@ -37,7 +41,8 @@ func (p *passwords) verify(hash []byte, password string) bool {
 		p.refuse(password)
 		return false
 	}
-	for seen := p.highest.Load(); int64(cost) > seen && !p.highest.CompareAndSwap(seen, int64(cost)); {
+	equal := int64(min(cost, maxEqualized))
+	for seen := p.highest.Load(); equal > seen && !p.highest.CompareAndSwap(seen, equal); {
 		seen = p.highest.Load()
 	}
 	if hashMatches(hash, password, maxPasswordCost) == nil {

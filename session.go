@@ -3,7 +3,7 @@
 // A [Manager] wraps the app's handlers. Its Middleware looks at each request once, before the handler runs, and the
 // handler asks: [Manager.Check], [Manager.User]. [Manager.Login] checks a password against the users table that the
 // app already has, and gives the browser a token of which the database keeps only a bcrypt hash; [Manager.Logout]
-// takes it back. A session lives for [Config].MaxAge after the last request; those who come back stay in, at the cost
+// takes it back. A session lives for [Config].MaxAge after its last renewal; those who come back stay in, at the cost
 // of one write per [Config].UpdateAge.
 //
 //	type User struct {
@@ -29,6 +29,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"strconv"
@@ -69,6 +71,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if err != nil {
 		return nil, err
 	}
+	cfg.DSN = "" // it holds a password, which nothing here needs
 	m := &Manager[U]{cfg: cfg, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost)}
 	m.store = newStore(db, &m.cfg)
 	m.lookup = &lookup[U]{store: m.store, plan: plan}
@@ -76,8 +79,8 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	return m, nil
 }
 
-// Close ends the work in the background and frees the prepared statements; the database stays open. Requests after it
-// fail with [ErrClosed].
+// Close ends the work in the background and frees the prepared statements; the database stays open. Requests that come
+// with a session after it fail with [ErrClosed].
 func (m *Manager[U]) Close() error {
 	m.purge.close()
 	return m.lookup.close()
@@ -164,8 +167,8 @@ type Credentials map[string]string
 
 // Login logs in the one user whose columns equal every identifier, as their collation compares them, and whose
 // bcrypt hash is that of the password. It saves a session and adds its cookie to the response, so call it before
-// writing the body. From then on this request is logged in: [Manager.Check] says so. A session that the browser had
-// before is replaced.
+// writing the body. A session that the browser had before is replaced. Behind Middleware, this request is logged in
+// from then on: [Manager.Check] says so.
 //
 // An [ErrInvalidCredentials] means that no user, or more than one, has these credentials; an unknown user takes as
 // long as a wrong password. Credentials without a password, without an identifier, or with a column that the users
@@ -215,6 +218,13 @@ func (m *Manager[U]) conditions(ctx context.Context, credentials Credentials) (c
 	possible = true
 	for _, name := range columns {
 		column, ok := table.column(name)
+		if !ok { // it may have been added since
+			m.store.table.Store(nil)
+			if table, err = m.store.usersTable(ctx); err != nil {
+				return nil, "", false, err
+			}
+			column, ok = table.column(name)
+		}
 		if !ok {
 			return nil, "", false, fmt.Errorf("%w: Login: the users table has no column %q to log in with", ErrUsage, name)
 		}
@@ -227,6 +237,17 @@ func (m *Manager[U]) conditions(ctx context.Context, credentials Credentials) (c
 	}
 	return conditions, password, possible, nil
 }
+
+// String tells the columns, and no values: one is a password.
+func (c Credentials) String() string {
+	return "session.Credentials" + fmt.Sprint(slices.Sorted(maps.Keys(c)))
+}
+
+// GoString is String.
+func (c Credentials) GoString() string { return c.String() }
+
+// LogValue is String, for slog.
+func (c Credentials) LogValue() slog.Value { return slog.StringValue(c.String()) }
 
 // columns are the identifiers' names, in order.
 func (c Credentials) columns(password string) []string {
@@ -244,7 +265,10 @@ func (c Credentials) columns(password string) []string {
 func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password string) {
 	hash, err := m.passwords.upgraded(user.hash, password)
 	if hash != "" && err == nil {
-		err = m.store.replacePassword(ctx, user.key, user.hash, hash)
+		var key any
+		if key, _, err = m.store.userArg(ctx, user.key); err == nil {
+			err = m.store.replacePassword(ctx, key, user.hash, hash)
+		}
 	}
 	if err != nil && ctx.Err() == nil {
 		m.cfg.Logger.WarnContext(ctx, "session: password hash not upgraded", "error", err)
@@ -255,6 +279,10 @@ func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password stri
 // Otherwise it is [Manager.Login]. Without such a user it returns [ErrUserGone].
 //
 // The key is an integer, text, or for a binary column []byte or a byte array.
+//
+// When a browser comes by a redirect or link from another site, it withholds the session cookie, which is strictly
+// same-site, from the request and from those that it is redirected to at once: answer with a page that goes on by
+// itself instead of a redirect.
 func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U, error) {
 	var none U
 	table, err := m.store.usersTable(r.Context())
@@ -305,18 +333,14 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 		now:      user.now,
 		known:    true,
 	}}
-	var replaced uint64
-	if before.err == nil {
-		replaced = before.record.id
-	}
-	if v.record.id, err = m.store.insert(r.Context(), &v.record, replaced); err != nil {
+	if v.record.id, err = m.store.insert(r.Context(), &v.record, before.record.id); err != nil {
 		return none, err
 	}
 	m.verifier.remember(m.verifier.pair(token.verifier, v.record.hash))
 	m.cookies.write(w, token)
 	m.remember(r, v)
 	m.purge.start()
-	return user.user, nil
+	return m.plan.copy(user.user), nil
 }
 
 func (m *Manager[U]) ip(r *http.Request) string { return fit(asciiOnly(m.cfg.ClientIP(r)), maxIP) }
@@ -362,7 +386,7 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return fmt.Errorf("session: hash the token: %w", err)
 	}
-	found, err := m.store.retoken(r.Context(), v.record.id, token.selector, hash)
+	found, err := m.store.retoken(r.Context(), &v.record, token.selector, hash)
 	if err != nil {
 		return err
 	}
@@ -372,6 +396,7 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 	}
 	renewed := *v
 	renewed.token = token
+	renewed.record.selector, renewed.record.hash = token.selector, []byte(hash)
 	m.cookies.write(w, token)
 	m.remember(r, &renewed)
 	_, err = m.store.deleteAllOf(r.Context(), key, v.record.id)
@@ -387,7 +412,10 @@ func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err e
 	}
 	n, err = m.store.deleteAllOf(ctx, key, 0)
 	if err == nil {
-		m.forget(ctx, func(v *verdict[U]) bool { return fmt.Sprint(v.record.user) == fmt.Sprint(key) })
+		m.forget(ctx, func(v *verdict[U]) bool {
+			own, _, err := m.store.userArg(ctx, v.record.user)
+			return err == nil && strings.EqualFold(fmt.Sprint(own), fmt.Sprint(key))
+		})
 	}
 	return n, err
 }

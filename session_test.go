@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/http"
 	"net/http/httptest"
+	"reflect"
 	"strings"
 	"sync"
 	"testing"
@@ -508,6 +510,21 @@ func TestLoginReplacesTheSessionOfTheBrowser(t *testing.T) {
 	}
 }
 
+// So it does if that session was refused, as long as the token proves that it was this browser's.
+func TestLoginReplacesARefusedSession(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{Fingerprint: FingerprintExact})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	b.userAgent = chrome131
+	f.isOut(b, ErrWrongBrowser)
+	f.login(b, alice)
+	f.isIn(b)
+	if f.rows() != 1 {
+		t.Errorf("%d rows: the refused session lives on", f.rows())
+	}
+}
+
 // A failed login leaves the session as it was.
 func TestFailedLoginChangesNothing(t *testing.T) {
 	t.Parallel()
@@ -748,7 +765,7 @@ func TestDatabaseFailure(t *testing.T) {
 		"LogoutOthers": f.auth.LogoutOthers(httptest.NewRecorder(), r),
 	} {
 		var my *mysql.MySQLError
-		if !errors.Is(err, ErrUnavailable) || !errors.As(err, &my) {
+		if !errors.Is(err, ErrUnavailable) || !errors.As(err, &my) || strings.Count(err.Error(), ErrUnavailable.Error()) != 1 {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -888,6 +905,24 @@ func TestLogoutOthersAndAll(t *testing.T) {
 	}
 }
 
+// Who holds a request with the old token open can't get a new one with it, after the others were logged out.
+func TestLogoutOthersWithAnOldToken(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b, thief := newBrowser(chrome130), newBrowser(chrome130)
+	f.login(b, alice)
+	thief.cookies["__Host-session"] = b.cookies["__Host-session"]
+	f.inside(thief, func(w http.ResponseWriter, r *http.Request) {
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			noError(t, f.auth.LogoutOthers(w, r))
+			noError(t, f.auth.LogoutOthers(w, r)) // twice in a request is fine
+		})
+		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
+	})
+	f.isIn(b)
+	f.isOut(thief, ErrUnknown)
+}
+
 // A session that was ended elsewhere after Middleware saw it is not brought back.
 func TestLogoutOthersOfADeadSession(t *testing.T) {
 	t.Parallel()
@@ -982,6 +1017,57 @@ func TestRow(t *testing.T) {
 	rows.isOut(b, ErrUserGone)
 }
 
+// The user is the same, in value and type, from a login and from a check; and nobody's Row is another's.
+func TestRowsAreAlike(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN tall BIGINT UNSIGNED NOT NULL DEFAULT 7")
+	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN digits VARCHAR(10) NOT NULL DEFAULT '7'")
+	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN huge BIGINT UNSIGNED NULL")
+	mustExec(t, f.db, "UPDATE users SET huge = 18446744073709551615")
+	for _, params := range []string{"interpolateParams=true", "interpolateParams=false"} {
+		rows := manage[Row](t, plain(t, f.dsn, params), f.dsn, Config{})
+		b := newBrowser("")
+		var fromLogin Row
+		rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			var err error
+			fromLogin, err = rows.auth.Login(w, r, alice)
+			noError(t, err)
+		})
+		rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			u, _ := rows.auth.User(r)
+			if !reflect.DeepEqual(u, fromLogin) || u["id"] != int64(1) || u["tall"] != int64(7) || u["huge"] != uint64(math.MaxUint64) || u["digits"] != "7" {
+				t.Errorf("%s:\n%#v from Login\n%#v from User", params, fromLogin, u)
+			}
+			u["id"] = 99
+			if again, _ := rows.auth.User(r); again["id"] != int64(1) {
+				t.Error("a handler changed another's Row")
+			}
+		})
+	}
+}
+
+// A failure that has to do with another column does not spoil what is prepared.
+func TestRowAfterTheTableWasReadAgain(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	rows := manage[Row](t, f.db, f.dsn, Config{})
+	b := newBrowser("")
+	rows.login(b, alice)
+	rows.isIn(b)
+	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN password TO hash")
+	rows.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+		if _, err := rows.auth.Login(w, r, alice); err == nil {
+			t.Error("logged in without a password column")
+		}
+	})
+	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN hash TO password")
+	rows.isIn(b)
+	rows.login(b, alice)
+	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN nick VARCHAR(20) NOT NULL DEFAULT 'al'")
+	rows.login(b, Credentials{"nick": "al", "id": "1", "password": alice["password"]})
+}
+
 // A Row follows the table when a column goes.
 func TestRowAfterAColumnIsDropped(t *testing.T) {
 	t.Parallel()
@@ -1062,6 +1148,16 @@ func TestPasswordsAreUpgraded(t *testing.T) {
 	if get[string](t, f.db, "SELECT password FROM users WHERE id = 2") != string(cut) {
 		t.Error("the hash was replaced")
 	}
+	// The key's own character set does not matter.
+	mustExec(t, f.db, "CREATE TABLE people (id VARCHAR(20) CHARACTER SET latin1 NOT NULL PRIMARY KEY, email VARCHAR(255), password VARCHAR(60))")
+	mustExec(t, f.db, "INSERT INTO people VALUES ('zoë', 'zoe@example.com', ?)", hashOf("zoe's password"))
+	people := manage[Row](t, f.db, f.dsn, Config{Table: "people", Token: "people_tokens", PasswordCost: 5})
+	zoe := newBrowser("")
+	people.login(zoe, Credentials{"email": "zoe@example.com", "password": "zoe's password"})
+	people.isIn(zoe)
+	if cost, _ := bcrypt.Cost([]byte(get[string](t, f.db, "SELECT password FROM people"))); cost != 5 {
+		t.Errorf("the hash of zoë has cost %d", cost)
+	}
 	// A hash that can't be stored is no reason to refuse.
 	testdb.SkipEmbedded(t, "has no triggers that fail an update")
 	mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf(alice["password"]))
@@ -1112,9 +1208,21 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 			t.Errorf("%q is printed in %s", s, printed)
 		}
 	}
-	_, err := Open("app:hunter2@tcp(localhost/app")
-	if err == nil || strings.Contains(err.Error(), "hunter2") {
-		t.Errorf("error is %v", err)
+	for _, dsn := range []string{"app:hunter2@tcp(localhost/app", "root:hunter2/db", "app:hun/hunter2%zz@tcp(localhost:3306)"} {
+		if _, err := Open(dsn); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("error is %v", err)
+		}
+	}
+	db, err := Open("app:hunter2@tcp(localhost)/app")
+	noError(t, err)
+	defer db.Close()
+	auth, err := New[user](db, cfg)
+	noError(t, err)
+	credentials := Credentials{"email": "x", "password": "hunter2"}
+	printed = fmt.Sprintf("%v %+v %v %+v %#v %s", auth.cfg, auth.cfg, credentials, credentials, credentials, []Credentials{credentials})
+	slog.New(slog.NewJSONHandler(&log, nil)).Info("x", "credentials", credentials)
+	if strings.Contains(printed+log.String(), "hunter2") || auth.cfg.DSN != "" {
+		t.Errorf("a password is printed in %s", printed)
 	}
 }
 

@@ -21,15 +21,16 @@ import (
 // Open opens a pool of connections that is tuned for this package, and does not connect yet. Any other *sqlx.DB of
 // the mysql driver works too.
 //
-// What the DSN does not say is set: parseTime, loc and time_zone UTC, interpolateParams (one round trip for each
-// statement), timeout 5s, readTimeout and writeTimeout 30s. The pool has at most 32 connections, all of which may stay
-// idle; each is replaced after 5 minutes, so that a load balancer's or server's idle limit never meets a live one.
+// Whatever the DSN says, it has parseTime, loc=UTC, charset utf8mb4, and interpolateParams: one round trip for each
+// statement, safe in this charset. Where the DSN does not say otherwise, it has time_zone '+00:00', timeout 5s,
+// readTimeout and writeTimeout 30s. The pool has at most 32 connections, all of which may stay idle; each is replaced
+// after 5 minutes, so that a load balancer's or server's idle limit never meets a live one.
 //
 // A DSN that cannot be read, or names no database, is an [ErrConfig].
 func Open(dsn string) (*sqlx.DB, error) {
 	cfg, err := mysql.ParseDSN(dsn)
-	if err != nil {
-		return nil, fmt.Errorf("%w: the DSN must look like user:password@tcp(host:3306)/database: %w", ErrConfig, err)
+	if err != nil { // the driver's error may quote the password
+		return nil, fmt.Errorf("%w: the DSN can't be read; it must look like user:password@tcp(host:3306)/database", ErrConfig)
 	}
 	if cfg.DBName == "" {
 		return nil, fmt.Errorf("%w: the DSN names no database; write it behind the last slash", ErrConfig)
@@ -37,6 +38,10 @@ func Open(dsn string) (*sqlx.DB, error) {
 	cfg.ParseTime = true
 	cfg.Loc = time.UTC
 	cfg.InterpolateParams = true
+	if !strings.HasPrefix(cfg.Collation, "utf8mb4_") {
+		cfg.Collation = ""
+	}
+	cfg.Apply(mysql.Charset("utf8mb4", cfg.Collation)) // another, such as gbk, could swallow the backslash of an escape
 	setDefault(&cfg.Timeout, 5*time.Second)
 	setDefault(&cfg.ReadTimeout, 30*time.Second)
 	setDefault(&cfg.WriteTimeout, 30*time.Second)
@@ -92,6 +97,7 @@ const (
 	erUnknownColumn   = 1054
 	erDuplicate       = 1062
 	erTableDenied     = 1142
+	erDuplicateIndex  = 1061
 	erNoTable         = 1146
 	erMixedCollations = 1267
 	erCannotConvert   = 3854
@@ -104,6 +110,9 @@ func isError(err error, numbers ...uint16) bool {
 
 // explain wraps a driver's error: what was being done, that the database is to blame, and the error itself.
 func (s *store) explain(doing string, err error) error {
+	if errors.Is(err, ErrUnavailable) {
+		return err
+	}
 	if isError(err, erUnknownColumn) {
 		s.table.Store(nil) // the table may have changed since it was read
 		return fmt.Errorf("session: %s: %w: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", doing, ErrUnavailable, s.users, err)
@@ -115,7 +124,7 @@ func (s *store) explain(doing string, err error) error {
 func (s *store) withTable(ctx context.Context, doing string, do func() error) error {
 	err := do()
 	if isError(err, erNoTable) {
-		if err := s.create(ctx); err != nil {
+		if _, err := s.create(ctx); err != nil {
 			return err
 		}
 		err = do()
@@ -173,7 +182,7 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 		return t, nil
 	}
 	database, table := splitName(s.cfg.Table)
-	rows, err := s.db.QueryxContext(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, COALESCE(CHARACTER_SET_NAME, ''), COALESCE(COLLATION_NAME, '')"+
+	rows, err := s.db.QueryxContext(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME"+
 		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", database, table)
 	if err != nil {
 		return nil, s.explain("read the users table", err)
@@ -184,20 +193,22 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 	for rows.Next() {
 		exists = true
 		var c column
-		var dataType, charset, collation string
+		var dataType string
+		var charset, collation sql.NullString
 		if err := rows.Scan(&c.name, &dataType, &c.definition, &charset, &collation); err != nil {
 			return nil, s.explain("read the users table", err)
 		}
-		switch dataType = strings.ToLower(dataType); {
-		case strings.HasSuffix(dataType, "int"):
+		switch strings.ToLower(dataType) {
+		case "tinyint", "smallint", "mediumint", "int", "bigint":
 			c.kind = integerColumn
-		case strings.HasSuffix(dataType, "binary"), strings.HasSuffix(dataType, "blob"):
+		case "binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob":
 			c.kind = binaryColumn
-		case charset != "", dataType == "uuid":
+		case "uuid":
 			c.kind = textColumn
 		}
-		if charset != "" {
-			c.definition += " CHARACTER SET " + charset + " COLLATE " + collation
+		if charset.Valid {
+			c.kind = textColumn
+			c.definition += " CHARACTER SET " + charset.String + " COLLATE " + collation.String
 		}
 		if strings.EqualFold(c.name, s.cfg.Key) {
 			t.key = c
@@ -240,14 +251,19 @@ func (c column) arg(value any) (arg any, possible bool, err error) {
 	if n, ok := value.(uint64); ok {
 		value = strconv.FormatUint(n, 10)
 	}
-	value, convertErr := driver.DefaultParameterConverter.ConvertValue(value)
-	if n, ok := value.(int64); ok {
-		value = strconv.FormatInt(n, 10)
+	var text string
+	converted, convertErr := driver.DefaultParameterConverter.ConvertValue(value)
+	ok := true
+	switch v := converted.(type) {
+	case int64:
+		text = strconv.FormatInt(v, 10)
+	case []byte:
+		text = string(v)
+	case string:
+		text = v
+	default:
+		ok = false
 	}
-	if raw, ok := value.([]byte); ok {
-		value = string(raw)
-	}
-	text, ok := value.(string)
 	switch {
 	case convertErr != nil || !ok || c.kind == otherColumn:
 		return nil, false, fmt.Errorf("%w: column %s is %s and cannot be matched with a %T; give text or an integer for a text, integer or binary column", ErrUsage, quote(c.name), c.definition, value)
@@ -356,20 +372,20 @@ func (s *store) schema(ctx context.Context) (string, error) {
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`, nil
 }
 
-// create makes the token table.
-func (s *store) create(ctx context.Context) error {
+// create makes the token table, and tells how.
+func (s *store) create(ctx context.Context) (ran []string, err error) {
 	statement, err := s.schema(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	_, err = s.db.ExecContext(ctx, statement)
 	if isError(err, erTableDenied, erDatabaseDenied) {
-		return fmt.Errorf("session: %w: this database user may not create the token table; have it made with\n%s;\n%w", ErrUnavailable, statement, err)
+		return nil, fmt.Errorf("session: %w: this database user may not create the token table; have it made with\n%s;\n%w", ErrUnavailable, statement, err)
 	}
 	if err != nil {
-		return s.explain("create the token table", err)
+		return nil, s.explain("create the token table", err)
 	}
-	return nil
+	return []string{statement}, nil
 }
 
 // migrate makes the table, or adds the indexes that it lacks, and tells what it ran. InnoDB adds an index online.
@@ -379,11 +395,7 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 		return nil, err
 	}
 	if indexed == nil {
-		statement, err := s.schema(ctx)
-		if err != nil {
-			return nil, err
-		}
-		return []string{statement}, s.create(ctx)
+		return s.create(ctx)
 	}
 	for _, index := range []struct{ column, add string }{
 		{"token_x", "UNIQUE INDEX"},
@@ -396,6 +408,8 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 		statement := "ALTER TABLE " + s.tokens + " ADD " + index.add + " " + index.column + " (" + index.column + ")"
 		_, err := s.db.ExecContext(ctx, statement)
 		switch {
+		case isError(err, erDuplicateIndex):
+			continue // another process was faster
 		case isError(err, erDuplicate):
 			return ran, fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index; delete those rows and migrate again: %w", s.tokens, err)
 		case isError(err, erTableDenied, erDatabaseDenied):
@@ -447,7 +461,8 @@ func (s *store) selectSessions(columns []string, n int) string {
 	return b.String()
 }
 
-// insert adds a session and, in one transaction, takes away the one that it replaces, if that is not 0.
+// insert adds a session and, in one transaction, takes away the one that it replaces, if that is not 0. That goes
+// first: who waits for a lock must not hold one on a new row, on which others may come to wait.
 func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint64, err error) {
 	err = s.withTable(ctx, "save the session", func() error {
 		if replaced == 0 {
@@ -455,10 +470,10 @@ func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint
 			return err
 		}
 		return s.inTransaction(ctx, func(tx *sqlx.Tx) error {
-			if id, err = s.insertWith(ctx, tx, r); err != nil {
+			if _, err := tx.ExecContext(ctx, "DELETE FROM "+s.tokens+" WHERE id = ?", replaced); err != nil {
 				return err
 			}
-			_, err := tx.ExecContext(ctx, "DELETE FROM "+s.tokens+" WHERE id = ?", replaced)
+			id, err = s.insertWith(ctx, tx, r)
 			return err
 		})
 	})
@@ -496,7 +511,7 @@ func (s *store) slide(ctx context.Context, id uint64, browser string, age time.D
 
 // idle is true of a row that rested for more than so many seconds. Sums, as a difference of unsigned times must not
 // fall below zero.
-const idle = "UNIX_TIMESTAMP(active) + ? < UNIX_TIMESTAMP()"
+const idle = "(UNIX_TIMESTAMP(active) + ? < UNIX_TIMESTAMP())"
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
@@ -513,9 +528,9 @@ func (s *store) exec(ctx context.Context, doing, query string, args ...any) (n i
 	return n, err
 }
 
-// retoken gives a session another token.
-func (s *store) retoken(ctx context.Context, id uint64, selector, hash string) (found bool, err error) {
-	n, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET token_x = ?, token_y = ? WHERE id = ?", selector, hash, id)
+// retoken gives a session another token, if it still has the one that its holder knows.
+func (s *store) retoken(ctx context.Context, old *record, selector, hash string) (found bool, err error) {
+	n, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET token_x = ?, token_y = ? WHERE id = ? AND token_x = ?", selector, hash, old.id, old.selector)
 	return n == 1, err
 }
 
@@ -525,14 +540,24 @@ func (s *store) delete(ctx context.Context, id uint64) error {
 	return err
 }
 
+// Whose a session is never changes, and no id comes twice. So rows are found by user with plain reads, and deleted by
+// id and nothing else: with the user in the condition MariaDB would go by that index, take its locks in another order
+// than a delete by id, and the two could deadlock.
+
 // deleteOf ends one session if it is that user's.
 func (s *store) deleteOf(ctx context.Context, user any, id uint64) (found bool, err error) {
-	n, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ? AND user = ?", id, user)
+	var ids []uint64
+	err = s.withTable(ctx, "find the session", func() error {
+		return s.db.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE id = ? AND user = ?", id, user)
+	})
+	if err != nil || len(ids) == 0 {
+		return false, err
+	}
+	n, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ?", id)
 	return n == 1, err
 }
 
-// deleteAllOf ends every session of a user but one. It reads the ids and deletes by them: a delete by the index user
-// would take its locks in another order than one by id, and the two could deadlock.
+// deleteAllOf ends every session of a user but one.
 func (s *store) deleteAllOf(ctx context.Context, user any, but uint64) (n int64, err error) {
 	var ids []uint64
 	err = s.withTable(ctx, "find the user's sessions", func() error {
@@ -543,19 +568,21 @@ func (s *store) deleteAllOf(ctx context.Context, user any, but uint64) (n int64,
 		chunk := ids[:min(len(ids), purgeChunk)]
 		ids = ids[len(chunk):]
 		var deleted int64
-		deleted, err = s.deleteIDs(ctx, chunk, "user = ?", user)
+		deleted, err = s.deleteIDs(ctx, chunk, "")
 		n += deleted
 	}
 	return n, err
 }
 
-// deleteIDs deletes rows by primary key, in its order, where the condition still holds.
-func (s *store) deleteIDs(ctx context.Context, ids []uint64, condition string, arg any) (n int64, err error) {
+// deleteIDs deletes rows by primary key, in its order, where a further condition still holds.
+func (s *store) deleteIDs(ctx context.Context, ids []uint64, condition string, conditionArgs ...any) (n int64, err error) {
 	slices.Sort(ids)
-	query, args, err := sqlx.In("DELETE FROM "+s.tokens+" WHERE id IN (?) AND "+condition, ids, arg)
-	if err != nil {
-		return 0, err
+	args := make([]any, len(ids), len(ids)+len(conditionArgs))
+	for i, id := range ids {
+		args[i] = id
 	}
+	args = append(args, conditionArgs...)
+	query := "DELETE FROM " + s.tokens + " WHERE id IN (?" + strings.Repeat(", ?", len(ids)-1) + ")" + condition
 	err = s.inTransaction(ctx, func(tx *sqlx.Tx) error {
 		result, err := tx.ExecContext(ctx, query, args...)
 		if err != nil {
@@ -582,7 +609,7 @@ func (s *store) deleteIdle(ctx context.Context, age time.Duration, limit int) (f
 	if err != nil || len(ids) == 0 {
 		return 0, 0, err
 	}
-	deleted, err = s.deleteIDs(ctx, ids, idle, seconds(age))
+	deleted, err = s.deleteIDs(ctx, ids, " AND "+idle, seconds(age))
 	return len(ids), deleted, err
 }
 

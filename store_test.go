@@ -104,6 +104,12 @@ func TestKeysAndNames(t *testing.T) {
 				t.Errorf("LogoutAll: %d, %v", n, err)
 			}
 			f.isOut(b, ErrUnknown)
+			f.login(b, credentials)
+			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+				if n, err := f.auth.LogoutAll(r.Context(), test.asKey); n != 1 || err != nil || f.auth.Check(r) {
+					t.Errorf("LogoutAll in a request: %d, %v, still in: %v", n, err, f.auth.Check(r))
+				}
+			})
 
 			schema, err := f.auth.Schema(t.Context())
 			if err != nil || !strings.Contains(strings.ReplaceAll(strings.ReplaceAll(schema, "(11)", ""), "(20)", ""), "\n  user "+test.column) {
@@ -175,6 +181,46 @@ func TestSchemaAndMigrate(t *testing.T) {
 	f.isOut(b, ErrUnknown)
 	if _, err = f.auth.Migrate(ctx); err == nil || !strings.Contains(err.Error(), "token_x twice") {
 		t.Error(err)
+	}
+}
+
+// App servers that start together may all migrate.
+func TestMigrateAtOnce(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "loses concurrent writes")
+	f := setup(t, Config{})
+	for _, made := range []string{"", `CREATE TABLE user_tokens (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, user INT NOT NULL, token_x VARCHAR(255) NOT NULL, token_y VARCHAR(255) NOT NULL,
+		browser VARCHAR(255) NOT NULL, ip VARCHAR(255) NOT NULL, date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)`} {
+		if made != "" {
+			mustExec(t, f.db, "DROP TABLE user_tokens")
+			mustExec(t, f.db, made)
+		}
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				if _, err := f.auth.Migrate(t.Context()); err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+	}
+}
+
+// In some character sets the driver's escaping can be undone; Open does not let the connection have one.
+func TestOpenKeepsTheCharset(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	for _, params := range []string{"charset=gbk&interpolateParams=false", "charset=gbk", "charset=latin1,utf8mb4", "collation=utf8mb4_unicode_ci", "collation=latin1_swedish_ci"} {
+		db := open(t, f.dsn, params)
+		if charset := get[string](t, db, "SELECT @@character_set_client"); charset != "utf8mb4" {
+			t.Errorf("%s: the connection speaks %s", params, charset)
+		}
+		attacked := manage[user](t, db, f.dsn, Config{})
+		attacked.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+			_, err := attacked.auth.Login(w, r, Credentials{"email": "\u4e2d' UNION SELECT 1, id, 0x" + hex.EncodeToString([]byte(hashOf("x"))) + ", email, id, NULL FROM users LIMIT 1 -- ", "password": "x"})
+			wantError(t, err, ErrInvalidCredentials)
+		})
 	}
 }
 
@@ -306,7 +352,7 @@ func TestTimeZones(t *testing.T) {
 	}
 	for _, zone := range []string{"+00:00", "+03:00", newYork} {
 		for moment, at := range moments {
-			for _, params := range []string{"parseTime=true&loc=UTC", "parseTime=false&loc=Asia%2FTokyo", "parseTime=true&loc=America%2FNew_York&interpolateParams=false", "sql_mode=''&clientFoundRows=true", "sql_mode='TRADITIONAL,ANSI'"} {
+			for _, params := range []string{"parseTime=true&loc=UTC", "parseTime=false&loc=Asia%2FTokyo", "parseTime=true&loc=America%2FNew_York&interpolateParams=false", "sql_mode=''&clientFoundRows=true", "sql_mode='TRADITIONAL,ANSI,HIGH_NOT_PRECEDENCE'"} {
 				at := at
 				t.Run(zone+"/"+moment+"/"+params, func(t *testing.T) {
 					t.Parallel()
@@ -364,6 +410,9 @@ func TestTimeZones(t *testing.T) {
 					}
 					then := later(16 * time.Minute)
 					then.isOut(b, ErrExpired)
+					if s, err := then.auth.Sessions(t.Context(), 1); len(s) != 0 || err != nil {
+						t.Errorf("an expired session is listed: %v, %v", s, err)
+					}
 					if s, err := then.auth.Stats(t.Context()); s.Expired != 1 || err != nil {
 						t.Errorf("%+v, %v", s, err)
 					}

@@ -162,6 +162,35 @@ func TestStress(t *testing.T) {
 	for i := range workers {
 		wg.Go(func() { worker(i) })
 	}
+	// Some share a user, and end each other's sessions as they like: nothing is known of those but that no call fails.
+	for i := range 12 {
+		wg.Go(func() {
+			random := rand.New(rand.NewPCG(2, uint64(i)))
+			b := newBrowser(chrome130)
+			for end := time.Now().Add(length); time.Now().Before(end) && !t.Failed(); {
+				b.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					var err error
+					switch sessions, listErr := f.auth.Sessions(r.Context(), 1); {
+					case listErr != nil:
+						err = listErr
+					case !f.auth.Check(r) || random.IntN(4) == 0:
+						_, err = f.auth.LoginAs(w, r, 1)
+					case random.IntN(4) == 0:
+						err = f.auth.Logout(w, r)
+					case random.IntN(4) == 0:
+						_, err = f.auth.LogoutAll(r.Context(), 1)
+					case random.IntN(3) == 0:
+						err = f.auth.LogoutOthers(w, r)
+					case len(sessions) > 0:
+						err = f.auth.Revoke(r.Context(), 1, sessions[random.IntN(len(sessions))].ID)
+					}
+					if err != nil && err != ErrNoSession && err != ErrNotLoggedIn {
+						failed("sharing a user: %v", err)
+					}
+				})), "GET", "/")
+			}
+		})
+	}
 	wg.Wait()
 	f.purged()
 	if log := f.log.String(); log != "" {

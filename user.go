@@ -4,16 +4,19 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
+	"maps"
+	"math"
 	"reflect"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jmoiron/sqlx/reflectx"
 )
 
 // A Row is a user as a map from column to value, for programs without a user struct: every column of the users table
-// but the password. Text is string, integers are int64 or uint64, binary columns []byte, NULL is nil; dates are
-// time.Time where the DSN has parseTime, as that of Open has, and otherwise string.
+// but the password. Text is string, an integer is int64, or uint64 if it does not fit, binary columns are []byte, NULL
+// is nil; dates are time.Time where the DSN has parseTime, as that of Open has, and otherwise string.
 type Row map[string]any
 
 // A userPlan knows the columns that make a U, and reads one from a result.
@@ -114,16 +117,39 @@ func (p userPlan[U]) targets(user *U, values *[]any, table *usersTable) (targets
 	return targets
 }
 
+// copy is a user to hand out: a Row is a map, which others must not see change.
+func (p userPlan[U]) copy(user U) U {
+	if p.isRow() {
+		return any(maps.Clone(any(user).(Row))).(U)
+	}
+	return user
+}
+
 // row makes the values that were read a Row, which U is.
 func (p userPlan[U]) row(values []any, table *usersTable) U {
 	row := make(Row, len(values))
 	for i, column := range table.columns {
-		if text, ok := values[i].([]byte); ok && column.kind != binaryColumn {
-			values[i] = string(text)
-		}
-		row[column.name] = values[i]
+		row[column.name] = plainValue(values[i], column.kind)
 	}
 	return any(row).(U)
+}
+
+// plainValue is a column's value in one type, whatever the protocol of the statement made of it.
+func plainValue(value any, kind columnKind) any {
+	if text, ok := value.([]byte); ok && kind != binaryColumn {
+		value = string(text)
+	}
+	switch v := value.(type) {
+	case uint64:
+		if v <= math.MaxInt64 {
+			return int64(v)
+		}
+	case string:
+		if n, err := strconv.ParseUint(v, 10, 64); err == nil && kind == integerColumn {
+			return plainValue(n, kind)
+		}
+	}
+	return value
 }
 
 // An account is what a login needs of a user.
@@ -154,7 +180,7 @@ func (m *Manager[U]) findAccounts(ctx context.Context, conditions []condition, w
 		var a account[U]
 		var values []any
 		if err := rows.Scan(append([]any{&a.now, &a.key, &a.hash}, m.plan.targets(&a.user, &values, table)...)...); err != nil {
-			return nil, fmt.Errorf("session: read the user: %w", err)
+			return nil, m.store.explain("read the user", err)
 		}
 		if m.plan.isRow() {
 			a.user = m.plan.row(values, table)

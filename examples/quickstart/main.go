@@ -23,6 +23,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode/utf8"
 
 	"github.com/candysession/session"
 	"github.com/candysession/session/examples/internal/embedded"
@@ -116,15 +117,16 @@ func run(addr, dsn string) error {
 	}
 
 	server := &http.Server{Handler: a.routes(), ReadHeaderTimeout: 5 * time.Second}
+	ended := make(chan error, 1)
 	context.AfterFunc(ctx, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		server.Shutdown(ctx)
+		ended <- server.Shutdown(ctx)
 	})
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return nil
+	return <-ended // the requests that were under way have their answers
 }
 
 // routes: Middleware looks at the session of each request once; Require and Guest decide who may see what.
@@ -151,11 +153,11 @@ func (a *app) welcome(w http.ResponseWriter, r *http.Request) {
 func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
 	name, email, password := strings.TrimSpace(r.FormValue("name")), strings.TrimSpace(r.FormValue("email")), r.FormValue("password")
 	problem := ""
-	if _, err := mail.ParseAddress(email); err != nil {
+	if address, err := mail.ParseAddress(email); err != nil || address.Address != email || len(email) > 255 {
 		problem = "This is not an e-mail address."
 	}
-	if name == "" {
-		problem = "Please tell your name."
+	if name == "" || len(name) > 100 || !utf8.ValidString(name) {
+		problem = "Please tell your name, in at most 100 letters."
 	}
 	if len(password) < 8 {
 		problem = "The password needs at least 8 characters."

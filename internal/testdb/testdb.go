@@ -32,6 +32,16 @@ type server struct {
 	stop     func()
 }
 
+// Private starts a private MariaDB or MySQL outside of tests, for benchmarks, with arguments beside or instead of those
+// that tests have.
+func Private(extra ...string) (dsn *mysql.Config, stop func(), err error) {
+	s, err := startInstalled("", extra...)
+	if err == nil && s.dsn == nil {
+		err = fmt.Errorf("neither mariadbd nor mysqld is installed")
+	}
+	return s.dsn, s.stop, err
+}
+
 var (
 	current server
 	schemas atomic.Int64
@@ -136,21 +146,29 @@ func start() (server, error) {
 		return server{dsn: cfg, stop: func() {}}, nil
 	}
 	want := os.Getenv("SESSION_TEST_DB")
-	if find("mariadbd") != "" && find("mariadb-install-db") != "" && (want == "" || want == "mariadb") {
-		return startPrivate(find("mariadbd"), func(data string) *exec.Cmd {
-			return exec.Command(find("mariadb-install-db"), asUser("--no-defaults", "--datadir="+data,
-				"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=4M")...)
-		}, "--innodb-log-file-size=4M")
-	}
-	if bin := find("mysqld"); bin != "" && (want == "" || want == "mysql") {
-		return startPrivate(bin, func(data string) *exec.Cmd {
-			return exec.Command(bin, asUser("--no-defaults", "--initialize-insecure", "--datadir="+data)...)
-		}, "--mysqlx=OFF", "--skip-log-bin")
+	if s, err := startInstalled(want); err != nil || s.dsn != nil {
+		return s, err
 	}
 	if want == "" || want == "embedded" {
 		return startEmbedded()
 	}
 	return server{}, fmt.Errorf("SESSION_TEST_DB=%s: no such server is installed", want)
+}
+
+// startInstalled starts the wanted server, or the first that is installed. There may be none: then it has no DSN.
+func startInstalled(want string, extra ...string) (server, error) {
+	if find("mariadbd") != "" && find("mariadb-install-db") != "" && (want == "" || want == "mariadb") {
+		return startPrivate(find("mariadbd"), func(data string) *exec.Cmd {
+			return exec.Command(find("mariadb-install-db"), asUser("--no-defaults", "--datadir="+data,
+				"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=4M")...)
+		}, append([]string{"--innodb-log-file-size=4M"}, extra...)...)
+	}
+	if bin := find("mysqld"); bin != "" && (want == "" || want == "mysql") {
+		return startPrivate(bin, func(data string) *exec.Cmd {
+			return exec.Command(bin, asUser("--no-defaults", "--initialize-insecure", "--datadir="+data)...)
+		}, append([]string{"--mysqlx=OFF", "--skip-log-bin"}, extra...)...)
+	}
+	return server{}, nil
 }
 
 // find is the path of a program, also where servers are that are not in a user's PATH.

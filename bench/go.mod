@@ -1,0 +1,16 @@
+module github.com/candysession/session/bench
+
+go 1.26.0
+
+require (
+	github.com/alexedwards/scs/mysqlstore v0.0.0-20250417082927-ab20b3feb5e9
+	github.com/alexedwards/scs/v2 v2.9.0
+	github.com/candysession/session v0.0.0
+	github.com/go-sql-driver/mysql v1.10.1
+	github.com/jmoiron/sqlx v1.4.0
+	golang.org/x/crypto v0.58.0
+)
+
+require filippo.io/edwards25519 v1.2.0 // indirect
+
+replace github.com/candysession/session => ../
