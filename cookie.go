@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/http"
+	"net/textproto"
 	"strconv"
 	"strings"
 	"time"
@@ -66,15 +67,20 @@ func (c cookies) read(r *http.Request) (token, error) {
 	return token{}, ErrMalformed
 }
 
+// value is the cookie's value, with quotes if it has some: we never quote, and CandyPack takes them for a part of the
+// value. It reads as net/http does, without making a Cookie of everything that it passes.
 func value(r *http.Request, name string) string {
-	c, err := r.Cookie(name)
-	switch {
-	case err != nil:
-		return ""
-	case c.Quoted: // we never quote, and CandyPack takes quotes for a part of the value
-		return `"`
+	for _, line := range r.Header["Cookie"] {
+		for line != "" {
+			var pair string
+			pair, line, _ = strings.Cut(line, ";")
+			key, value, _ := strings.Cut(textproto.TrimString(pair), "=")
+			if textproto.TrimString(key) == name {
+				return value
+			}
+		}
 	}
-	return c.Value
+	return ""
 }
 
 // write gives the token to the browser, for MaxAge from now.

@@ -143,6 +143,13 @@ func FuzzReadCookie(f *testing.F) {
 			if (err == nil) == (token.selector == "") || err != nil && err != ErrNoCookie && err != ErrMalformed {
 				t.Fatalf("%q: %v", header, err)
 			}
+			name := c.attribute.Name
+			if c.layout == CookieCandyPack {
+				name = candySelector
+			}
+			if known, netErr := r.Cookie(name); err == nil && (netErr != nil || known.Quoted || !strings.HasPrefix(known.Value, token.selector)) {
+				t.Fatalf("%q: net/http finds %v, %v", header, known, netErr)
+			}
 			if err == nil && (!strings.Contains(header, token.selector) || !strings.Contains(header, token.verifier)) {
 				t.Fatalf("%q: token from nowhere", header)
 			}

@@ -39,7 +39,7 @@ const (
 
 	// lanes that are opened for who comes, and for batches that are full: fewer lanes make larger batches, but a full
 	// one has nothing to wait for.
-	lanes     = 1
+	lanes     = 3
 	fullLanes = 8
 
 	// batchTimeout frees the lane of a batch that the database does not answer. Each request also has its own context.
@@ -69,7 +69,7 @@ type found[U any] struct {
 }
 
 // find reads the row with this selector: ErrUnknown if there is none.
-func (l *lookup[U]) find(ctx context.Context, selector string) (found[U], error) {
+func (l *lookup[U]) find(ctx context.Context, selector string) (*found[U], error) {
 	l.mu.Lock()
 	if l.busy < lanes {
 		l.busy++
@@ -77,7 +77,7 @@ func (l *lookup[U]) find(ctx context.Context, selector string) (found[U], error)
 		defer l.free()
 		rows, err := l.read(ctx, []string{selector})
 		if err != nil {
-			return found[U]{}, err
+			return nil, err
 		}
 		return pick(rows, selector)
 	}
@@ -87,36 +87,36 @@ func (l *lookup[U]) find(ctx context.Context, selector string) (found[U], error)
 	select {
 	case <-b.done:
 	case <-ctx.Done():
-		return found[U]{}, l.store.explain("look up the session", ctx.Err())
+		return nil, l.store.explain("look up the session", ctx.Err())
 	}
 	if b.err != nil {
-		return found[U]{}, b.err
+		return nil, b.err
 	}
 	return pick(b.rows, selector)
 }
 
 // pick finds the row of a selector, to the letter: the collation of another app's table may be more generous. That
 // table may lack the unique index, too; a selector that stands twice lets nobody in.
-func pick[U any](rows []found[U], selector string) (found[U], error) {
+func pick[U any](rows []found[U], selector string) (*found[U], error) {
 	at := -1
 	for i := range rows {
 		if rows[i].selector == selector {
 			if at >= 0 {
-				return found[U]{}, ErrUnknown
+				return nil, ErrUnknown
 			}
 			at = i
 		}
 	}
 	if at < 0 {
-		return found[U]{}, ErrUnknown
+		return nil, ErrUnknown
 	}
-	return rows[at], rows[at].err
+	return &rows[at], rows[at].err
 }
 
 // join adds a selector to the batch that waits, with l.mu held.
 func (l *lookup[U]) join(selector string) *batch[U] {
 	if l.filling == nil {
-		l.filling = &batch[U]{done: make(chan struct{})}
+		l.filling = &batch[U]{selectors: make([]string, 0, maxBatch), done: make(chan struct{})}
 	}
 	b := l.filling
 	b.selectors = append(b.selectors, selector)
@@ -132,10 +132,16 @@ func (l *lookup[U]) join(selector string) *batch[U] {
 	return b
 }
 
-// next is the batch for a lane that has nothing to do. Without one, the lane is closed.
+// next is the batch for a lane that has nothing to do. Without one, the lane is closed. Before a batch goes out that
+// could take more, those who are about to join it get their turn: it costs nothing where nobody is.
 func (l *lookup[U]) next() (b *batch[U]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if len(l.full) == 0 {
+		l.mu.Unlock()
+		runtime.Gosched()
+		l.mu.Lock()
+	}
 	switch {
 	case len(l.full) > 0:
 		b, l.full = l.full[0], l.full[1:]
@@ -158,7 +164,6 @@ func (l *lookup[U]) free() {
 func (l *lookup[U]) run(b *batch[U]) {
 	for b != nil {
 		l.fill(b)
-		runtime.Gosched()
 		b = l.next()
 	}
 }
@@ -201,20 +206,20 @@ func (l *lookup[U]) query(ctx context.Context, selectors []string) ([]found[U], 
 	if err != nil {
 		return nil, err
 	}
-	scanner, ok := l.scanners.Get().(*scanner[U])
+	scan, ok := l.scanners.Get().(*scanner[U])
 	if !ok {
-		scanner = newScanner(l.plan)
+		scan = &scanner[U]{plan: l.plan}
 	}
 	matches := make([]found[U], 0, len(selectors))
 	for rows.Next() {
-		f, err := scanner.scan(rows, stmt.table)
+		f, err := scan.scan(rows, stmt.table)
 		if err != nil {
 			rows.Close()
 			return nil, fmt.Errorf("read the session: %w", err)
 		}
 		matches = append(matches, f)
 	}
-	l.scanners.Put(scanner)
+	l.scanners.Put(scan)
 	// Not deferred: after a panic in Scan, Close would wait for it for ever.
 	return matches, errors.Join(rows.Err(), rows.Close())
 }

@@ -208,7 +208,7 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	if _, err := pick(rows, selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
 		t.Errorf("bob: %v", err)
 	}
-	if found, err := pick(rows, selectorOf(gone)); err != nil || found.known {
+	if found, err := pick(rows, selectorOf(gone)); err != nil || found.owner != nil {
 		t.Errorf("gone: %+v, %v", found, err)
 	}
 	// The request of who can't be read is an error, not a logout.

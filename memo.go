@@ -107,7 +107,7 @@ func (v *verifier) fly(ctx context.Context, f *flight, key memoKey, t token, r *
 }
 
 // pair is the key of a verifier and a hash. Nobody but this process ever sees it, so a keyed hash needs no HMAC.
-func (v *verifier) pair(verifier string, hash []byte) (key memoKey) {
+func (v *verifier) pair(verifier, hash string) (key memoKey) {
 	buffer := make([]byte, 0, 192)
 	buffer = append(buffer, v.key[:]...)
 	buffer = append(buffer, hash...)

@@ -15,7 +15,7 @@ func (t token) row(tb testing.TB, cost int) *record {
 	tb.Helper()
 	hash, err := t.hash(cost)
 	noError(tb, err)
-	return &record{selector: t.selector, hash: []byte(hash)}
+	return &record{selector: t.selector, hash: hash}
 }
 
 func TestVerifierRemembers(t *testing.T) {

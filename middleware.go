@@ -9,10 +9,21 @@ import (
 	"sync/atomic"
 )
 
-// A state is what a request's context carries of a Manager. The context's key is the Manager itself, so two of them
-// do not see each other. Login and Logout replace the verdict, possibly while other goroutines of the handler read it.
+// A state is the context of a request that a Manager has judged. Its key is the Manager itself, so two of them do not
+// see each other. Login and Logout replace the verdict, possibly while other goroutines of the handler read it.
 type state[U any] struct {
+	context.Context
+	manager *Manager[U]
 	verdict atomic.Pointer[verdict[U]]
+	first   verdict[U] // what verdict points to at the beginning
+}
+
+// Value finds the state itself by its Manager, and all else further out.
+func (s *state[U]) Value(key any) any {
+	if m, ok := key.(*Manager[U]); ok && m == s.manager {
+		return s
+	}
+	return s.Context.Value(key)
 }
 
 // Middleware looks up the session of each request before the handler runs, and renews it when it is time, so that
@@ -44,15 +55,16 @@ func (m *Manager[U]) Switch(authed, guest http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		v := m.known(r.Context())
 		if v == nil {
+			s := &state[U]{Context: r.Context(), manager: m}
+			v = &s.first
 			var err error
-			if v, err = m.authenticate(r); err != nil {
+			if *v, err = m.authenticate(r); err != nil {
 				m.unknown(w, r, err)
 				return
 			}
 			m.slide(w, r, v)
-			s := new(state[U])
 			s.verdict.Store(v)
-			r = r.WithContext(context.WithValue(r.Context(), m, s))
+			r = r.WithContext(s)
 		}
 		if v.err == nil {
 			authed.ServeHTTP(w, r)
@@ -176,7 +188,8 @@ func (m *Manager[U]) verdict(r *http.Request) (*verdict[U], error) {
 	if v := m.known(r.Context()); v != nil {
 		return v, nil
 	}
-	return m.authenticate(r)
+	v, err := m.authenticate(r)
+	return &v, err
 }
 
 // remember changes what is known of the request from now on.

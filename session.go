@@ -97,28 +97,27 @@ type verdict[U any] struct {
 // authenticate judges a request: its cookie, the row that the cookie selects, the verifier against the row's hash, the
 // ages, the user, the browser. A request that is refused has a verdict; an error means that nothing is known, because
 // the database failed.
-func (m *Manager[U]) authenticate(r *http.Request) (*verdict[U], error) {
-	token, err := m.cookies.read(r)
-	if err != nil {
-		return &verdict[U]{err: err}, nil
+func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
+	if v.token, v.err = m.cookies.read(r); v.err != nil {
+		return v, nil
 	}
-	row, err := m.lookup.find(r.Context(), token.selector)
+	row, err := m.lookup.find(r.Context(), v.token.selector)
 	if errors.Is(err, ErrUnknown) {
-		return &verdict[U]{err: ErrUnknown}, nil
+		return verdict[U]{err: ErrUnknown}, nil
 	}
 	if err != nil {
-		return nil, err
+		return v, err
 	}
-	if ok, err := m.verifier.verify(r.Context(), token, &row.record); err != nil {
-		return nil, m.store.explain("verify the token", err)
+	if ok, err := m.verifier.verify(r.Context(), v.token, &row.record); err != nil {
+		return v, m.store.explain("verify the token", err)
 	} else if !ok {
-		return &verdict[U]{err: ErrUnknown}, nil
+		return verdict[U]{err: ErrUnknown}, nil
 	}
-	v := &verdict[U]{token: token, record: row.record}
+	v.record = row.record
 	switch {
 	case m.expired(&row.record):
 		v.err = ErrExpired
-	case !row.known:
+	case row.owner == nil:
 		v.err = ErrUserGone
 	case !m.cfg.Fingerprint.Match(row.browser, m.browser(r)):
 		v.err = ErrWrongBrowser
@@ -323,15 +322,14 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 		return none, err
 	}
 	v := &verdict[U]{token: token, user: user.user, record: record{
-		user:     key,
+		owner:    key,
 		selector: token.selector,
-		hash:     []byte(hash),
+		hash:     hash,
 		browser:  m.browser(r),
 		ip:       m.ip(r),
 		created:  user.now,
 		active:   user.now,
 		now:      user.now,
-		known:    true,
 	}}
 	if v.record.id, err = m.store.insert(r.Context(), &v.record, before.record.id); err != nil {
 		return none, err
@@ -377,7 +375,7 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 	if v.err != nil {
 		return ErrNotLoggedIn
 	}
-	key, _, err := m.store.userArg(r.Context(), v.record.user)
+	key, _, err := m.store.userArg(r.Context(), v.record.owner)
 	if err != nil {
 		return err
 	}
@@ -396,7 +394,7 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 	}
 	renewed := *v
 	renewed.token = token
-	renewed.record.selector, renewed.record.hash = token.selector, []byte(hash)
+	renewed.record.selector, renewed.record.hash = token.selector, hash
 	m.cookies.write(w, token)
 	m.remember(r, &renewed)
 	_, err = m.store.deleteAllOf(r.Context(), key, v.record.id)
@@ -413,7 +411,7 @@ func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err e
 	n, err = m.store.deleteAllOf(ctx, key, 0)
 	if err == nil {
 		m.forget(ctx, func(v *verdict[U]) bool {
-			own, _, err := m.store.userArg(ctx, v.record.user)
+			own, _, err := m.store.userArg(ctx, v.record.owner)
 			return err == nil && strings.EqualFold(fmt.Sprint(own), fmt.Sprint(key))
 		})
 	}

@@ -330,21 +330,14 @@ func (s *store) replacePassword(ctx context.Context, key any, old []byte, hash s
 // A record is a row of the token table.
 type record struct {
 	id       uint64
-	user     any // the user's key, as the driver gave it
+	owner    any // the user's key, as the driver gave it; nil if there is no such user
 	selector string
-	hash     []byte // of the verifier
+	hash     string // of the verifier
 	browser  string
 	ip       string
 	created  int64 // all times in seconds since the epoch, by the database's clock
 	active   int64
 	now      int64
-	known    bool // the user exists
-}
-
-// targets are the places of what selectSessions reads. What tells whose row it is comes first, so that a column that
-// can't be read is the error of that row only.
-func (r *record) targets() []any {
-	return []any{&r.selector, &r.hash, &r.known, &r.id, &r.user, &r.browser, &r.ip, &r.created, &r.active, &r.now}
 }
 
 // schema is the statement that makes the token table. Each index serves one kind of statement: token_x the check,
@@ -448,7 +441,7 @@ func (s *store) indexedColumns(ctx context.Context) (map[string]bool, error) {
 // of the index token_x and one of each primary key for each.
 func (s *store) selectSessions(columns []string, n int) string {
 	var b strings.Builder
-	b.WriteString("SELECT t.token_x, t.token_y, u." + s.key + " IS NOT NULL, t.id, t.user, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP()")
+	b.WriteString("SELECT t.token_x, t.token_y, u." + s.key + ", t.id, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP()")
 	for _, name := range columns {
 		b.WriteString(", u." + quoteColumn(name))
 	}
@@ -481,7 +474,7 @@ func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint
 }
 
 func (s *store) insertWith(ctx context.Context, on sqlx.ExecerContext, r *record) (uint64, error) {
-	result, err := on.ExecContext(ctx, "INSERT INTO "+s.tokens+" (user, token_x, token_y, browser, ip) VALUES (?, ?, ?, ?, ?)", r.user, r.selector, string(r.hash), r.browser, r.ip)
+	result, err := on.ExecContext(ctx, "INSERT INTO "+s.tokens+" (user, token_x, token_y, browser, ip) VALUES (?, ?, ?, ?, ?)", r.owner, r.selector, r.hash, r.browser, r.ip)
 	if err != nil {
 		return 0, err
 	}

@@ -155,6 +155,7 @@ func TestSchemaAndMigrate(t *testing.T) {
 	f.isIn(b)
 
 	// A table as CandyPack made it is used as it is, and gets indexes.
+	f.purged()
 	mustExec(t, f.db, "DROP TABLE user_tokens")
 	mustExec(t, f.db, `CREATE TABLE user_tokens (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, user INT NOT NULL, token_x VARCHAR(255) NOT NULL, token_y VARCHAR(255) NOT NULL,
 		browser VARCHAR(255) NOT NULL, ip VARCHAR(255) NOT NULL, date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)

@@ -46,14 +46,19 @@ func parseToken(selector, verifier string) (token, bool) {
 
 func isBase64URL(s string) bool {
 	for i := range len(s) {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-', c == '_':
-		default:
+		if !base64URL[s[i]] {
 			return false
 		}
 	}
 	return true
 }
+
+var base64URL = func() (is [256]bool) {
+	for _, c := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" {
+		is[c] = true
+	}
+	return is
+}()
 
 // hash is what the table keeps of the verifier.
 func (t token) hash(cost int) (string, error) {
@@ -67,7 +72,7 @@ func (t token) verifies(r *record) bool {
 	if subtle.ConstantTimeCompare([]byte(t.selector), []byte(r.selector)) == 0 {
 		return false // the column's collation took another text for equal
 	}
-	return hashMatches(r.hash, t.verifier, maxTokenCost) == nil
+	return hashMatches([]byte(r.hash), t.verifier, maxTokenCost) == nil
 }
 
 var errUnusableHash = errors.New("not a bcrypt hash of an accepted cost")

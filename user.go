@@ -67,39 +67,52 @@ func (p userPlan[U]) isRow() bool { return p.columns == nil }
 type scanner[U any] struct {
 	plan    userPlan[U]
 	row     found[U]
-	head    []any // places of the session
-	targets []any // and of the user
-	values  []any // of a Row
+	texts   [4]sql.RawBytes // selector, hash, browser, ip: as the driver holds them
+	targets []any           // places of the columns of selectSessions
+	values  []any           // of a Row
+	buffer  []byte
 }
 
-func newScanner[U any](plan userPlan[U]) *scanner[U] {
-	s := &scanner[U]{plan: plan}
-	s.head = s.row.targets()
-	return s
-}
-
-// scan reads the current row of a result: first the columns of a session, then the user's. A user that does not fit
-// into a U is that row's error alone.
+// scan reads the current row of a result. What tells whose row it is comes first, and a column behind it that does not
+// fit is that row's error alone.
 func (s *scanner[U]) scan(rows *sql.Rows, table *usersTable) (found[U], error) {
 	s.row = found[U]{}
 	if s.targets == nil || s.plan.nested || len(s.values) != table.width() {
-		s.targets = append(slices.Clone(s.head), s.plan.targets(&s.row.user, &s.values, table)...)
+		r := &s.row
+		s.targets = append([]any{&s.texts[0], &s.texts[1], &r.owner, &r.id, &s.texts[2], &s.texts[3], &r.created, &r.active, &r.now},
+			s.plan.targets(&r.user, &s.values, table)...)
 	}
 	clear(s.values)
+	clear(s.texts[:])
 	err := rows.Scan(s.targets...)
-	if err != nil && s.row.hash == nil {
+	s.split(&s.row.selector, &s.row.hash, &s.row.browser, &s.row.ip)
+	if err != nil && s.row.hash == "" {
 		return found[U]{}, err // it was not even a session
 	}
-	if !s.row.known {
+	if s.row.owner == nil {
 		// Without a user its columns are NULL, which fits into few fields and is not wanted in any.
 		var none U
 		s.row.user, err = none, nil
 	}
-	s.row.err = err
-	if err == nil && s.row.known && s.plan.isRow() {
+	if err != nil {
+		s.row.err = fmt.Errorf("session: read the user: %w: %w", ErrUnavailable, err)
+	}
+	if err == nil && s.row.owner != nil && s.plan.isRow() {
 		s.row.user = s.plan.row(s.values, table)
 	}
 	return s.row, nil
+}
+
+// split makes the texts strings, which share one piece of memory.
+func (s *scanner[U]) split(into ...*string) {
+	s.buffer = s.buffer[:0]
+	for _, text := range s.texts {
+		s.buffer = append(s.buffer, text...)
+	}
+	all := string(s.buffer)
+	for i, text := range s.texts {
+		*into[i], all = all[:len(text)], all[len(text):]
+	}
 }
 
 // targets are the places of the user's columns. Those of a Row are values.
