@@ -8,7 +8,11 @@ import (
 )
 
 // purgeChunk is how many rows one statement deletes: few enough that nobody waits for its locks for long.
-const purgeChunk = 1000
+const purgeChunk = 500
+
+// purgePause is how long a purge in the background rests after each chunk, as a multiple of what the chunk took. A
+// server that has much to do takes longer, and so gets more rest.
+const purgePause = 3
 
 // A purger deletes expired rows, one purge at a time.
 type purger struct {
@@ -29,7 +33,17 @@ func newPurger(s *store, cfg Config) *purger {
 	return p
 }
 
-// start purges in the background, unless a purge is running already. A login calls it and does not wait.
+// after purges when the request with this context has had its answer. Outside of a server a context may never end;
+// then it purges at once.
+func (p *purger) after(ctx context.Context) {
+	if ctx.Done() == nil {
+		p.start()
+		return
+	}
+	context.AfterFunc(ctx, p.start)
+}
+
+// start purges in the background, unless a purge is running already.
 func (p *purger) start() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -43,7 +57,7 @@ func (p *purger) start() {
 	}
 	p.running.Go(func() {
 		defer func() { <-p.turn }()
-		if _, err := p.drain(p.stop, p.cfg.MaxAge); err != nil && p.stop.Err() == nil {
+		if _, err := p.drain(p.stop, p.cfg.MaxAge, purgePause); err != nil && p.stop.Err() == nil {
 			p.cfg.Logger.Warn("session: expired sessions not purged", "error", err)
 		}
 	})
@@ -54,18 +68,27 @@ func (p *purger) run(ctx context.Context, age time.Duration) (int64, error) {
 	select {
 	case p.turn <- struct{}{}:
 		defer func() { <-p.turn }()
-		return p.drain(ctx, age)
+		return p.drain(ctx, age, 0)
 	case <-ctx.Done():
 		return 0, ctx.Err()
 	}
 }
 
-func (p *purger) drain(ctx context.Context, age time.Duration) (n int64, err error) {
+// drain deletes chunk by chunk, and pauses between them for so many times as long as they took.
+func (p *purger) drain(ctx context.Context, age time.Duration, pause int) (n int64, err error) {
 	for {
+		begun := time.Now()
 		found, deleted, err := p.store.deleteIdle(ctx, age, purgeChunk)
 		n += deleted
 		if err != nil || found < purgeChunk {
 			return n, err
+		}
+		if pause > 0 {
+			select {
+			case <-time.After(time.Duration(pause) * time.Since(begun)):
+			case <-ctx.Done():
+				return n, ctx.Err()
+			}
 		}
 	}
 }
@@ -80,8 +103,8 @@ func (p *purger) close() {
 }
 
 // Purge deletes the sessions that were idle for more than Config.MaxAge, in small chunks, and tells how many there
-// were, also if it fails on the way. Every login does this in the background, so there is no need to call it but to
-// know when it is done. Sessions past Config.MaxLifetime are no longer renewed, and go when they have been idle so long.
+// were, also if it fails on the way. Every login has this done in the background, when its request has been answered and
+// with pauses, so there is no need to call it but to know when it is done. Sessions past Config.MaxLifetime are no longer renewed, and go when they have been idle so long.
 func (m *Manager[U]) Purge(ctx context.Context) (n int64, err error) {
 	return m.purge.run(ctx, m.cfg.MaxAge)
 }

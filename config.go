@@ -99,6 +99,9 @@ type Config struct {
 	// are kept.
 	ClientIP func(*http.Request) string
 
+	// Cache spares queries, or bridges failures, at the price of knowing less. Default off.
+	Cache Cache
+
 	// OnError answers a request whose session could not be looked up because the database failed; the handler does
 	// not run and no cookie changes. err is an ErrUnavailable. Default: 503 Service Unavailable.
 	OnError func(w http.ResponseWriter, r *http.Request, err error)
@@ -195,6 +198,9 @@ var options = []option{
 		[]string{"single", "candypack"}, []CookieLayout{CookieSingle, CookieCandyPack})},
 	{"transient", "Transient", flag(func(c *Config) *bool { return &c.Transient })},
 	{"insecure", "Insecure", flag(func(c *Config) *bool { return &c.Insecure })},
+	{"cacheFresh", "Cache.Fresh", milliseconds(func(c *Config) *time.Duration { return &c.Cache.Fresh })},
+	{"cacheStale", "Cache.Stale", milliseconds(func(c *Config) *time.Duration { return &c.Cache.Stale })},
+	{"cacheEntries", "Cache.Entries", number(func(c *Config) *int { return &c.Cache.Entries })},
 	{"fingerprint", "Fingerprint", choice(
 		func(c *Config, v Fingerprint) { c.Fingerprint = v },
 		[]string{"family", "exact", "off"}, []Fingerprint{FingerprintFamily, FingerprintExact, FingerprintOff})},
@@ -454,6 +460,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.TokenCost, bcrypt.MinCost)
 	setDefault(&c.HomeURL, "/")
 	setDefault(&c.CookiePath, "/")
+	setDefault(&c.Cache.Entries, 100_000)
 	if c.CookieName == "" && c.CookieLayout == CookieSingle {
 		c.CookieName = "session"
 		if c.CookieDomain == "" && c.CookiePath == "/" && !c.Insecure {
@@ -518,6 +525,12 @@ func (c Config) validate() error {
 		return bad("PasswordCost", c.PasswordCost, fmt.Sprintf("must be from %d to %d (0 gives %d)", bcrypt.MinCost, maxPasswordCost, bcrypt.DefaultCost))
 	case c.TokenCost < bcrypt.MinCost || c.TokenCost > maxTokenCost:
 		return bad("TokenCost", c.TokenCost, fmt.Sprintf("must be from %d to %d (0 gives %d)", bcrypt.MinCost, maxTokenCost, bcrypt.MinCost))
+	case c.Cache.Fresh < 0:
+		return bad("Cache.Fresh", c.Cache.Fresh, "must not be negative (0 reads every session on every request)")
+	case c.Cache.Stale < 0 || c.Cache.Stale > 0 && c.Cache.Stale < c.Cache.Fresh:
+		return bad("Cache.Stale", c.Cache.Stale, fmt.Sprintf("must be 0, or not below Cache.Fresh, %v", c.Cache.Fresh))
+	case c.Cache.Entries < 0:
+		return bad("Cache.Entries", c.Cache.Entries, "must not be negative (0 gives 100000)")
 	case c.LoginURL != "" && !linkable(c.LoginURL):
 		return bad("LoginURL", strconv.Quote(c.LoginURL), "must be a path such as /login, or an http(s) URL")
 	case !linkable(c.HomeURL):
@@ -540,7 +553,7 @@ func (c Config) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "session.Config{Table:%q Key:%q Password:%q Token:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v", c.Table, c.Key, c.Password, c.Token, c.MaxAge, c.UpdateAge, c.MaxLifetime)
 	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q CookieName:%q CookieDomain:%q CookiePath:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.CookieName, c.CookieDomain, c.CookiePath)
-	fmt.Fprintf(&b, " CookieLayout:%d Transient:%t Insecure:%t}", c.CookieLayout, c.Transient, c.Insecure)
+	fmt.Fprintf(&b, " CookieLayout:%d Transient:%t Insecure:%t Cache:%v}", c.CookieLayout, c.Transient, c.Insecure, c.Cache)
 	return b.String()
 }
 

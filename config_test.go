@@ -74,7 +74,8 @@ func TestEverySetting(t *testing.T) {
 			"table": "app.people", "key": "uid", "password": "hash", "token": "app.logins",
 			"maxAge": 3600000, "updateAge": 60000, "maxLifetime": 7200000, "passwordCost": 12, "tokenCost": 5,
 			"loginURL": "/login", "homeURL": "/home", "cookieName": "sid", "cookieDomain": "example.com", "cookiePath": "/app",
-			"cookieLayout": "single", "transient": true, "insecure": true, "fingerprint": "off"
+			"cookieLayout": "single", "transient": true, "insecure": true, "fingerprint": "off",
+			"cacheFresh": 1000, "cacheStale": 60000, "cacheEntries": 500
 		},
 		"mysql": {"host": "db.example.com", "port": 3307, "user": "app", "password": "p@ss/w:rd?", "database": "app"}
 	}`
@@ -84,7 +85,7 @@ func TestEverySetting(t *testing.T) {
 	}
 	if got, want := c.String(), `session.Config{Table:"app.people" Key:"uid" Password:"hash" Token:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s`+
 		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" CookieName:"sid" CookieDomain:"example.com" CookiePath:"/app"`+
-		` CookieLayout:0 Transient:true Insecure:true}`; got != want {
+		` CookieLayout:0 Transient:true Insecure:true Cache:{1s 1m0s 500}}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if !c.Fingerprint.Match("a", "b") {
@@ -130,7 +131,7 @@ func TestEverySetting(t *testing.T) {
 // Every key of the file is a field of Config, and every field that a file can hold has a key.
 func TestOptionsCoverConfig(t *testing.T) {
 	t.Parallel()
-	inGoOnly := map[string]bool{"ClientIP": true, "OnError": true, "Logger": true, "DSN": true}
+	inGoOnly := map[string]bool{"Cache": true, "ClientIP": true, "OnError": true, "Logger": true, "DSN": true}
 	byField := map[string]string{}
 	for _, o := range options {
 		byField[o.field] = o.key
@@ -142,6 +143,12 @@ func TestOptionsCoverConfig(t *testing.T) {
 			t.Errorf("Config.%s has the key %q", name, byField[name])
 		}
 		delete(byField, name)
+	}
+	for field := range reflect.TypeFor[Cache]().Fields() {
+		if byField["Cache."+field.Name] == "" {
+			t.Errorf("Cache.%s has no key", field.Name)
+		}
+		delete(byField, "Cache."+field.Name)
 	}
 	if len(byField) != 0 {
 		t.Errorf("keys without a field: %v", byField)
@@ -221,6 +228,9 @@ var badConfigs = []struct{ file, says string }{
 	{`{"auth": {"passwordCost": 17}}`, `auth.passwordCost = 17: must be from 4 to 16`},
 	{`{"auth": {"tokenCost": 3}}`, `auth.tokenCost = 3: must be from 4 to 14`},
 	{`{"auth": {"tokenCost": 15}}`, `auth.tokenCost = 15: must be from 4 to 14`},
+	{`{"auth": {"cacheFresh": -1}}`, `auth.cacheFresh = -1: must be a whole number of milliseconds`},
+	{`{"auth": {"cacheFresh": 2000, "cacheStale": 1000}}`, `auth.cacheStale = 1s: must be 0, or not below Cache.Fresh, 2s`},
+	{`{"auth": {"cacheEntries": -1}}`, `auth.cacheEntries = -1: must not be negative`},
 	// unknown keys
 	{`{"auth": {"maxage": 900000}}`, `auth.maxage: is not a setting; did you mean maxAge?`},
 	{`{"auth": {"ttl": 900000}}`, `auth.ttl: is not a setting; known are table, key, password`},
@@ -302,6 +312,8 @@ func TestBadConfigsInGo(t *testing.T) {
 		{Config{MaxLifetime: -1}, "session: Config.MaxLifetime = -1ns: must be from one second to 50 years"},
 		{Config{MaxAge: time.Hour, UpdateAge: time.Hour}, "session: Config.UpdateAge = 1h0m0s: must be below MaxAge"},
 		{Config{CookieLayout: 7}, "session: Config.CookieLayout = 7: must be CookieSingle or CookieCandyPack"},
+		{Config{Cache: Cache{Fresh: -1}}, "session: Config.Cache.Fresh = -1ns: must not be negative"},
+		{Config{Cache: Cache{Stale: -1}}, "session: Config.Cache.Stale = -1ns: must be 0"},
 		{Config{PasswordCost: -1}, "session: Config.PasswordCost = -1"},
 		{Config{TokenCost: -1}, "session: Config.TokenCost = -1"},
 	} {

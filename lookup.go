@@ -39,7 +39,7 @@ const (
 
 	// lanes that are opened for who comes, and for batches that are full: fewer lanes make larger batches, but a full
 	// one has nothing to wait for.
-	lanes     = 3
+	lanes     = 2
 	fullLanes = 8
 
 	// batchTimeout frees the lane of a batch that the database does not answer. Each request also has its own context.
@@ -199,9 +199,9 @@ func (l *lookup[U]) query(ctx context.Context, selectors []string) ([]found[U], 
 		return nil, err
 	}
 	args := make([]any, stmt.size)
-	for i := range args {
-		args[i] = selectors[min(i, len(selectors)-1)]
-	}
+	for i, selector := range selectors {
+		args[i] = selector
+	} // and NULL, which is in no list, for the places that are left
 	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
 		return nil, err

@@ -161,7 +161,7 @@ func (m *Manager[U]) Session(r *http.Request) Session {
 		return Session{}
 	}
 	s := v.record.session()
-	s.Current = true
+	s.Current, s.Stale = true, v.stale
 	return s
 }
 

@@ -30,6 +30,7 @@ var rooms = map[string]struct {
 	"store.go":       {imports: []string{"net/http"}, sql: true},
 	"lookup.go":      {imports: []string{"net/http"}, words: cookieText},
 	"user.go":        {imports: []string{"net/http"}, words: cookieText},
+	"cache.go":       {imports: append([]string{"net/http"}, databasePackages...)},
 	"token.go":       {imports: append([]string{"net/http"}, databasePackages...)},
 	"memo.go":        {imports: append([]string{"net/http"}, databasePackages...)},
 	"password.go":    {imports: append([]string{"net/http"}, databasePackages...)},
@@ -82,7 +83,7 @@ func TestRoomsKeepTheirWalls(t *testing.T) {
 	}
 }
 
-// The library needs three modules, and what they need.
+// The library needs three modules and a cache, and what they need.
 func TestModuleRequiresLittle(t *testing.T) {
 	t.Parallel()
 	source, err := os.ReadFile("go.mod")
@@ -90,7 +91,7 @@ func TestModuleRequiresLittle(t *testing.T) {
 	for _, line := range strings.Split(string(source), "\n") {
 		module, isRequired := strings.CutPrefix(strings.TrimPrefix(strings.TrimSpace(line), "require "), "github.com/")
 		if strings.HasPrefix(line, "\t") && isRequired && !strings.HasSuffix(line, "// indirect") &&
-			!strings.HasPrefix(module, "jmoiron/sqlx ") && !strings.HasPrefix(module, "go-sql-driver/mysql ") {
+			!strings.HasPrefix(module, "hashicorp/golang-lru/v2 ") && !strings.HasPrefix(module, "jmoiron/sqlx ") && !strings.HasPrefix(module, "go-sql-driver/mysql ") {
 			t.Errorf("go.mod requires %s", line)
 		}
 	}

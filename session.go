@@ -50,6 +50,7 @@ type Manager[U any] struct {
 	plan      userPlan[U]
 	store     *store
 	lookup    *lookup[U]
+	cache     *cache[U]
 	verifier  *verifier
 	passwords *passwords
 	purge     *purger
@@ -75,6 +76,8 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	m := &Manager[U]{cfg: cfg, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost)}
 	m.store = newStore(db, &m.cfg)
 	m.lookup = &lookup[U]{store: m.store, plan: plan}
+	m.cache = newCache[U](cfg.Cache)
+	m.store.changed = m.cache.forget
 	m.purge = newPurger(m.store, cfg)
 	return m, nil
 }
@@ -92,6 +95,7 @@ type verdict[U any] struct {
 	token  token
 	record record // its id is 0 unless the token is right, even if the session is refused for another reason
 	user   U
+	stale  bool // the database failed, and this is what was known before
 }
 
 // authenticate judges a request: its cookie, the row that the cookie selects, the verifier against the row's hash, the
@@ -101,11 +105,25 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 	if v.token, v.err = m.cookies.read(r); v.err != nil {
 		return v, nil
 	}
+	var now time.Time
+	if m.cache != nil {
+		now = time.Now()
+	}
+	if row, ok := m.cached(v.token, m.cfg.Cache.Fresh, now); ok {
+		m.judge(r, &v, &row)
+		return v, nil
+	}
+	generation := m.cache.begin()
 	row, err := m.lookup.find(r.Context(), v.token.selector)
 	if errors.Is(err, ErrUnknown) {
 		return verdict[U]{err: ErrUnknown}, nil
 	}
 	if err != nil {
+		if row, ok := m.cached(v.token, m.cfg.Cache.Stale, now); ok && r.Context().Err() == nil {
+			v.stale = true
+			m.judge(r, &v, &row)
+			return v, nil
+		}
 		return v, err
 	}
 	if ok, err := m.verifier.verify(r.Context(), v.token, &row.record); err != nil {
@@ -113,6 +131,21 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 	} else if !ok {
 		return verdict[U]{err: ErrUnknown}, nil
 	}
+	m.judge(r, &v, row)
+	if v.err == nil && m.cache != nil {
+		m.cache.put(generation, row, m.verifier.pair(v.token.verifier, row.hash), now)
+	}
+	return v, nil
+}
+
+// cached finds what is known of a session without asking, if the token is right.
+func (m *Manager[U]) cached(t token, age time.Duration, now time.Time) (found[U], bool) {
+	row, pair, ok := m.cache.get(t.selector, age, now)
+	return row, ok && pair == m.verifier.pair(t.verifier, row.hash)
+}
+
+// judge decides about a session whose token is right.
+func (m *Manager[U]) judge(r *http.Request, v *verdict[U], row *found[U]) {
 	v.record = row.record
 	switch {
 	case m.expired(&row.record):
@@ -124,7 +157,6 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 	default:
 		v.user = row.user
 	}
-	return v, nil
 }
 
 // expired: idle for more than MaxAge, or older than MaxLifetime. Ages are the database's, in whole seconds.
@@ -140,7 +172,7 @@ func (m *Manager[U]) browser(r *http.Request) string {
 // slide renews a session that rested for more than UpdateAge: its row, and with it the cookie. Of the requests that
 // come at once one does it. The session is valid either way, so a failure is only logged.
 func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]) {
-	if v.err != nil || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) {
+	if v.err != nil || v.stale || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) {
 		return
 	}
 	browser := m.browser(r)
@@ -337,7 +369,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	m.verifier.remember(m.verifier.pair(token.verifier, v.record.hash))
 	m.cookies.write(w, token)
 	m.remember(r, v)
-	m.purge.start()
+	m.purge.after(r.Context())
 	return m.plan.copy(user.user), nil
 }
 
@@ -426,6 +458,7 @@ type Session struct {
 	Browser string    // the User-Agent, or what Config.Fingerprint made of the request
 	IP      string    // the address of the login
 	Current bool      // it is the session of the request whose context was given
+	Stale   bool      // the database failed, and this is what was known at most Config.Cache.Stale ago
 }
 
 func (r *record) session() Session {

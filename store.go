@@ -75,6 +75,7 @@ type store struct {
 	key      string
 	password string
 	table    atomic.Pointer[usersTable]
+	changed  func(ids ...uint64) // hears of every session that was changed or ended, or may have been
 }
 
 func newStore(db *sqlx.DB, cfg *Config) *store {
@@ -85,6 +86,7 @@ func newStore(db *sqlx.DB, cfg *Config) *store {
 		users:    quote(cfg.Table),
 		key:      quote(cfg.Key),
 		password: quote(cfg.Password),
+		changed:  func(...uint64) {},
 	}
 }
 
@@ -457,6 +459,9 @@ func (s *store) selectSessions(columns []string, n int) string {
 // insert adds a session and, in one transaction, takes away the one that it replaces, if that is not 0. That goes
 // first: who waits for a lock must not hold one on a new row, on which others may come to wait.
 func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint64, err error) {
+	if replaced != 0 {
+		defer s.changed(replaced)
+	}
 	err = s.withTable(ctx, "save the session", func() error {
 		if replaced == 0 {
 			id, err = s.insertWith(ctx, s.db, r)
@@ -498,6 +503,7 @@ func (s *store) inTransaction(ctx context.Context, do func(*sqlx.Tx) error) erro
 // slide renews a session that was idle for more than the age. Of those who try at once one wins; a row that was
 // deleted meanwhile stays so.
 func (s *store) slide(ctx context.Context, id uint64, browser string, age time.Duration) (won bool, err error) {
+	defer s.changed(id)
 	n, err := s.exec(ctx, "renew the session", "UPDATE "+s.tokens+" SET active = DEFAULT, browser = ? WHERE id = ? AND "+idle, browser, id, seconds(age))
 	return n == 1, err
 }
@@ -523,12 +529,14 @@ func (s *store) exec(ctx context.Context, doing, query string, args ...any) (n i
 
 // retoken gives a session another token, if it still has the one that its holder knows.
 func (s *store) retoken(ctx context.Context, old *record, selector, hash string) (found bool, err error) {
+	defer s.changed(old.id)
 	n, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET token_x = ?, token_y = ? WHERE id = ? AND token_x = ?", selector, hash, old.id, old.selector)
 	return n == 1, err
 }
 
 // delete ends one session.
 func (s *store) delete(ctx context.Context, id uint64) error {
+	defer s.changed(id)
 	_, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ?", id)
 	return err
 }
@@ -546,6 +554,7 @@ func (s *store) deleteOf(ctx context.Context, user any, id uint64) (found bool, 
 	if err != nil || len(ids) == 0 {
 		return false, err
 	}
+	defer s.changed(id)
 	n, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ?", id)
 	return n == 1, err
 }
@@ -570,6 +579,7 @@ func (s *store) deleteAllOf(ctx context.Context, user any, but uint64) (n int64,
 // deleteIDs deletes rows by primary key, in its order, where a further condition still holds.
 func (s *store) deleteIDs(ctx context.Context, ids []uint64, condition string, conditionArgs ...any) (n int64, err error) {
 	slices.Sort(ids)
+	defer s.changed(ids...)
 	args := make([]any, len(ids), len(ids)+len(conditionArgs))
 	for i, id := range ids {
 		args[i] = id

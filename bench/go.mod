@@ -11,6 +11,9 @@ require (
 	golang.org/x/crypto v0.58.0
 )
 
-require filippo.io/edwards25519 v1.2.0 // indirect
+require (
+	filippo.io/edwards25519 v1.2.0 // indirect
+	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
+)
 
 replace github.com/candysession/session => ../

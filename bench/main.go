@@ -79,9 +79,6 @@ func run() error {
 		return err
 	}
 	defer b.close()
-	if os.Getenv("PROF") != "" {
-		return b.profile()
-	}
 	results := &report{}
 	for _, part := range []struct {
 		numbers []int

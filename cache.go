@@ -1,0 +1,111 @@
+package session
+
+import (
+	"sync"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+)
+
+// Cache keeps sessions in the memory of this process, for those who would rather ask the database less often than know
+// at once what other processes do. It is off unless Fresh or Stale is set.
+type Cache struct {
+	// Fresh is how long a session that was read is taken as it was, without a query. Logouts, revocations and renewals
+	// through this Manager are seen at once, those of other processes, and changes of the user, within Fresh. Key
+	// "cacheFresh" in milliseconds, default 0: every request reads the session.
+	Fresh time.Duration
+
+	// Stale is how old what is known of a session may be to let it pass while the database fails; Session.Stale marks
+	// such requests. Logins still fail. Not below Fresh. Key "cacheStale" in milliseconds, default 0: such requests get
+	// Config.OnError.
+	Stale time.Duration
+
+	// Entries is how many sessions are kept; the one that was not used for longest gives way. One takes about a
+	// kilobyte. Key "cacheEntries", default 100000.
+	Entries int
+}
+
+func (c Cache) on() bool { return c.Fresh > 0 || c.Stale > 0 }
+
+// cache holds sessions that were let in. A nil cache holds nothing.
+type cache[U any] struct {
+	fresh time.Duration
+	stale time.Duration
+
+	mu         sync.Mutex
+	sessions   *simplelru.LRU[string, *cached[U]] // by selector
+	selectors  map[uint64]string                  // by id
+	generation uint64                             // counts what was changed
+}
+
+// A cached session was let in with a verifier, when the database had this to say.
+type cached[U any] struct {
+	found[U]
+	pair memoKey
+	read time.Time
+}
+
+func newCache[U any](c Cache) *cache[U] {
+	if !c.on() {
+		return nil
+	}
+	kept := &cache[U]{fresh: c.Fresh, stale: c.Stale, selectors: map[uint64]string{}}
+	kept.sessions, _ = simplelru.NewLRU(c.Entries, func(_ string, gone *cached[U]) { delete(kept.selectors, gone.id) })
+	return kept
+}
+
+// get finds a session that was read no longer ago than the age. Its times are as if it had been read now.
+func (c *cache[U]) get(selector string, age time.Duration, now time.Time) (found[U], memoKey, bool) {
+	if c == nil {
+		return found[U]{}, memoKey{}, false
+	}
+	c.mu.Lock()
+	kept, ok := c.sessions.Get(selector)
+	c.mu.Unlock()
+	if !ok || now.Sub(kept.read) > age {
+		return found[U]{}, memoKey{}, false
+	}
+	row := kept.found
+	row.now += seconds(now.Sub(kept.read))
+	return row, kept.pair, true
+}
+
+// begin tells the generation in which a look-up begins.
+func (c *cache[U]) begin() uint64 {
+	if c == nil {
+		return 0
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.generation
+}
+
+// put keeps a session that was read since the generation began. If anything was changed meanwhile, it may have been
+// this session, after it was read.
+func (c *cache[U]) put(generation uint64, row *found[U], pair memoKey, read time.Time) {
+	if c == nil {
+		return
+	}
+	kept := &cached[U]{*row, pair, read}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if generation == c.generation {
+		c.sessions.Add(row.selector, kept)
+		c.selectors[row.id] = row.selector
+	}
+}
+
+// forget drops sessions that were changed or ended.
+func (c *cache[U]) forget(ids ...uint64) {
+	if c == nil {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.generation++
+	for _, id := range ids {
+		if selector, ok := c.selectors[id]; ok {
+			c.sessions.Remove(selector)
+		}
+	}
+}

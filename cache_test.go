@@ -1,0 +1,168 @@
+package session
+
+import (
+	"net/http"
+	"testing"
+	"time"
+)
+
+func TestCacheAnswersWithoutAQuery(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{Cache: Cache{Fresh: time.Hour}, MaxLifetime: 100 * time.Hour})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	f.isIn(b) // read
+	f.purged()
+	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		if u, ok := f.auth.User(r); !ok || u.ID != 1 || f.auth.Session(r).Stale {
+			t.Errorf("%+v, %v", u, f.auth.Err(r))
+		}
+	})
+	// What is wrong with a request is seen all the same.
+	stolen := newBrowser(firefox)
+	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
+	f.isOut(stolen, ErrWrongBrowser)
+	stolen.cookies["__Host-session"] = b.cookies["__Host-session"][:23] + newToken().verifier
+	if response := stolen.do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("a wrong verifier was not looked up: %s", response.Status)
+	}
+	mustExec(t, f.db, "RENAME TABLE elsewhere TO users")
+	f.isOut(stolen, ErrUnknown)
+}
+
+// aged makes what is kept older than it is.
+func (c *cache[U]) aged(by time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, selector := range c.sessions.Keys() {
+		kept, _ := c.sessions.Peek(selector)
+		kept.read = kept.read.Add(-by)
+	}
+}
+
+func TestCacheEndsAndExpires(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{MaxAge: time.Hour, UpdateAge: 30 * time.Minute, Cache: Cache{Fresh: 10 * time.Minute}})
+	b := newBrowser("")
+	f.login(b, alice)
+	f.isIn(b)
+	f.purged()
+	mustExec(t, f.db, "DELETE FROM user_tokens") // by another process
+	f.isIn(b)
+	f.auth.cache.aged(9 * time.Minute)
+	f.isIn(b)
+	f.auth.cache.aged(2 * time.Minute)
+	f.isOut(b, ErrUnknown)
+
+	// Time goes on for what is kept: it slides, and expires.
+	f.auth.cache.fresh = 100 * time.Hour
+	f.auth.cfg.Cache.Fresh = 100 * time.Hour
+	f.login(b, alice)
+	f.isIn(b)
+	f.auth.cache.aged(31 * time.Minute)
+	f.age(31 * time.Minute)
+	if response := f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Err(r)) }); len(response.Cookies()) != 1 {
+		t.Error("not renewed")
+	}
+	f.isIn(b) // and read again
+	f.auth.cache.aged(61 * time.Minute)
+	f.isOut(b, ErrExpired)
+}
+
+// What ends or changes through this Manager is seen at once.
+func TestCacheSeesOwnChanges(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{Cache: Cache{Fresh: time.Hour}})
+	for name, end := range map[string]func(b *browser, id string){
+		"logout": func(b *browser, id string) {
+			f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+		},
+		"revoke": func(b *browser, id string) { noError(t, f.auth.Revoke(t.Context(), 1, id)) },
+		"logout all": func(b *browser, id string) {
+			_, err := f.auth.LogoutAll(t.Context(), 1)
+			noError(t, err)
+		},
+		"another login": func(b *browser, id string) { f.login(b, bob) },
+		"logout others": func(b *browser, id string) {
+			f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
+		},
+		"logout by another": func(b *browser, id string) {
+			other := newBrowser("")
+			f.login(other, alice)
+			f.inside(other, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
+		},
+		"purge": func(b *browser, id string) {
+			f.age(40 * 24 * time.Hour)
+			_, err := f.auth.Purge(t.Context())
+			noError(t, err)
+		},
+	} {
+		b, copied := newBrowser(""), newBrowser("")
+		f.login(b, alice)
+		f.isIn(b)
+		copied.cookies["__Host-session"] = b.cookies["__Host-session"]
+		var id string
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) { id = f.auth.Session(r).ID })
+		end(b, id)
+		if err := f.why(copied); err != ErrUnknown {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if n := len(f.auth.cache.selectors); n != f.auth.cache.sessions.Len() {
+		t.Errorf("%d ids of %d sessions", n, f.auth.cache.sessions.Len())
+	}
+}
+
+// A look-up that began before a logout does not bring the session back after it.
+func TestCacheKeepsNothingOlderThanAChange(t *testing.T) {
+	t.Parallel()
+	c := newCache[user](Cache{Fresh: time.Hour, Entries: 2})
+	row := &found[user]{record: record{id: 7, selector: "x"}}
+	began := c.begin()
+	c.forget(7)
+	c.put(began, row, memoKey{}, time.Now())
+	if _, _, ok := c.get("x", time.Hour, time.Now()); ok {
+		t.Error("an old reading was kept")
+	}
+	for i := range 5 {
+		c.put(c.begin(), &found[user]{record: record{id: uint64(i), selector: string(rune('a' + i))}}, memoKey{}, time.Now())
+	}
+	if len(c.selectors) != 2 || c.sessions.Len() != 2 {
+		t.Errorf("%d sessions and %d ids are kept", c.sessions.Len(), len(c.selectors))
+	}
+}
+
+func TestStaleSessionsPassWhileTheDatabaseFails(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{Cache: Cache{Stale: time.Hour}})
+	b, stranger := newBrowser(""), withToken(newToken())
+	f.login(b, alice)
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		if f.auth.Session(r).Stale {
+			t.Error("stale, while the database answers")
+		}
+	})
+	f.age(25 * time.Hour) // a slide would be due
+	f.auth.cache.aged(59 * time.Minute)
+	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
+	response := f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		if u, ok := f.auth.User(r); !ok || u.ID != 1 || !f.auth.Session(r).Stale {
+			t.Errorf("%+v, %v, %+v", u, f.auth.Err(r), f.auth.Session(r))
+		}
+		_, err := f.auth.Login(w, r, bob)
+		wantError(t, err, ErrUnavailable)
+	})
+	if len(response.Cookies()) != 0 {
+		t.Error("a cookie changed")
+	}
+	if response := stranger.do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusServiceUnavailable {
+		t.Error(response.Status)
+	}
+	f.auth.cache.aged(2 * time.Minute)
+	if response := b.do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusServiceUnavailable {
+		t.Errorf("older than Stale: %s", response.Status)
+	}
+	mustExec(t, f.db, "RENAME TABLE elsewhere TO users")
+	f.isIn(b)
+}

@@ -1,0 +1,52 @@
+package session
+
+import (
+	"fmt"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// BenchmarkMemory tells what one remembered verification and one cached session take.
+func BenchmarkMemory(b *testing.B) {
+	type person struct {
+		ID    int64  `db:"id"`
+		About string `db:"about"`
+	}
+	heap := func() float64 {
+		runtime.GC()
+		runtime.GC()
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return float64(m.HeapAlloc)
+	}
+	b.Run("remembered", func(b *testing.B) {
+		for b.Loop() {
+			for _, n := range []int{100_000, 1_000_000} {
+				before := heap()
+				v := newVerifier()
+				for i := range n {
+					v.remember(v.pair(fmt.Sprint(i), "hash"))
+				}
+				b.ReportMetric((heap()-before)/float64(n), fmt.Sprintf("B/entry-of-%d", n))
+				runtime.KeepAlive(v)
+			}
+		}
+	})
+	b.Run("cached", func(b *testing.B) {
+		const n = 100_000
+		for b.Loop() {
+			before := heap()
+			c := newCache[person](Cache{Fresh: time.Hour, Entries: n})
+			for i := range n {
+				text := newToken().selector + strings.Repeat("h", 60) + chrome130 + "203.0.113.7"
+				row := found[person]{record: record{id: uint64(i), owner: int64(i), selector: text[:22], hash: text[22:82], browser: text[82 : 82+len(chrome130)], ip: text[82+len(chrome130):]},
+					user: person{int64(i), strings.Repeat("u", 192)}}
+				c.put(c.begin(), &row, memoKey{}, time.Now())
+			}
+			b.ReportMetric((heap()-before)/n, "B/entry")
+			runtime.KeepAlive(c)
+		}
+	})
+}
