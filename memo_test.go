@@ -107,6 +107,35 @@ func TestFirstChecksShareOneBcrypt(t *testing.T) {
 	wg.Wait()
 }
 
+// Strangers who make the processor busy with wrong verifiers wait for each other, not logins and known sessions for them.
+func TestStrangersHoldUpNobody(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser("")
+	f.login(b, alice)
+	for range cap(f.auth.verifier.slots) {
+		f.auth.verifier.slots <- struct{}{}
+	}
+	f.isIn(b)
+	f.login(newBrowser(""), bob)
+	stranger := newBrowser("")
+	stranger.cookies["__Host-session"] = b.cookies["__Host-session"][:23] + newToken().verifier
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := f.auth.verifier.verify(ctx, token{b.cookies["__Host-session"][:22], newToken().verifier}, newToken().row(t, bcrypt.MinCost)); err != nil {
+		t.Error("another selector needs no bcrypt: ", err)
+	}
+	row, err := f.auth.lookup.find(t.Context(), selectorOf(b))
+	noError(t, err)
+	if _, err := f.auth.verifier.verify(ctx, token{selectorOf(b), newToken().verifier}, &row.record); !errors.Is(err, context.Canceled) {
+		t.Errorf("a stranger did not wait: %v", err)
+	}
+	for range cap(f.auth.verifier.slots) {
+		<-f.auth.verifier.slots
+	}
+	f.isOut(stranger, ErrUnknown)
+}
+
 // waitUntil yields to others until something has come about.
 func waitUntil(t testing.TB, done func() bool) {
 	t.Helper()

@@ -342,10 +342,17 @@ type record struct {
 	now      int64
 }
 
-// schema is the statement that makes the token table. Each index serves one kind of statement: token_x the check,
-// active the purge, user the list of a user's sessions.
+// schema is the statement that makes the token table, with CandyPack's columns, so that both can use one. Each index
+// serves one kind of statement (table, type and key of EXPLAIN; TestCheckUsesTheIndexes):
 //
-// CandyPack's columns and order, so that both can use one table.
+//	the check                      t const token_x, u const PRIMARY
+//	a check that several share     t range token_x, u eq_ref PRIMARY
+//	the purge's choice of rows     range active
+//	a user's sessions              ref user
+//	slide, logout, delete by id    range or const PRIMARY
+//
+// The selector is ASCII and at most 64 characters, so an entry of token_x is some 35 bytes; active and user are 4 to 16
+// bytes and the id.
 func (s *store) schema(ctx context.Context) (string, error) {
 	t, err := s.usersTable(ctx)
 	if err != nil {

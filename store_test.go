@@ -521,6 +521,13 @@ func TestCheckUsesTheIndexes(t *testing.T) {
 	if got := strings.Join(explain(f.auth.store.selectSessions(f.auth.plan.columns, 1), selector), " "); got != "t:const:token_x u:const:PRIMARY" {
 		t.Errorf("the check: %s", got)
 	}
+	several := []any{selector}
+	for range 2 {
+		several = append(several, get[string](t, f.db, "SELECT token_x FROM user_tokens ORDER BY RAND() LIMIT 1"))
+	}
+	if got := strings.Join(explain(f.auth.store.selectSessions(f.auth.plan.columns, 4), append(several, nil)...), " "); got != "t:range:token_x u:eq_ref:PRIMARY" {
+		t.Errorf("the check that several share: %s", got)
+	}
 	if got := strings.Join(explain("SELECT id FROM user_tokens WHERE user = ? AND id <> ?", 7, 0), " "); !strings.Contains(got, ":user") {
 		t.Errorf("the list: %s", got)
 	}
