@@ -57,17 +57,16 @@ func latin1(s string) string {
 }
 
 func isASCII(s string) bool {
+	var all byte
 	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf {
-			return false
-		}
+		all |= s[i]
 	}
-	return true
+	return all < utf8.RuneSelf
 }
 
 // fit makes any text valid UTF-8 of at most max characters.
 func fit(s string, max int) string {
-	if len(s) <= max && isASCII(s) {
+	if len(s) <= max && utf8.ValidString(s) {
 		return s
 	}
 	s = strings.ToValidUTF8(s[:min(len(s), utf8.UTFMax*max)], "\uFFFD")

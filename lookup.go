@@ -24,6 +24,7 @@ type lookup[U any] struct {
 	store      *store
 	plan       userPlan[U]
 	statements [maxBatchBits + 1]atomic.Pointer[statement] // by the logarithm of how many selectors they take
+	patience   time.Duration                               // laneTimeout
 	closed     atomic.Bool
 	scanners   sync.Pool // of *scanner[U]
 
@@ -42,8 +43,11 @@ const (
 	lanes     = 2
 	fullLanes = 8
 
-	// batchTimeout frees the lane of a batch that the database does not answer. Each request also has its own context.
+	// batchTimeout ends a batch that the database does not answer. Each request also has its own context.
 	batchTimeout = 30 * time.Second
+
+	// laneTimeout takes the lane from a request that has it for itself and gets no answer.
+	laneTimeout = 5 * time.Second
 )
 
 // A statement is prepared for the columns of the users table as it was then, which a Row needs to know.
@@ -74,12 +78,7 @@ func (l *lookup[U]) find(ctx context.Context, selector string) (*found[U], error
 	if l.busy < lanes {
 		l.busy++
 		l.mu.Unlock()
-		defer l.free()
-		rows, err := l.read(ctx, []string{selector})
-		if err != nil {
-			return nil, err
-		}
-		return pick(rows, selector)
+		return l.alone(ctx, selector)
 	}
 	b := l.join(selector)
 	l.mu.Unlock()
@@ -93,6 +92,28 @@ func (l *lookup[U]) find(ctx context.Context, selector string) (*found[U], error
 		return nil, b.err
 	}
 	return pick(b.rows, selector)
+}
+
+// alone is a look-up with a lane of its own. A deadline holds for it, but if the client just leaves, it goes on: it is
+// over before anything could be gained, and to listen for that costs database/sql a goroutine, a tenth of the whole
+// look-up. A database that hangs so keeps the request until the driver's readTimeout, but the lane only for laneTimeout.
+func (l *lookup[U]) alone(ctx context.Context, selector string) (*found[U], error) {
+	if err := ctx.Err(); err != nil {
+		l.free()
+		return nil, l.store.explain("look up the session", err)
+	}
+	if _, ok := ctx.Deadline(); !ok {
+		ctx = context.WithoutCancel(ctx)
+	}
+	lost := time.AfterFunc(l.patience, l.free)
+	rows, err := l.read(ctx, []string{selector})
+	if lost.Stop() {
+		l.free()
+	}
+	if err != nil {
+		return nil, err
+	}
+	return pick(rows, selector)
 }
 
 // pick finds the row of a selector, to the letter: the collation of another app's table may be more generous. That
@@ -132,16 +153,10 @@ func (l *lookup[U]) join(selector string) *batch[U] {
 	return b
 }
 
-// next is the batch for a lane that has nothing to do. Without one, the lane is closed. Before a batch goes out that
-// could take more, those who are about to join it get their turn: it costs nothing where nobody is.
+// next is the batch for a lane that has nothing to do. Without one, the lane is closed.
 func (l *lookup[U]) next() (b *batch[U]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.full) == 0 {
-		l.mu.Unlock()
-		runtime.Gosched()
-		l.mu.Lock()
-	}
 	switch {
 	case len(l.full) > 0:
 		b, l.full = l.full[0], l.full[1:]
@@ -160,10 +175,14 @@ func (l *lookup[U]) free() {
 	}
 }
 
-// run reads batches until nobody waits. Those who wait do not depend on each other's contexts.
+// run reads batches until nobody waits. Those who wait do not depend on each other's contexts. Between two batches,
+// those whom the first has answered get their turn: they may be back for the second, which is larger for it.
 func (l *lookup[U]) run(b *batch[U]) {
 	for b != nil {
 		l.fill(b)
+		if len(b.selectors) < maxBatch {
+			runtime.Gosched()
+		}
 		b = l.next()
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/candysession/session/internal/testdb"
 )
@@ -119,6 +120,36 @@ func TestThoseWhoWaitShareAStatement(t *testing.T) {
 			t.Errorf("there was a statement of %d places", 1<<i)
 		}
 	}
+}
+
+// A database that hangs keeps those who asked it, but not their lanes.
+func TestHungLookupsGiveTheirLanesBack(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser("")
+	f.login(b, alice)
+	release := stopped(f)
+	f.auth.lookup.patience = time.Millisecond
+	var wg sync.WaitGroup
+	for range lanes + 3 {
+		wg.Go(func() {
+			if found, err := f.auth.lookup.find(context.Background(), selectorOf(b)); err != nil || found.user.ID != 1 {
+				t.Errorf("%v, %v", found, err)
+			}
+		})
+	}
+	waitUntil(t, func() bool { return f.auth.lookup.lanesBusy() == 0 || f.auth.lookup.waiting() == 0 })
+
+	// A deadline holds also for who has a lane.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if _, err := f.auth.lookup.find(ctx, selectorOf(b)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("past its deadline: %v", err)
+	}
+	release()
+	wg.Wait()
+	waitUntil(t, func() bool { return f.auth.lookup.lanesBusy() == 0 && f.auth.lookup.waiting() == 0 })
+	f.isIn(b)
 }
 
 // Full batches open lanes of their own, up to a limit; nobody is forgotten.

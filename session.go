@@ -75,7 +75,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	cfg.DSN = "" // it holds a password, which nothing here needs
 	m := &Manager[U]{cfg: cfg, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost)}
 	m.store = newStore(db, &m.cfg)
-	m.lookup = &lookup[U]{store: m.store, plan: plan}
+	m.lookup = &lookup[U]{store: m.store, plan: plan, patience: laneTimeout}
 	m.cache = newCache[U](cfg.Cache)
 	m.store.changed = m.cache.forget
 	m.purge = newPurger(m.store, cfg)
