@@ -27,18 +27,15 @@ type Cache struct {
 
 func (c Cache) on() bool { return c.Fresh > 0 || c.Stale > 0 }
 
-// cache holds sessions that were let in. A nil cache holds nothing.
+// cache holds sessions that were read with the right token. A nil cache holds nothing.
 type cache[U any] struct {
-	fresh time.Duration
-	stale time.Duration
-
 	mu         sync.Mutex
 	sessions   *simplelru.LRU[string, *cached[U]] // by selector
 	selectors  map[uint64]string                  // by id
 	generation uint64                             // counts what was changed
 }
 
-// A cached session was let in with a verifier, when the database had this to say.
+// A cached session was read with a verifier, when the database had this to say.
 type cached[U any] struct {
 	found[U]
 	pair memoKey
@@ -49,32 +46,28 @@ func newCache[U any](c Cache) *cache[U] {
 	if !c.on() {
 		return nil
 	}
-	kept := &cache[U]{fresh: c.Fresh, stale: c.Stale, selectors: map[uint64]string{}}
+	kept := &cache[U]{selectors: map[uint64]string{}}
 	kept.sessions, _ = simplelru.NewLRU(c.Entries, func(_ string, gone *cached[U]) { delete(kept.selectors, gone.id) })
 	return kept
 }
 
-// get finds a session that was read no longer ago than the age. Its times are as if it had been read now.
-func (c *cache[U]) get(selector string, age time.Duration, now time.Time) (found[U], memoKey, bool) {
-	if c == nil {
-		return found[U]{}, memoKey{}, false
-	}
+// get finds a session, with its times as if it had been read now, and tells how long ago it was read; nil if it is not
+// there.
+func (c *cache[U]) get(selector string, now time.Time) (*cached[U], time.Duration) {
 	c.mu.Lock()
 	kept, ok := c.sessions.Get(selector)
 	c.mu.Unlock()
-	if !ok || now.Sub(kept.read) > age {
-		return found[U]{}, memoKey{}, false
+	if !ok {
+		return nil, 0
 	}
-	row := kept.found
-	row.now += seconds(now.Sub(kept.read))
-	return row, kept.pair, true
+	own := *kept
+	age := now.Sub(own.read)
+	own.now += seconds(age)
+	return &own, age
 }
 
 // begin tells the generation in which a look-up begins.
 func (c *cache[U]) begin() uint64 {
-	if c == nil {
-		return 0
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.generation
@@ -83,9 +76,6 @@ func (c *cache[U]) begin() uint64 {
 // put keeps a session that was read since the generation began. If anything was changed meanwhile, it may have been
 // this session, after it was read.
 func (c *cache[U]) put(generation uint64, row *found[U], pair memoKey, read time.Time) {
-	if c == nil {
-		return
-	}
 	kept := &cached[U]{*row, pair, read}
 	c.mu.Lock()
 	defer c.mu.Unlock()

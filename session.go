@@ -98,55 +98,20 @@ type verdict[U any] struct {
 	stale  bool // the database failed, and this is what was known before
 }
 
-// authenticate judges a request: its cookie, the row that the cookie selects, the verifier against the row's hash, the
-// ages, the user, the browser. A request that is refused has a verdict; an error means that nothing is known, because
-// the database failed.
+// authenticate judges a request: its cookie, the session of that token, the ages, the user, the browser. A request that
+// is refused has a verdict; an error means that nothing is known, because the database failed.
 func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 	if v.token, v.err = m.cookies.read(r); v.err != nil {
 		return v, nil
 	}
-	var now time.Time
-	if m.cache != nil {
-		now = time.Now()
-	}
-	if row, ok := m.cached(v.token, m.cfg.Cache.Fresh, now); ok {
-		m.judge(r, &v, &row)
-		return v, nil
-	}
-	generation := m.cache.begin()
-	row, err := m.lookup.find(r.Context(), v.token.selector)
+	row, stale, err := m.find(r.Context(), v.token)
 	if errors.Is(err, ErrUnknown) {
 		return verdict[U]{err: ErrUnknown}, nil
 	}
 	if err != nil {
-		if row, ok := m.cached(v.token, m.cfg.Cache.Stale, now); ok && r.Context().Err() == nil {
-			v.stale = true
-			m.judge(r, &v, &row)
-			return v, nil
-		}
 		return v, err
 	}
-	if ok, err := m.verifier.verify(r.Context(), v.token, &row.record); err != nil {
-		return v, m.store.explain("verify the token", err)
-	} else if !ok {
-		return verdict[U]{err: ErrUnknown}, nil
-	}
-	m.judge(r, &v, row)
-	if v.err == nil && m.cache != nil {
-		m.cache.put(generation, row, m.verifier.pair(v.token.verifier, row.hash), now)
-	}
-	return v, nil
-}
-
-// cached finds what is known of a session without asking, if the token is right.
-func (m *Manager[U]) cached(t token, age time.Duration, now time.Time) (found[U], bool) {
-	row, pair, ok := m.cache.get(t.selector, age, now)
-	return row, ok && pair == m.verifier.pair(t.verifier, row.hash)
-}
-
-// judge decides about a session whose token is right.
-func (m *Manager[U]) judge(r *http.Request, v *verdict[U], row *found[U]) {
-	v.record = row.record
+	v.record, v.stale = row.record, stale
 	switch {
 	case m.expired(&row.record):
 		v.err = ErrExpired
@@ -157,6 +122,48 @@ func (m *Manager[U]) judge(r *http.Request, v *verdict[U], row *found[U]) {
 	default:
 		v.user = row.user
 	}
+	return v, nil
+}
+
+// find finds the session of a token, in the cache if there is one and it knows, otherwise in the table. While the
+// database fails, the cache may know what was so before: that is stale.
+func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bool, err error) {
+	if m.cache == nil {
+		row, err = m.read(ctx, t)
+		return row, false, err
+	}
+	now, generation := time.Now(), m.cache.begin()
+	kept, age := m.cache.get(t.selector, now)
+	if kept != nil && kept.pair != m.verifier.pair(t.verifier, kept.hash) {
+		kept = nil // another verifier: the table decides
+	}
+	if kept != nil && age <= m.cfg.Cache.Fresh {
+		return &kept.found, false, nil
+	}
+	row, err = m.read(ctx, t)
+	switch {
+	case err == nil:
+		m.cache.put(generation, row, m.verifier.pair(t.verifier, row.hash), now)
+	case kept != nil && age <= m.cfg.Cache.Stale && errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
+		return &kept.found, true, nil
+	}
+	return row, false, err
+}
+
+// read reads the session of a token from the table: the row that the selector selects, if the verifier matches its hash.
+func (m *Manager[U]) read(ctx context.Context, t token) (*found[U], error) {
+	row, err := m.lookup.find(ctx, t.selector)
+	if err != nil {
+		return nil, err
+	}
+	ok, err := m.verifier.verify(ctx, t, &row.record)
+	if err != nil {
+		return nil, m.store.explain("verify the token", err)
+	}
+	if !ok {
+		return nil, ErrUnknown
+	}
+	return row, nil
 }
 
 // expired: idle for more than MaxAge, or older than MaxLifetime. Ages are the database's, in whole seconds.
