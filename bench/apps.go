@@ -57,13 +57,10 @@ type bench struct {
 	ours, bare, scsDefault, scsInterpolated, scsMemory, bcryptEach app
 }
 
-func newBench() (b *bench, err error) {
+// newBench starts a server with a buffer pool of this size, and the contestants on it.
+func newBench(bufferPool string) (b *bench, err error) {
 	b = &bench{}
-	bufferPool := "--innodb-buffer-pool-size=512M"
-	if *rows > 1_000_000 {
-		bufferPool = "--innodb-buffer-pool-size=6G"
-	}
-	if b.dsn, b.stop, err = testdb.Private(bufferPool, "--innodb-log-file-size=256M"); err != nil {
+	if b.dsn, b.stop, err = testdb.Private("--innodb-buffer-pool-size="+bufferPool, "--innodb-log-file-size=256M"); err != nil {
 		return nil, err
 	}
 	if b.admin, err = sqlx.Open("mysql", b.dsn.FormatDSN()); err != nil {

@@ -27,7 +27,7 @@ import (
 var (
 	quick = flag.Bool("quick", false, "a smoke run that judges nothing and writes nothing")
 	rows  = flag.Int("rows", 1_000_000, "rows of the token table in the comparison by size")
-	only  = flag.String("only", "", "run only the lines whose numbers are listed, as in 1,3,7; writes nothing")
+	only  = flag.String("only", "", "measure only the lines whose numbers are listed, as in 1,3,7, and leave the others of RESULTS.md as they are")
 	// The program runs itself as the client of the whole-server comparison.
 	client  = flag.String("client", "", "internal: be the HTTP client of this address")
 	cookies = flag.String("cookies", "", "internal: the client's file of cookies")
@@ -58,8 +58,9 @@ type line struct {
 
 type report struct {
 	lines []line
-	notes []string
 	plot  []series
+
+	throughput string // what an earlier run wrote of the plot
 }
 
 func (r *report) add(number int, measured, bar, got string, met bool) {
@@ -74,7 +75,7 @@ func wanted(number int) bool {
 func run() error {
 	// The heap of this program is so small that it would be collected a hundred times a second, unlike that of an app.
 	debug.SetGCPercent(400)
-	b, err := newBench()
+	b, err := newBench("512M")
 	if err != nil {
 		return err
 	}
@@ -100,31 +101,54 @@ func run() error {
 			}
 		}
 	}
+	if *quick {
+		return nil
+	}
+	results.keep("RESULTS.md")
 	slices.SortStableFunc(results.lines, func(a, b line) int { return a.number - b.number })
 	text := results.markdown(b.version)
 	fmt.Println("\n" + text)
-	if *quick || *only != "" {
-		return nil
-	}
-	if err := os.WriteFile("throughput.svg", []byte(plot(results.plot)), 0o644); err != nil {
-		return err
+	if len(results.plot) > 0 {
+		if err := os.WriteFile("throughput.svg", []byte(plot(results.plot)), 0o644); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile("RESULTS.md", []byte(text), 0o644)
 }
 
+// keep takes over what an earlier run wrote and this one has not measured.
+func (r *report) keep(path string) {
+	earlier, err := os.ReadFile(path)
+	if err != nil {
+		return
+	}
+	for text := range strings.Lines(string(earlier)) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(text), "|"), " | ")
+		number, err := strconv.Atoi(strings.TrimSpace(cells[0]))
+		if len(cells) != 5 || err != nil || slices.ContainsFunc(r.lines, func(l line) bool { return l.number == number }) {
+			continue
+		}
+		r.lines = append(r.lines, line{number, cells[1], cells[2], cells[3], strings.TrimSpace(cells[4]) == "met"})
+	}
+	if at := strings.Index(string(earlier), throughputHeading); at >= 0 && len(r.plot) == 0 {
+		r.throughput = string(earlier)[at:]
+	}
+}
+
+const throughputHeading = "\n![Checked requests"
+
 func (r *report) markdown(server string) string {
 	var s strings.Builder
-	s.WriteString("# Results\n\nWritten by `go -C bench run . -rows " + strconv.Itoa(*rows) + "`. Ratios are medians of rounds in which the contestants took turns (least to greatest). GOGC=400 for all, as the heap of this program is far smaller than an app's.\n\n")
+	s.WriteString("# Results\n\nWritten by `go -C bench run . -rows 10000000`; single lines by `-only`. Ratios are medians of rounds in which the contestants took turns (least to greatest). GOGC=400 for all, as the heap of this program is far smaller than an app's.\n\n")
 	fmt.Fprintf(&s, "%s, %d processors, %s, %s, go-sql-driver/mysql %s, scs %s; %s\n\n", cpu(), runtime.NumCPU(), runtime.Version(), server, module("github.com/go-sql-driver/mysql"), module("github.com/alexedwards/scs/v2"), time.Now().UTC().Format("2006-01-02"))
 	s.WriteString("| # | measured | bar | got | |\n|---|---|---|---|---|\n")
 	for _, l := range r.lines {
 		fmt.Fprintf(&s, "| %d | %s | %s | %s | %s |\n", l.number, l.measured, l.bar, l.got, map[bool]string{true: "met", false: "**missed**"}[l.met])
 	}
-	for _, note := range r.notes {
-		s.WriteString("\n" + note + "\n")
-	}
+	s.WriteString("\nThe contestants share a server, its connections (a pool of 32) and this process; scs keeps the user in the session and needs no join. A MySQL store for gorilla/sessions could not be had from the module proxy.\n")
+	s.WriteString(r.throughput)
 	if len(r.plot) > 0 {
-		s.WriteString("\n![Checked requests per second against concurrency](throughput.svg)\n\n| concurrent |")
+		s.WriteString(throughputHeading + " per second against concurrency](throughput.svg)\n\n| concurrent |")
 		for _, p := range r.plot {
 			s.WriteString(" " + p.name + " |")
 		}
