@@ -534,10 +534,11 @@ func (s *store) exec(ctx context.Context, doing, query string, args ...any) (n i
 	return n, err
 }
 
-// retoken gives a session another token, if it still has the one that its holder knows.
+// retoken gives a session another token, if it still has the one that its holder knows. That is written so that no index
+// serves it: going by token_x first would take its locks in another order than a delete by id, and could deadlock.
 func (s *store) retoken(ctx context.Context, old *record, selector, hash string) (found bool, err error) {
 	defer s.changed(old.id)
-	n, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET token_x = ?, token_y = ? WHERE id = ? AND token_x = ?", selector, hash, old.id, old.selector)
+	n, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET token_x = ?, token_y = ? WHERE id = ? AND CONCAT(token_x, '') = ?", selector, hash, old.id, old.selector)
 	return n == 1, err
 }
 
