@@ -789,6 +789,7 @@ func TestOnError(t *testing.T) {
 	}})
 	b := newBrowser("")
 	f.login(b, alice)
+	f.purged()
 	f.db.Close()
 	if response := b.do(f.auth.Require(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusTeapot {
 		t.Error(response.Status)
