@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -33,9 +34,9 @@ type server struct {
 }
 
 // Private starts a private MariaDB or MySQL outside of tests, for benchmarks, with arguments beside or instead of those
-// that tests have.
+// that tests have. It can be reached by TCP too.
 func Private(extra ...string) (dsn *mysql.Config, stop func(), err error) {
-	s, err := startInstalled("", extra...)
+	s, err := startInstalled("", append(extra, "--skip-networking=OFF", "--bind-address=127.0.0.1", "--port="+freePort())...)
 	if err == nil && s.dsn == nil {
 		err = fmt.Errorf("neither mariadbd nor mysqld is installed")
 	}
@@ -49,6 +50,9 @@ var (
 
 // Main runs the tests of a package with a server, tells which one it is, and ends with their status. Call it from TestMain.
 func Main(m *testing.M) {
+	if slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.fuzzworker") }) {
+		os.Exit(m.Run()) // fuzz targets need no database, and there is a process for each worker
+	}
 	var err error
 	if current, err = start(); err != nil {
 		fmt.Fprintln(os.Stderr, "testdb:", err)
@@ -207,7 +211,7 @@ func startPrivate(bin string, install func(data string) *exec.Cmd, extra ...stri
 		return fail(fmt.Errorf("install a private server: %w\n%s", err, out))
 	}
 	args := asUser("--no-defaults", "--datadir="+data, "--socket="+socket, "--pid-file="+filepath.Join(dir, "pid"),
-		"--log-error="+log, "--bind-address=127.0.0.1", "--port="+freePort(), "--skip-name-resolve", "--character-set-server=utf8mb4",
+		"--log-error="+log, "--skip-networking", "--skip-name-resolve", "--character-set-server=utf8mb4",
 		"--max-connections=500", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync",
 		"--innodb-doublewrite=0", "--performance-schema=0")
 	cmd := exec.Command(bin, append(args, extra...)...)
