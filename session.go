@@ -303,10 +303,7 @@ func (c Credentials) columns(password string) []string {
 func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password string) {
 	hash, err := m.passwords.upgraded(user.hash, password)
 	if hash != "" && err == nil {
-		var key any
-		if key, _, err = m.store.userArg(ctx, user.key); err == nil {
-			err = m.store.replacePassword(ctx, key, user.hash, hash)
-		}
+		err = m.store.replacePassword(ctx, user.key, user.hash, hash)
 	}
 	if err != nil && ctx.Err() == nil {
 		m.cfg.Logger.WarnContext(ctx, "session: password hash not upgraded", "error", err)
@@ -356,12 +353,8 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	if err != nil {
 		return none, fmt.Errorf("session: hash the token: %w", err)
 	}
-	key, _, err := m.store.userArg(r.Context(), user.key)
-	if err != nil {
-		return none, err
-	}
 	v := &verdict[U]{token: token, user: user.user, record: record{
-		owner:    key,
+		owner:    user.key,
 		selector: token.selector,
 		hash:     hash,
 		browser:  m.browser(r),
@@ -393,7 +386,7 @@ func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if v.record.id != 0 {
-		if err := m.store.delete(r.Context(), v.record.id); err != nil {
+		if _, err := m.store.delete(r.Context(), v.record.id); err != nil {
 			return err
 		}
 	}

@@ -707,7 +707,7 @@ func TestSlideNeverRevivesARow(t *testing.T) {
 	f.login(newBrowser(""), alice)
 	f.age(25 * time.Hour)
 	id := get[uint64](t, f.db, "SELECT id FROM user_tokens")
-	noError(t, f.auth.store.delete(t.Context(), id))
+	noError(t, second(f.auth.store.delete(t.Context(), id)))
 	won, err := f.auth.store.slide(t.Context(), id, "", time.Hour)
 	if won || err != nil || f.rows() != 0 {
 		t.Errorf("won %v, %v, %d rows", won, err, f.rows())

@@ -543,10 +543,10 @@ func (s *store) retoken(ctx context.Context, old *record, selector, hash string)
 }
 
 // delete ends one session.
-func (s *store) delete(ctx context.Context, id uint64) error {
+func (s *store) delete(ctx context.Context, id uint64) (found bool, err error) {
 	defer s.changed(id)
-	_, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ?", id)
-	return err
+	n, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ?", id)
+	return n == 1, err
 }
 
 // Whose a session is never changes, and no id comes twice. So rows are found by user with plain reads, and deleted by
@@ -562,9 +562,7 @@ func (s *store) deleteOf(ctx context.Context, user any, id uint64) (found bool, 
 	if err != nil || len(ids) == 0 {
 		return false, err
 	}
-	defer s.changed(id)
-	n, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ?", id)
-	return n == 1, err
+	return s.delete(ctx, id)
 }
 
 // deleteAllOf ends every session of a user but one.

@@ -167,7 +167,7 @@ func plainValue(value any, kind columnKind) any {
 
 // An account is what a login needs of a user.
 type account[U any] struct {
-	key  any    // as the driver gave it
+	key  any    // as column.arg makes it
 	hash []byte // of the password; nil if it was not asked for
 	now  int64  // by the database's clock
 	user U
@@ -194,6 +194,9 @@ func (m *Manager[U]) findAccounts(ctx context.Context, conditions []condition, w
 		var values []any
 		if err := rows.Scan(append([]any{&a.now, &a.key, &a.hash}, m.plan.targets(&a.user, &values, table)...)...); err != nil {
 			return nil, m.store.explain("read the user", err)
+		}
+		if a.key, _, err = table.key.arg(a.key); err != nil {
+			return nil, err
 		}
 		if m.plan.isRow() {
 			a.user = m.plan.row(values, table)
