@@ -30,6 +30,8 @@ type lookup[U any] struct {
 
 	mu      sync.Mutex
 	busy    int         // lanes with a statement under way
+	present int         // requests that have a statement under way or wait for one
+	peak    int         // the most that were present lately: it sinks by one with each request
 	filling *batch[U]   // takes who must wait; nil if nobody does
 	full    []*batch[U] // those that take nobody more, and wait for a lane
 }
@@ -38,10 +40,12 @@ const (
 	maxBatchBits = 6
 	maxBatch     = 1 << maxBatchBits
 
-	// lanes that are opened for who comes, and for batches that are full: fewer lanes make larger batches, but a full
-	// one has nothing to wait for.
-	lanes     = 2
-	fullLanes = 8
+	// Lanes that are opened for who comes: fewer in a crowd, as that makes larger batches, which cost less per request.
+	// More are opened for batches that are full and so have nothing to wait for.
+	lanes      = 4
+	crowdLanes = 2
+	crowd      = 5 // requests at once
+	fullLanes  = 8
 
 	// batchTimeout ends a batch that the database does not answer. Each request also has its own context.
 	batchTimeout = 30 * time.Second
@@ -61,8 +65,32 @@ type statement struct {
 type batch[U any] struct {
 	selectors []string
 	done      chan struct{}
-	rows      []found[U]
+	rows      matches[U]
 	err       error
+}
+
+// matches are the rows that were found, by selector, to the letter: the collation of another app's table may be more
+// generous. That table may lack the unique index, too; a selector that stands twice lets nobody in, and so is nil.
+type matches[U any] map[string]*found[U]
+
+func bySelector[U any](rows []found[U]) matches[U] {
+	m := make(matches[U], len(rows))
+	for i := range rows {
+		row := &rows[i]
+		if _, twice := m[row.selector]; twice {
+			row = nil
+		}
+		m[rows[i].selector] = row
+	}
+	return m
+}
+
+func (m matches[U]) pick(selector string) (*found[U], error) {
+	row := m[selector]
+	if row == nil {
+		return nil, ErrUnknown
+	}
+	return row, row.err
 }
 
 // found is a row of the token table with its user. It has an error if the user's columns do not fit into a U.
@@ -75,7 +103,9 @@ type found[U any] struct {
 // find reads the row with this selector: ErrUnknown if there is none.
 func (l *lookup[U]) find(ctx context.Context, selector string) (*found[U], error) {
 	l.mu.Lock()
-	if l.busy < lanes {
+	l.present++
+	l.peak = max(l.present, l.peak-1)
+	if l.busy < l.open() {
 		l.busy++
 		l.mu.Unlock()
 		return l.alone(ctx, selector)
@@ -91,7 +121,15 @@ func (l *lookup[U]) find(ctx context.Context, selector string) (*found[U], error
 	if b.err != nil {
 		return nil, b.err
 	}
-	return pick(b.rows, selector)
+	return b.rows.pick(selector)
+}
+
+// open is how many lanes may be busy with who comes, with l.mu held.
+func (l *lookup[U]) open() int {
+	if l.peak >= crowd {
+		return crowdLanes
+	}
+	return lanes
 }
 
 // alone is a look-up with a lane of its own. A deadline holds for it, but if the client just leaves, it goes on: it is
@@ -113,25 +151,7 @@ func (l *lookup[U]) alone(ctx context.Context, selector string) (*found[U], erro
 	if err != nil {
 		return nil, err
 	}
-	return pick(rows, selector)
-}
-
-// pick finds the row of a selector, to the letter: the collation of another app's table may be more generous. That
-// table may lack the unique index, too; a selector that stands twice lets nobody in.
-func pick[U any](rows []found[U], selector string) (*found[U], error) {
-	at := -1
-	for i := range rows {
-		if rows[i].selector == selector {
-			if at >= 0 {
-				return nil, ErrUnknown
-			}
-			at = i
-		}
-	}
-	if at < 0 {
-		return nil, ErrUnknown
-	}
-	return &rows[at], rows[at].err
+	return rows.pick(selector)
 }
 
 // join adds a selector to the batch that waits, with l.mu held.
@@ -153,14 +173,15 @@ func (l *lookup[U]) join(selector string) *batch[U] {
 	return b
 }
 
-// next is the batch for a lane that has nothing to do. Without one, the lane is closed.
-func (l *lookup[U]) next() (b *batch[U]) {
+// next is the batch for a lane that has answered so many requests. Without one, the lane is closed.
+func (l *lookup[U]) next(answered int) (b *batch[U]) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.present -= answered
 	switch {
 	case len(l.full) > 0:
 		b, l.full = l.full[0], l.full[1:]
-	case l.filling != nil && l.busy <= lanes:
+	case l.filling != nil && l.busy <= l.open():
 		b, l.filling = l.filling, nil
 	default:
 		l.busy--
@@ -170,7 +191,7 @@ func (l *lookup[U]) next() (b *batch[U]) {
 
 // free passes on the lane of a request that had it for itself.
 func (l *lookup[U]) free() {
-	if b := l.next(); b != nil {
+	if b := l.next(1); b != nil {
 		go l.run(b)
 	}
 }
@@ -183,7 +204,7 @@ func (l *lookup[U]) run(b *batch[U]) {
 		if len(b.selectors) < maxBatch {
 			runtime.Gosched()
 		}
-		b = l.next()
+		b = l.next(len(b.selectors))
 	}
 }
 
@@ -201,7 +222,7 @@ func (l *lookup[U]) fill(b *batch[U]) {
 }
 
 // read is one statement.
-func (l *lookup[U]) read(ctx context.Context, selectors []string) (rows []found[U], err error) {
+func (l *lookup[U]) read(ctx context.Context, selectors []string) (rows matches[U], err error) {
 	err = l.store.withTable(ctx, "look up the session", func() error {
 		rows, err = l.query(ctx, selectors)
 		return err
@@ -212,7 +233,7 @@ func (l *lookup[U]) read(ctx context.Context, selectors []string) (rows []found[
 	return rows, err
 }
 
-func (l *lookup[U]) query(ctx context.Context, selectors []string) ([]found[U], error) {
+func (l *lookup[U]) query(ctx context.Context, selectors []string) (matches[U], error) {
 	stmt, err := l.prepare(ctx, len(selectors))
 	if err != nil {
 		return nil, err
@@ -229,18 +250,18 @@ func (l *lookup[U]) query(ctx context.Context, selectors []string) ([]found[U], 
 	if !ok {
 		scan = &scanner[U]{plan: l.plan}
 	}
-	matches := make([]found[U], 0, len(selectors))
+	list := make([]found[U], 0, len(selectors))
 	for rows.Next() {
 		f, err := scan.scan(rows, stmt.table)
 		if err != nil {
 			rows.Close()
 			return nil, fmt.Errorf("read the session: %w", err)
 		}
-		matches = append(matches, f)
+		list = append(list, f)
 	}
 	l.scanners.Put(scan)
 	// Not deferred: after a panic in Scan, Close would wait for it for ever.
-	return matches, errors.Join(rows.Err(), rows.Close())
+	return bySelector(list), errors.Join(rows.Err(), rows.Close())
 }
 
 // prepare finds or makes the statement for so many selectors. Those who come at once may each make one; they keep the

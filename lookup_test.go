@@ -177,6 +177,38 @@ func TestMoreThanABatch(t *testing.T) {
 	waitUntil(t, func() bool { return f.auth.lookup.lanesBusy() == 0 && f.auth.lookup.waiting() == 0 })
 }
 
+// In a crowd two lanes are open, and for few, four; a crowd is over some requests after its peak.
+func TestCrowdsGetFewerLanes(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	f.login(newBrowser(""), alice)
+	release := stopped(f)
+	wg := occupy(f)
+	l := f.auth.lookup
+	open := func() int {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.open()
+	}
+	if n := open(); n != lanes {
+		t.Errorf("%d lanes are open for %d requests, want %d", n, lanes, lanes)
+	}
+	wg.Go(func() { l.find(context.Background(), newToken().selector) })
+	waitUntil(t, func() bool { return l.waiting() == 1 })
+	if n := open(); n != crowdLanes {
+		t.Errorf("%d lanes are open for %d requests, want %d", n, crowd, crowdLanes)
+	}
+	release()
+	wg.Wait()
+	waitUntil(t, func() bool { return l.lanesBusy() == 0 })
+	for range crowd {
+		l.find(t.Context(), newToken().selector)
+	}
+	if n := open(); n != lanes {
+		t.Errorf("%d lanes are open after the crowd, want %d", n, lanes)
+	}
+}
+
 func TestFailedBatchFailsAllWhoWait(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -233,13 +265,13 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	mustExec(t, f.db, "UPDATE user_tokens SET user = 99 WHERE token_x = ?", selectorOf(gone))
 	rows, err := named.auth.lookup.read(t.Context(), []string{selectorOf(ours), selectorOf(bobs), selectorOf(gone)})
 	noError(t, err)
-	if found, err := pick(rows, selectorOf(ours)); err != nil || found.user.Name != "Alice" {
+	if found, err := rows.pick(selectorOf(ours)); err != nil || found.user.Name != "Alice" {
 		t.Errorf("alice: %+v, %v", found.user, err)
 	}
-	if _, err := pick(rows, selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
+	if _, err := rows.pick(selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
 		t.Errorf("bob: %v", err)
 	}
-	if found, err := pick(rows, selectorOf(gone)); err != nil || found.owner != nil {
+	if found, err := rows.pick(selectorOf(gone)); err != nil || found.owner != nil {
 		t.Errorf("gone: %+v, %v", found, err)
 	}
 	// The request of who can't be read is an error, not a logout.

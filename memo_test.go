@@ -98,9 +98,11 @@ func TestFirstChecksShareOneBcrypt(t *testing.T) {
 	if _, err := v.verify(waiting, secret, row); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
+	v.mu.Lock()
 	if len(v.flights) > 1 {
 		t.Errorf("%d comparisons of one pair wait", len(v.flights))
 	}
+	v.mu.Unlock()
 	for range cap(v.slots) {
 		<-v.slots
 	}

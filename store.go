@@ -1,16 +1,19 @@
 package session
 
 import (
+	"bufio"
 	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"net"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -51,6 +54,9 @@ func Open(dsn string) (*sqlx.DB, error) {
 	if cfg.Params["time_zone"] == "" {
 		cfg.Params["time_zone"] = "'+00:00'"
 	}
+	if cfg.Net == "tcp" || cfg.Net == "unix" { // others may have a dialer of their own
+		cfg.DialFunc = dialBuffered
+	}
 	connector, err := mysql.NewConnector(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("%w: DSN: %w", ErrConfig, err)
@@ -60,6 +66,28 @@ func Open(dsn string) (*sqlx.DB, error) {
 	db.SetMaxIdleConns(32)
 	db.SetConnMaxLifetime(5 * time.Minute)
 	return db, nil
+}
+
+// A bufferedConn takes what the server has sent in one system call: the driver reads 4 kB at a time, and the answer to
+// many look-ups is longer.
+type bufferedConn struct {
+	net.Conn
+	reader *bufio.Reader
+}
+
+func (c *bufferedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
+
+// SyscallConn lets the driver see whether the server has closed a connection that it is about to use again.
+func (c *bufferedConn) SyscallConn() (syscall.RawConn, error) {
+	return c.Conn.(syscall.Conn).SyscallConn()
+}
+
+func dialBuffered(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &bufferedConn{conn, bufio.NewReaderSize(conn, 32<<10)}, nil
 }
 
 // store speaks SQL. Every age is computed by the database from its own clock, in seconds since the epoch: so nothing

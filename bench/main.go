@@ -122,7 +122,8 @@ func (r *report) keep(path string) {
 	if err != nil {
 		return
 	}
-	for text := range strings.Lines(string(earlier)) {
+	table, plotted, _ := strings.Cut(string(earlier), throughputHeading)
+	for text := range strings.Lines(table) {
 		cells := strings.Split(strings.Trim(strings.TrimSpace(text), "|"), " | ")
 		number, err := strconv.Atoi(strings.TrimSpace(cells[0]))
 		if len(cells) != 5 || err != nil || slices.ContainsFunc(r.lines, func(l line) bool { return l.number == number }) {
@@ -130,8 +131,8 @@ func (r *report) keep(path string) {
 		}
 		r.lines = append(r.lines, line{number, cells[1], cells[2], cells[3], strings.TrimSpace(cells[4]) == "met"})
 	}
-	if at := strings.Index(string(earlier), throughputHeading); at >= 0 && len(r.plot) == 0 {
-		r.throughput = string(earlier)[at:]
+	if plotted != "" && len(r.plot) == 0 {
+		r.throughput = throughputHeading + plotted
 	}
 }
 
