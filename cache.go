@@ -38,7 +38,7 @@ type cache[U any] struct {
 // A cached session was read with a verifier, when the database had this to say.
 type cached[U any] struct {
 	found[U]
-	pair memoKey
+	key  memoKey // of the token
 	read time.Time
 }
 
@@ -75,8 +75,8 @@ func (c *cache[U]) begin() uint64 {
 
 // put keeps a session that was read since the generation began. If anything was changed meanwhile, it may have been
 // this session, after it was read.
-func (c *cache[U]) put(generation uint64, row *found[U], pair memoKey, read time.Time) {
-	kept := &cached[U]{*row, pair, read}
+func (c *cache[U]) put(generation uint64, row *found[U], key memoKey, read time.Time) {
+	kept := &cached[U]{*row, key, read}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if generation == c.generation {

@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// lookup finds sessions with their users by selector, and lets requests that come at once share a statement.
+// lookup finds sessions with their users by one column, token_x or id, and lets requests that come at once share a
+// statement. Either way a row is only found by who knows its selector.
 //
 // A few statements at most are under way, each in a lane. A request that finds a lane free goes straight through, with
 // a statement of its own. One that does not joins the batch of those who wait, and the lane that is free next takes the
@@ -23,7 +24,8 @@ import (
 type lookup[U any] struct {
 	store      *store
 	plan       userPlan[U]
-	statements [maxBatchBits + 1]atomic.Pointer[statement] // by the logarithm of how many selectors they take
+	column     string
+	statements [maxBatchBits + 1]atomic.Pointer[statement] // by the logarithm of how many keys they take
 	patience   time.Duration                               // laneTimeout
 	closed     atomic.Bool
 	scanners   sync.Pool // of *scanner[U]
@@ -57,23 +59,23 @@ const (
 // A statement is prepared for the columns of the users table as it was then, which a Row needs to know.
 type statement struct {
 	*sql.Stmt
-	size  int // how many selectors it takes
+	size  int // how many keys it takes
 	table *usersTable
 }
 
 // A batch is a statement that several requests wait for. Once done is closed nothing of it changes.
 type batch[U any] struct {
-	selectors []string
-	done      chan struct{}
-	rows      matches[U]
-	err       error
+	keys []any
+	done chan struct{}
+	rows matches[U]
+	err  error
 }
 
 // matches are the rows that were found, by selector, to the letter: the collation of another app's table may be more
 // generous. That table may lack the unique index, too; a selector that stands twice lets nobody in, and so is nil.
 type matches[U any] map[string]*found[U]
 
-func bySelector[U any](rows []found[U]) matches[U] {
+func newMatches[U any](rows []found[U]) matches[U] {
 	m := make(matches[U], len(rows))
 	for i := range rows {
 		row := &rows[i]
@@ -100,17 +102,22 @@ type found[U any] struct {
 	err  error
 }
 
-// find reads the row with this selector: ErrUnknown if there is none.
-func (l *lookup[U]) find(ctx context.Context, selector string) (*found[U], error) {
+// newLookup makes a lookup by this column.
+func newLookup[U any](s *store, plan userPlan[U], column string) *lookup[U] {
+	return &lookup[U]{store: s, plan: plan, column: column, patience: laneTimeout}
+}
+
+// find reads the row with this key and selector: ErrUnknown if there is none.
+func (l *lookup[U]) find(ctx context.Context, key any, selector string) (*found[U], error) {
 	l.mu.Lock()
 	l.present++
 	l.peak = max(l.present, l.peak-1)
 	if l.busy < l.open() {
 		l.busy++
 		l.mu.Unlock()
-		return l.alone(ctx, selector)
+		return l.alone(ctx, key, selector)
 	}
-	b := l.join(selector)
+	b := l.join(key)
 	l.mu.Unlock()
 
 	select {
@@ -135,7 +142,7 @@ func (l *lookup[U]) open() int {
 // alone is a look-up with a lane of its own. A deadline holds for it, but if the client just leaves, it goes on: it is
 // over before anything could be gained, and to listen for that costs database/sql a goroutine, a tenth of the whole
 // look-up. A database that hangs so keeps the request until the driver's readTimeout, but the lane only for laneTimeout.
-func (l *lookup[U]) alone(ctx context.Context, selector string) (*found[U], error) {
+func (l *lookup[U]) alone(ctx context.Context, key any, selector string) (*found[U], error) {
 	if err := ctx.Err(); err != nil {
 		l.free()
 		return nil, l.store.explain("look up the session", err)
@@ -144,7 +151,7 @@ func (l *lookup[U]) alone(ctx context.Context, selector string) (*found[U], erro
 		ctx = context.WithoutCancel(ctx)
 	}
 	lost := time.AfterFunc(l.patience, l.free)
-	rows, err := l.read(ctx, []string{selector})
+	rows, err := l.read(ctx, []any{key})
 	if lost.Stop() {
 		l.free()
 	}
@@ -154,14 +161,14 @@ func (l *lookup[U]) alone(ctx context.Context, selector string) (*found[U], erro
 	return rows.pick(selector)
 }
 
-// join adds a selector to the batch that waits, with l.mu held.
-func (l *lookup[U]) join(selector string) *batch[U] {
+// join adds a key to the batch that waits, with l.mu held.
+func (l *lookup[U]) join(key any) *batch[U] {
 	if l.filling == nil {
-		l.filling = &batch[U]{selectors: make([]string, 0, maxBatch), done: make(chan struct{})}
+		l.filling = &batch[U]{keys: make([]any, 0, maxBatch), done: make(chan struct{})}
 	}
 	b := l.filling
-	b.selectors = append(b.selectors, selector)
-	if len(b.selectors) == maxBatch {
+	b.keys = append(b.keys, key)
+	if len(b.keys) == maxBatch {
 		l.filling = nil
 		if l.busy < fullLanes {
 			l.busy++
@@ -201,10 +208,10 @@ func (l *lookup[U]) free() {
 func (l *lookup[U]) run(b *batch[U]) {
 	for b != nil {
 		l.fill(b)
-		if len(b.selectors) < maxBatch {
+		if len(b.keys) < maxBatch {
 			runtime.Gosched()
 		}
-		b = l.next(len(b.selectors))
+		b = l.next(len(b.keys))
 	}
 }
 
@@ -218,13 +225,13 @@ func (l *lookup[U]) fill(b *batch[U]) {
 			b.err = fmt.Errorf("session: look up the session: panic: %v", v)
 		}
 	}()
-	b.rows, b.err = l.read(ctx, b.selectors)
+	b.rows, b.err = l.read(ctx, b.keys)
 }
 
 // read is one statement.
-func (l *lookup[U]) read(ctx context.Context, selectors []string) (rows matches[U], err error) {
+func (l *lookup[U]) read(ctx context.Context, keys []any) (rows matches[U], err error) {
 	err = l.store.withTable(ctx, "look up the session", func() error {
-		rows, err = l.query(ctx, selectors)
+		rows, err = l.query(ctx, keys)
 		return err
 	})
 	if isError(err, erUnknownColumn) {
@@ -233,15 +240,13 @@ func (l *lookup[U]) read(ctx context.Context, selectors []string) (rows matches[
 	return rows, err
 }
 
-func (l *lookup[U]) query(ctx context.Context, selectors []string) (matches[U], error) {
-	stmt, err := l.prepare(ctx, len(selectors))
+func (l *lookup[U]) query(ctx context.Context, keys []any) (matches[U], error) {
+	stmt, err := l.prepare(ctx, len(keys))
 	if err != nil {
 		return nil, err
 	}
 	args := make([]any, stmt.size)
-	for i, selector := range selectors {
-		args[i] = selector
-	} // and NULL, which is in no list, for the places that are left
+	copy(args, keys) // and NULL, which is in no list, for the places that are left
 	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
 		return nil, err
@@ -250,7 +255,7 @@ func (l *lookup[U]) query(ctx context.Context, selectors []string) (matches[U], 
 	if !ok {
 		scan = &scanner[U]{plan: l.plan}
 	}
-	list := make([]found[U], 0, len(selectors))
+	list := make([]found[U], 0, len(keys))
 	for rows.Next() {
 		f, err := scan.scan(rows, stmt.table)
 		if err != nil {
@@ -261,7 +266,7 @@ func (l *lookup[U]) query(ctx context.Context, selectors []string) (matches[U], 
 	}
 	l.scanners.Put(scan)
 	// Not deferred: after a panic in Scan, Close would wait for it for ever.
-	return bySelector(list), errors.Join(rows.Err(), rows.Close())
+	return newMatches(list), errors.Join(rows.Err(), rows.Close())
 }
 
 // prepare finds or makes the statement for so many selectors. Those who come at once may each make one; they keep the
@@ -281,7 +286,7 @@ func (l *lookup[U]) prepare(ctx context.Context, n int) (*statement, error) {
 			return nil, err
 		}
 	}
-	if stmt.Stmt, err = l.store.db.PrepareContext(ctx, l.store.selectSessions(l.plan.names(stmt.table), stmt.size)); err != nil {
+	if stmt.Stmt, err = l.store.db.PrepareContext(ctx, l.store.selectSessions(l.plan.names(stmt.table), l.column, stmt.size)); err != nil {
 		return nil, err
 	}
 	if !l.statements[i].CompareAndSwap(nil, stmt) {

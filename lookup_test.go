@@ -45,10 +45,10 @@ func (l *lookup[U]) waiting() (n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, b := range l.full {
-		n += len(b.selectors)
+		n += len(b.keys)
 	}
 	if l.filling != nil {
-		n += len(l.filling.selectors)
+		n += len(l.filling.keys)
 	}
 	return n
 }
@@ -64,12 +64,12 @@ func occupy(f *fixture[user]) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	for range lanes {
 		wg.Go(func() {
-			if _, err := f.auth.lookup.find(context.Background(), newToken().selector); err != ErrUnknown && !errors.Is(err, ErrUnavailable) {
+			if _, err := f.auth.bySelector.find(context.Background(), newToken().selector, ""); err != ErrUnknown && !errors.Is(err, ErrUnavailable) {
 				f.t.Error(err)
 			}
 		})
 	}
-	waitUntil(f.t, func() bool { return f.auth.lookup.lanesBusy() == lanes })
+	waitUntil(f.t, func() bool { return f.auth.bySelector.lanesBusy() == lanes })
 	return &wg
 }
 
@@ -86,7 +86,7 @@ func TestThoseWhoWaitShareAStatement(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() {
-		_, err := f.auth.lookup.find(cancelled, selectorOf(ours))
+		_, err := f.auth.bySelector.find(cancelled, selectorOf(ours), selectorOf(ours))
 		left <- err
 	}()
 	for i := range 39 {
@@ -98,25 +98,25 @@ func TestThoseWhoWaitShareAStatement(t *testing.T) {
 			case 2:
 				selector, id = newToken().selector, 0
 			}
-			found, err := f.auth.lookup.find(context.Background(), selector)
+			found, err := f.auth.bySelector.find(context.Background(), selector, selector)
 			if id == 0 && err != ErrUnknown || id != 0 && (err != nil || found.user.ID != id || found.selector != selector) {
 				t.Errorf("%d: %+v, %v", id, found.user, err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.lookup.waiting() == 40 })
+	waitUntil(t, func() bool { return f.auth.bySelector.waiting() == 40 })
 
 	// One leaves; the others stay.
 	cancel()
 	wantError(t, <-left, context.Canceled)
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.lookup.lanesBusy() == 0 })
-	if f.auth.lookup.statements[6].Load() == nil {
+	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 })
+	if f.auth.bySelector.statements[6].Load() == nil {
 		t.Error("40 who waited did not go out in one statement of 64 places")
 	}
 	for i := 1; i < 6; i++ {
-		if f.auth.lookup.statements[i].Load() != nil {
+		if f.auth.bySelector.statements[i].Load() != nil {
 			t.Errorf("there was a statement of %d places", 1<<i)
 		}
 	}
@@ -129,26 +129,26 @@ func TestHungLookupsGiveTheirLanesBack(t *testing.T) {
 	b := newBrowser("")
 	f.login(b, alice)
 	release := stopped(f)
-	f.auth.lookup.patience = time.Millisecond
+	f.auth.bySelector.patience = time.Millisecond
 	var wg sync.WaitGroup
 	for range lanes + 3 {
 		wg.Go(func() {
-			if found, err := f.auth.lookup.find(context.Background(), selectorOf(b)); err != nil || found.user.ID != 1 {
+			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.user.ID != 1 {
 				t.Errorf("%v, %v", found, err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.lookup.lanesBusy() == 0 || f.auth.lookup.waiting() == 0 })
+	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 || f.auth.bySelector.waiting() == 0 })
 
 	// A deadline holds also for who has a lane.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := f.auth.lookup.find(ctx, selectorOf(b)); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := f.auth.bySelector.find(ctx, selectorOf(b), selectorOf(b)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("past its deadline: %v", err)
 	}
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.lookup.lanesBusy() == 0 && f.auth.lookup.waiting() == 0 })
+	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 && f.auth.bySelector.waiting() == 0 })
 	f.isIn(b)
 }
 
@@ -163,18 +163,18 @@ func TestMoreThanABatch(t *testing.T) {
 	const n = maxBatch*(fullLanes+2) + 5
 	for range n {
 		wg.Go(func() {
-			if found, err := f.auth.lookup.find(context.Background(), selectorOf(b)); err != nil || found.user.ID != 1 {
+			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.user.ID != 1 {
 				t.Errorf("%+v, %v", found.user, err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.lookup.waiting() == n-maxBatch*(fullLanes-lanes) })
-	if busy := f.auth.lookup.lanesBusy(); busy != fullLanes {
+	waitUntil(t, func() bool { return f.auth.bySelector.waiting() == n-maxBatch*(fullLanes-lanes) })
+	if busy := f.auth.bySelector.lanesBusy(); busy != fullLanes {
 		t.Errorf("%d lanes are open, want %d", busy, fullLanes)
 	}
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.lookup.lanesBusy() == 0 && f.auth.lookup.waiting() == 0 })
+	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 && f.auth.bySelector.waiting() == 0 })
 }
 
 // In a crowd two lanes are open, and for few, four; a crowd is over some requests after its peak.
@@ -184,7 +184,7 @@ func TestCrowdsGetFewerLanes(t *testing.T) {
 	f.login(newBrowser(""), alice)
 	release := stopped(f)
 	wg := occupy(f)
-	l := f.auth.lookup
+	l := f.auth.bySelector
 	open := func() int {
 		l.mu.Lock()
 		defer l.mu.Unlock()
@@ -193,7 +193,7 @@ func TestCrowdsGetFewerLanes(t *testing.T) {
 	if n := open(); n != lanes {
 		t.Errorf("%d lanes are open for %d requests, want %d", n, lanes, lanes)
 	}
-	wg.Go(func() { l.find(context.Background(), newToken().selector) })
+	wg.Go(func() { l.find(context.Background(), newToken().selector, "") })
 	waitUntil(t, func() bool { return l.waiting() == 1 })
 	if n := open(); n != crowdLanes {
 		t.Errorf("%d lanes are open for %d requests, want %d", n, crowd, crowdLanes)
@@ -202,7 +202,7 @@ func TestCrowdsGetFewerLanes(t *testing.T) {
 	wg.Wait()
 	waitUntil(t, func() bool { return l.lanesBusy() == 0 })
 	for range crowd {
-		l.find(t.Context(), newToken().selector)
+		l.find(t.Context(), newToken().selector, "")
 	}
 	if n := open(); n != lanes {
 		t.Errorf("%d lanes are open after the crowd, want %d", n, lanes)
@@ -218,12 +218,12 @@ func TestFailedBatchFailsAllWhoWait(t *testing.T) {
 	wg := occupy(f)
 	for range 10 {
 		wg.Go(func() {
-			if _, err := f.auth.lookup.find(context.Background(), selectorOf(b)); !errors.Is(err, ErrUnavailable) {
+			if _, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); !errors.Is(err, ErrUnavailable) {
 				t.Error(err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.lookup.waiting() == 10 })
+	waitUntil(t, func() bool { return f.auth.bySelector.waiting() == 10 })
 	release("ALTER TABLE users RENAME COLUMN email TO mail")
 	wg.Wait()
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN mail TO email")
@@ -263,7 +263,7 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	f.login(gone, bob)
 	mustExec(t, f.db, "INSERT INTO users (id, email) VALUES (3, 'gone@example.com')")
 	mustExec(t, f.db, "UPDATE user_tokens SET user = 99 WHERE token_x = ?", selectorOf(gone))
-	rows, err := named.auth.lookup.read(t.Context(), []string{selectorOf(ours), selectorOf(bobs), selectorOf(gone)})
+	rows, err := named.auth.bySelector.read(t.Context(), []any{selectorOf(ours), selectorOf(bobs), selectorOf(gone)})
 	noError(t, err)
 	if found, err := rows.pick(selectorOf(ours)); err != nil || found.user.Name != "Alice" {
 		t.Errorf("alice: %+v, %v", found.user, err)
@@ -288,8 +288,8 @@ func TestPanicInScan(t *testing.T) {
 	named := manage[strict](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	batch := &batch[strict]{selectors: []string{selectorOf(b)}, done: make(chan struct{})}
-	named.auth.lookup.fill(batch)
+	batch := &batch[strict]{keys: []any{selectorOf(b)}, done: make(chan struct{})}
+	named.auth.bySelector.fill(batch)
 	<-batch.done
 	if batch.err == nil || !strings.Contains(batch.err.Error(), "a bug of the app") {
 		t.Error(batch.err)
@@ -306,11 +306,16 @@ func TestRevocationIsExactUnderLoad(t *testing.T) {
 	var checks atomic.Int64
 	background := newBrowser("")
 	f.login(background, bob)
+	secret := token{selectorOf(background), background.cookies["__Host-session"][23:]}
 	var wg sync.WaitGroup
 	for range 64 {
 		wg.Go(func() {
 			for !stop.Load() {
-				if _, err := f.auth.lookup.find(context.Background(), selectorOf(background)); err != nil {
+				_, err := f.auth.read(context.Background(), secret)
+				if err == nil {
+					_, err = f.auth.bySelector.find(context.Background(), secret.selector, secret.selector)
+				}
+				if err != nil {
 					t.Error(err)
 					return
 				}

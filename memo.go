@@ -6,38 +6,57 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"runtime"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 )
 
-// A verifier checks tokens against the hashes of their rows, and remembers which pairs matched, so that bcrypt is paid
-// once per session and process. The row is still read each time: with another hash it is another pair.
+// A verifier checks tokens against the hashes of their rows, and remembers those that matched, so that bcrypt is paid
+// once per session and process. The row is still read each time, and with another hash it is compared again.
 type verifier struct {
 	key   [32]byte      // so that what is remembered means nothing outside this process
 	slots chan struct{} // one for each bcrypt at a time: strangers leave a processor to others
 	sets  []atomic.Pointer[memoSet]
 
 	mu      sync.Mutex
-	flights map[memoKey]*flight
+	flights map[flightKey]*flight
 }
 
-// A memoKey stands for a pair of verifier and hash: 128 bits of a keyed SHA-256.
+// A memory is a token that matched: which row it was, and the end of that row's hash.
+type memory struct {
+	key  memoKey
+	id   uint64   // 0 if there is no memory
+	hash [16]byte // 96 bits of what bcrypt made
+}
+
+// A memoKey stands for a token: 128 bits of a keyed SHA-256.
 type memoKey [16]byte
 
-// A memoSet holds the pairs whose keys fall to it, the last used first. The one that was not used for longest gives
-// way.
-type memoSet struct {
-	mu   sync.Mutex
-	keys [memoWays]memoKey
+// of reports whether the row is the one that is remembered, and as it was then.
+func (m memory) of(r *record) bool {
+	return m.id != 0 && m.id == r.id && strings.HasSuffix(r.hash, string(m.hash[:]))
 }
 
-// A full memo remembers about a million pairs in 19 MB. Sets are made when they are needed.
+// A memoSet holds the tokens whose keys fall to it, the last used first. The one that was not used for longest gives
+// way.
+type memoSet struct {
+	mu       sync.Mutex
+	memories [memoWays]memory
+}
+
+// A full memo remembers about a million tokens in 48 MB. Sets are made when they are needed.
 const (
-	memoWays = 8
-	memoSets = 1 << 17
+	memoWays = 4
+	memoSets = 1 << 18
 )
 
-// A flight is a comparison under way, which others with the same pair wait for.
+type flightKey struct {
+	memoKey
+	hash string
+}
+
+// A flight is a comparison under way, which others with the same token and row wait for.
 type flight struct {
 	done    chan struct{}
 	matches bool
@@ -48,7 +67,7 @@ func newVerifier() *verifier {
 	v := &verifier{
 		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 		sets:    make([]atomic.Pointer[memoSet], memoSets),
-		flights: map[memoKey]*flight{},
+		flights: map[flightKey]*flight{},
 	}
 	rand.Read(v.key[:])
 	return v
@@ -59,9 +78,9 @@ func (v *verifier) verify(ctx context.Context, t token, r *record) (bool, error)
 	if t.selector != r.selector {
 		return false, nil
 	}
-	key := v.pair(t.verifier, r.hash)
+	key := flightKey{v.of(t), r.hash}
 	for {
-		if v.remembers(key) {
+		if v.recall(key.memoKey).of(r) {
 			return true, nil
 		}
 		v.mu.Lock()
@@ -86,7 +105,7 @@ func (v *verifier) verify(ctx context.Context, t token, r *record) (bool, error)
 }
 
 // fly compares, when there is a slot for it.
-func (v *verifier) fly(ctx context.Context, f *flight, key memoKey, t token, r *record) (bool, error) {
+func (v *verifier) fly(ctx context.Context, f *flight, key flightKey, t token, r *record) (bool, error) {
 	defer func() {
 		v.mu.Lock()
 		delete(v.flights, key)
@@ -101,18 +120,18 @@ func (v *verifier) fly(ctx context.Context, f *flight, key memoKey, t token, r *
 		return false, ctx.Err()
 	}
 	if f.matches = t.verifies(r); f.matches {
-		v.remember(key)
+		v.remember(key.memoKey, r)
 	}
 	return f.matches, nil
 }
 
-// pair is the key of a verifier and a hash. Nobody but this process ever sees it, so a keyed hash needs no HMAC.
-func (v *verifier) pair(verifier, hash string) (key memoKey) {
+// of is the key of a token. Nobody but this process ever sees it, so a keyed hash needs no HMAC.
+func (v *verifier) of(t token) (key memoKey) {
 	buffer := make([]byte, 0, 192)
 	buffer = append(buffer, v.key[:]...)
-	buffer = append(buffer, hash...)
-	buffer = append(buffer, 0)
-	buffer = append(buffer, verifier...)
+	buffer = append(buffer, t.selector...)
+	buffer = append(buffer, '.')
+	buffer = append(buffer, t.verifier...)
 	sum := sha256.Sum256(buffer)
 	copy(key[:], sum[:])
 	return key
@@ -122,25 +141,30 @@ func (v *verifier) set(key memoKey) *atomic.Pointer[memoSet] {
 	return &v.sets[binary.LittleEndian.Uint64(key[:])%memoSets]
 }
 
-func (v *verifier) remembers(key memoKey) bool {
+// recall is what is remembered of a token, if anything.
+func (v *verifier) recall(key memoKey) memory {
 	set := v.set(key).Load()
 	if set == nil {
-		return false
+		return memory{}
 	}
 	set.mu.Lock()
 	defer set.mu.Unlock()
-	for i := range set.keys {
-		if set.keys[i] == key {
-			copy(set.keys[1:i+1], set.keys[:i])
-			set.keys[0] = key
-			return true
+	for i, m := range set.memories {
+		if m.key == key {
+			set.first(i, m)
+			return m
 		}
 	}
-	return false
+	return memory{}
 }
 
-// remember adds a pair that is known to match.
-func (v *verifier) remember(key memoKey) {
+// remember adds a token that is known to match a row.
+func (v *verifier) remember(key memoKey, r *record) {
+	if len(r.hash) < len(memory{}.hash) {
+		return
+	}
+	m := memory{key: key, id: r.id}
+	copy(m.hash[:], r.hash[len(r.hash)-len(m.hash):])
 	at := v.set(key)
 	set := at.Load()
 	if set == nil {
@@ -149,6 +173,29 @@ func (v *verifier) remember(key memoKey) {
 	}
 	set.mu.Lock()
 	defer set.mu.Unlock()
-	copy(set.keys[1:], set.keys[:])
-	set.keys[0] = key
+	i := slices.IndexFunc(set.memories[:], func(m memory) bool { return m.key == key })
+	if i < 0 {
+		i = memoWays - 1
+	}
+	set.first(i, m)
+}
+
+// forget drops what is remembered of a token.
+func (v *verifier) forget(key memoKey) {
+	if set := v.set(key).Load(); set != nil {
+		set.mu.Lock()
+		defer set.mu.Unlock()
+		for i := range set.memories {
+			if set.memories[i].key == key {
+				copy(set.memories[i:], set.memories[i+1:])
+				set.memories[memoWays-1] = memory{}
+			}
+		}
+	}
+}
+
+// first moves the memories before a place by one, and puts one before them all.
+func (s *memoSet) first(place int, m memory) {
+	copy(s.memories[1:place+1], s.memories[:place])
+	s.memories[0] = m
 }

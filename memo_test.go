@@ -15,7 +15,7 @@ func (t token) row(tb testing.TB, cost int) *record {
 	tb.Helper()
 	hash, err := t.hash(cost)
 	noError(tb, err)
-	return &record{selector: t.selector, hash: hash}
+	return &record{id: 7, selector: t.selector, hash: hash}
 }
 
 func TestVerifierRemembers(t *testing.T) {
@@ -25,7 +25,7 @@ func TestVerifierRemembers(t *testing.T) {
 	row := secret.row(t, bcrypt.MinCost)
 	verify := func(secret token, r *record, want, remembered bool) {
 		t.Helper()
-		if v.remembers(v.pair(secret.verifier, r.hash)) != remembered {
+		if v.recall(v.of(secret)).of(r) != remembered {
 			t.Errorf("remembered beforehand: %v", !remembered)
 		}
 		if ok, err := v.verify(t.Context(), secret, r); ok != want || err != nil {
@@ -36,9 +36,12 @@ func TestVerifierRemembers(t *testing.T) {
 	verify(secret, row, true, true)
 	verify(token{secret.selector, stranger.verifier}, row, false, false)
 	verify(token{secret.selector, stranger.verifier}, row, false, false)
-	verify(token{stranger.selector, secret.verifier}, row, false, true) // remembered, but of another row
-	verify(secret, stranger.row(t, bcrypt.MinCost), false, false)       // another selector
-	verify(secret, secret.row(t, bcrypt.MinCost), true, false)          // another hash of the same
+	verify(token{stranger.selector, secret.verifier}, row, false, false)
+	verify(secret, stranger.row(t, bcrypt.MinCost), false, false) // another selector
+	verify(secret, secret.row(t, bcrypt.MinCost), true, false)    // another hash of the same
+	moved := *row
+	moved.id = 8
+	verify(secret, &moved, true, false) // another row with the same token
 	verify(token{secret.selector, secret.verifier + "x"}, row, false, false)
 	row.hash = stranger.row(t, bcrypt.MinCost).hash // the row has a new token
 	verify(secret, row, false, false)
@@ -50,19 +53,25 @@ func TestVerifierRemembers(t *testing.T) {
 func TestMemoIsBoundedAndForgetsTheOldest(t *testing.T) {
 	t.Parallel()
 	v := newVerifier()
+	row := newToken().row(t, bcrypt.MinCost)
 	key := func(i byte) memoKey { return memoKey{8: i + 1} } // all of one set
 	for i := range byte(memoWays) {
-		v.remember(key(i))
+		v.remember(key(i), row)
 	}
-	v.remembers(key(0)) // used
-	v.remember(key(memoWays))
+	v.recall(key(0)) // used
+	v.remember(key(memoWays), row)
+	v.remember(key(0), row) // again, which takes no other place
 	for i := range byte(memoWays + 1) {
-		if v.remembers(key(i)) != (i != 1) {
-			t.Errorf("key %d: remembered %v", i, i == 1)
+		if remembered := v.recall(key(i)).of(row); remembered != (i != 1) {
+			t.Errorf("key %d: remembered %v", i, remembered)
 		}
 	}
-	if (memoKey{}) == key(0) || v.remembers(memoKey{1}) {
-		t.Error("an empty place is taken for a pair")
+	v.forget(key(2))
+	if v.recall(key(2)).of(row) || !v.recall(key(3)).of(row) {
+		t.Error("forgot another, or not")
+	}
+	if v.recall(memoKey{}).of(&record{}) {
+		t.Error("an empty place is taken for a memory")
 	}
 }
 
@@ -127,7 +136,7 @@ func TestStrangersHoldUpNobody(t *testing.T) {
 	if _, err := f.auth.verifier.verify(ctx, token{b.cookies["__Host-session"][:22], newToken().verifier}, newToken().row(t, bcrypt.MinCost)); err != nil {
 		t.Error("another selector needs no bcrypt: ", err)
 	}
-	row, err := f.auth.lookup.find(t.Context(), selectorOf(b))
+	row, err := f.auth.bySelector.find(t.Context(), selectorOf(b), selectorOf(b))
 	noError(t, err)
 	if _, err := f.auth.verifier.verify(ctx, token{selectorOf(b), newToken().verifier}, &row.record); !errors.Is(err, context.Canceled) {
 		t.Errorf("a stranger did not wait: %v", err)

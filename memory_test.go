@@ -27,7 +27,7 @@ func BenchmarkMemory(b *testing.B) {
 				before := heap()
 				v := newVerifier()
 				for i := range n {
-					v.remember(v.pair(fmt.Sprint(i), "hash"))
+					v.remember(v.of(token{fmt.Sprint(i), "verifier"}), &record{id: 1, hash: strings.Repeat("h", 60)})
 				}
 				b.ReportMetric((heap()-before)/float64(n), fmt.Sprintf("B/entry-of-%d", n))
 				runtime.KeepAlive(v)

@@ -45,15 +45,16 @@ import (
 //
 // Make one per program with [New]; it may be used by many goroutines at once. Managers do not see each other's state.
 type Manager[U any] struct {
-	cfg       Config
-	cookies   cookies
-	plan      userPlan[U]
-	store     *store
-	lookup    *lookup[U]
-	cache     *cache[U]
-	verifier  *verifier
-	passwords *passwords
-	purge     *purger
+	cfg        Config
+	cookies    cookies
+	plan       userPlan[U]
+	store      *store
+	bySelector *lookup[U]
+	byID       *lookup[U] // for tokens that were verified before
+	cache      *cache[U]
+	verifier   *verifier
+	passwords  *passwords
+	purge      *purger
 }
 
 // New makes a Manager on a database, whose driver must be go-sql-driver/mysql. It does not connect: the token table
@@ -75,7 +76,8 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	cfg.DSN = "" // it holds a password, which nothing here needs
 	m := &Manager[U]{cfg: cfg, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost)}
 	m.store = newStore(db, &m.cfg)
-	m.lookup = &lookup[U]{store: m.store, plan: plan, patience: laneTimeout}
+	m.bySelector = newLookup(m.store, plan, selectorColumn)
+	m.byID = newLookup(m.store, plan, idColumn)
 	m.cache = newCache[U](cfg.Cache)
 	m.store.changed = m.cache.forget
 	m.purge = newPurger(m.store, cfg)
@@ -86,7 +88,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 // with a session after it fail with [ErrClosed].
 func (m *Manager[U]) Close() error {
 	m.purge.close()
-	return m.lookup.close()
+	return errors.Join(m.byID.close(), m.bySelector.close())
 }
 
 // A verdict is what is known of a request's session.
@@ -134,7 +136,7 @@ func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bo
 	}
 	now, generation := time.Now(), m.cache.begin()
 	kept, age := m.cache.get(t.selector, now)
-	if kept != nil && kept.pair != m.verifier.pair(t.verifier, kept.hash) {
+	if kept != nil && kept.key != m.verifier.of(t) {
 		kept = nil // another verifier: the table decides
 	}
 	if kept != nil && age <= m.cfg.Cache.Fresh {
@@ -143,7 +145,7 @@ func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bo
 	row, err = m.read(ctx, t)
 	switch {
 	case err == nil:
-		m.cache.put(generation, row, m.verifier.pair(t.verifier, row.hash), now)
+		m.cache.put(generation, row, m.verifier.of(t), now)
 	case kept != nil && age <= m.cfg.Cache.Stale && errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
 		return &kept.found, true, nil
 	}
@@ -151,8 +153,18 @@ func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bo
 }
 
 // read reads the session of a token from the table: the row that the selector selects, if the verifier matches its hash.
+// Of a token that was verified before, the row is read by its id, which costs the database less. If that is not the row
+// any more, the selector decides.
 func (m *Manager[U]) read(ctx context.Context, t token) (*found[U], error) {
-	row, err := m.lookup.find(ctx, t.selector)
+	key := m.verifier.of(t)
+	if memory := m.verifier.recall(key); memory.id != 0 {
+		row, err := m.byID.find(ctx, memory.id, t.selector)
+		if err == nil && memory.of(&row.record) || err != nil && !errors.Is(err, ErrUnknown) {
+			return row, err
+		}
+		m.verifier.forget(key)
+	}
+	row, err := m.bySelector.find(ctx, t.selector, t.selector)
 	if err != nil {
 		return nil, err
 	}
@@ -366,7 +378,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	if v.record.id, err = m.store.insert(r.Context(), &v.record, before.record.id); err != nil {
 		return none, err
 	}
-	m.verifier.remember(m.verifier.pair(token.verifier, v.record.hash))
+	m.verifier.remember(m.verifier.of(token), &v.record)
 	m.cookies.write(w, token)
 	m.remember(r, v)
 	m.purge.after(r.Context())

@@ -373,8 +373,8 @@ type record struct {
 // schema is the statement that makes the token table, with CandyPack's columns, so that both can use one. Each index
 // serves one kind of statement (table, type and key of EXPLAIN; TestCheckUsesTheIndexes):
 //
-//	the check                      t const token_x, u const PRIMARY
-//	a check that several share     t range token_x, u eq_ref PRIMARY
+//	the check                      t const PRIMARY (token_x at first), u const PRIMARY
+//	a check that several share     t range PRIMARY (token_x at first), u eq_ref PRIMARY
 //	the purge's choice of rows     range active
 //	a user's sessions              ref user
 //	slide, logout, delete by id    range or const PRIMARY
@@ -474,19 +474,25 @@ func (s *store) indexedColumns(ctx context.Context) (map[string]bool, error) {
 	return indexed, nil
 }
 
-// selectSessions is the check: sessions with their users, by so many selectors, in one statement. It reads one entry
-// of the index token_x and one of each primary key for each.
-func (s *store) selectSessions(columns []string, n int) string {
+// The columns that the check goes by.
+const (
+	selectorColumn = "t.token_x"
+	idColumn       = "t.id"
+)
+
+// selectSessions is the check: sessions with their users, by so many values of a column, in one statement. For each it
+// reads one entry of the index token_x, if it goes by that, and one of each primary key.
+func (s *store) selectSessions(columns []string, by string, n int) string {
 	var b strings.Builder
 	b.WriteString("SELECT t.token_x, t.token_y, u." + s.key + ", t.id, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP()")
 	for _, name := range columns {
 		b.WriteString(", u." + quoteColumn(name))
 	}
-	b.WriteString(" FROM " + s.tokens + " t LEFT JOIN " + s.users + " u ON u." + s.key + " = t.user WHERE t.token_x ")
+	b.WriteString(" FROM " + s.tokens + " t LEFT JOIN " + s.users + " u ON u." + s.key + " = t.user WHERE " + by)
 	if n == 1 {
-		b.WriteString("= ?")
+		b.WriteString(" = ?")
 	} else {
-		b.WriteString("IN (?" + strings.Repeat(", ?", n-1) + ")")
+		b.WriteString(" IN (?" + strings.Repeat(", ?", n-1) + ")")
 	}
 	return b.String()
 }

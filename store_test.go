@@ -176,10 +176,10 @@ func TestSchemaAndMigrate(t *testing.T) {
 	}
 	f.isIn(b)
 
-	// A selector that stands twice lets nobody in, and is explained.
+	// A selector that stands twice lets nobody in who was not known before, and is explained.
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP INDEX token_x")
 	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, browser, ip) SELECT 2, token_x, token_y, browser, ip FROM user_tokens")
-	f.isOut(b, ErrUnknown)
+	manage[user](t, f.db, f.dsn, Config{}).isOut(b, ErrUnknown)
 	if _, err = f.auth.Migrate(ctx); err == nil || !strings.Contains(err.Error(), "token_x twice") {
 		t.Error(err)
 	}
@@ -487,6 +487,48 @@ func TestStatementCount(t *testing.T) {
 	if q, w := count(1000, b); q != 1001 || w != 1 {
 		t.Errorf("1000 checked requests past UpdateAge: %d statements, %d writes", q, w)
 	}
+	// A session that has ended elsewhere is looked for by id and by selector, once.
+	mustExec(t, f.db, "DELETE FROM user_tokens")
+	if q, w := count(10, b); q != 11 || w != 0 {
+		t.Errorf("10 requests with a revoked session: %d statements, %d writes", q, w)
+	}
+}
+
+// The row of a token that was verified before is read by its id; what it says counts, not what it said.
+func TestKnownTokens(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b, other := newBrowser(chrome130), newBrowser(chrome130)
+	f.login(b, alice)
+	f.login(other, bob)
+	f.isIn(b)
+	hash := get[string](t, f.db, "SELECT token_y FROM user_tokens WHERE id = 1")
+
+	mustExec(t, f.db, "UPDATE user_tokens SET token_y = (SELECT token_y FROM (SELECT * FROM user_tokens) AS t WHERE id = 2) WHERE id = 1")
+	f.isOut(b, ErrUnknown)
+	mustExec(t, f.db, "UPDATE user_tokens SET token_y = ? WHERE id = 1", hash)
+	f.isIn(b)
+
+	mustExec(t, f.db, "UPDATE user_tokens SET token_x = CONCAT(LEFT(token_x, 20), 'xx') WHERE id = 1")
+	f.isOut(b, ErrUnknown)
+	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ? WHERE id = 1", selectorOf(b))
+	f.isIn(b)
+
+	mustExec(t, f.db, "UPDATE user_tokens SET id = id + 100 ORDER BY id DESC") // restored from a dump, perhaps
+	are := func(b *browser, id int64) {
+		t.Helper()
+		f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
+			if who, _ := f.auth.User(r); who.ID != id {
+				t.Errorf("user %d is taken for %+v", id, who)
+			}
+		})
+	}
+	are(b, 1)
+	are(other, 2)
+	mustExec(t, f.db, "UPDATE user_tokens SET id = 303 - id WHERE id = 101")
+	mustExec(t, f.db, "UPDATE user_tokens SET id = 101 WHERE id = 102")
+	are(b, 1)
+	are(other, 2)
 }
 
 // The token table never has the user's table in the way: the check reads by index.
@@ -517,16 +559,20 @@ func TestCheckUsesTheIndexes(t *testing.T) {
 		}
 		return keys
 	}
-	selector := get[string](t, f.db, "SELECT token_x FROM user_tokens LIMIT 1")
-	if got := strings.Join(explain(f.auth.store.selectSessions(f.auth.plan.columns, 1), selector), " "); got != "t:const:token_x u:const:PRIMARY" {
-		t.Errorf("the check: %s", got)
-	}
-	several := []any{selector}
-	for range 2 {
-		several = append(several, get[string](t, f.db, "SELECT token_x FROM user_tokens ORDER BY RAND() LIMIT 1"))
-	}
-	if got := strings.Join(explain(f.auth.store.selectSessions(f.auth.plan.columns, 4), append(several, nil)...), " "); got != "t:range:token_x u:eq_ref:PRIMARY" {
-		t.Errorf("the check that several share: %s", got)
+	for _, by := range []struct{ column, name, index string }{{selectorColumn, "token_x", "token_x"}, {idColumn, "id", "PRIMARY"}} {
+		var several []any
+		for range 3 {
+			several = append(several, get[string](t, f.db, "SELECT "+by.name+" FROM user_tokens ORDER BY RAND() LIMIT 1"))
+		}
+		check := func(n int, args ...any) string {
+			return strings.Join(explain(f.auth.store.selectSessions(f.auth.plan.columns, by.column, n), args...), " ")
+		}
+		if got := check(1, several[0]); got != "t:const:"+by.index+" u:const:PRIMARY" {
+			t.Errorf("the check by %s: %s", by.name, got)
+		}
+		if got := check(4, append(several, nil)...); got != "t:range:"+by.index+" u:eq_ref:PRIMARY" {
+			t.Errorf("the check by %s that several share: %s", by.name, got)
+		}
 	}
 	if got := strings.Join(explain("SELECT id FROM user_tokens WHERE user = ? AND id <> ?", 7, 0), " "); !strings.Contains(got, ":user") {
 		t.Errorf("the list: %s", got)
@@ -547,7 +593,7 @@ func TestCancelledRequest(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			go cancel()
-			f.auth.lookup.find(ctx, b.cookies["__Host-session"][:22])
+			f.auth.bySelector.find(ctx, b.cookies["__Host-session"][:22], b.cookies["__Host-session"][:22])
 		})
 	}
 	wg.Wait()
