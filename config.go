@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -34,7 +35,8 @@ type Config struct {
 	// Key "password", default "password".
 	Password string
 
-	// Token is the token table, made on first need. Key "token", default "user_tokens".
+	// Token is the token table, made on first need. Key "token", default "user_tokens", or
+	// "candy_auth" with CandyPack.
 	Token string
 
 	// MaxAge is how long a session lives without being renewed (OWASP ASVS: inactivity timeout). As a request renews it
@@ -78,9 +80,9 @@ type Config struct {
 	// CookiePath limits the cookie to a part of the site. Key "cookiePath", default "/".
 	CookiePath string
 
-	// CookieLayout is how the token is laid out in cookies. Key "cookieLayout" ("single" or "candypack"), default
-	// CookieSingle.
-	CookieLayout CookieLayout
+	// CandyPack shares the logins with a CandyPack app. Key "candyPack" ("off", "share" or "switch"), default
+	// CandyPackOff.
+	CandyPack CandyPackMode
 
 	// Transient makes the cookie end with the browser, although the session in the table lives on until MaxAge.
 	// Key "transient", default false.
@@ -91,7 +93,7 @@ type Config struct {
 	Insecure bool
 
 	// Fingerprint is what ties a session to a browser. Key "fingerprint" ("family", "exact" or "off"), default
-	// FingerprintFamily.
+	// FingerprintFamily, or with CandyPack the whole User-Agent, as CandyPack compares it.
 	Fingerprint Fingerprint
 
 	// ClientIP tells the client's address, for the list of sessions. Behind a proxy, have it read the header that the
@@ -193,9 +195,9 @@ var options = []option{
 	{"cookieName", "CookieName", text(func(c *Config) *string { return &c.CookieName })},
 	{"cookieDomain", "CookieDomain", text(func(c *Config) *string { return &c.CookieDomain })},
 	{"cookiePath", "CookiePath", text(func(c *Config) *string { return &c.CookiePath })},
-	{"cookieLayout", "CookieLayout", choice(
-		func(c *Config, v CookieLayout) { c.CookieLayout = v },
-		[]string{"single", "candypack"}, []CookieLayout{CookieSingle, CookieCandyPack})},
+	{"candyPack", "CandyPack", choice(
+		func(c *Config, v CandyPackMode) { c.CandyPack = v },
+		[]string{"off", "share", "switch"}, []CandyPackMode{CandyPackOff, CandyPackShare, CandyPackSwitch})},
 	{"transient", "Transient", flag(func(c *Config) *bool { return &c.Transient })},
 	{"insecure", "Insecure", flag(func(c *Config) *bool { return &c.Insecure })},
 	{"cacheFresh", "Cache.Fresh", milliseconds(func(c *Config) *time.Duration { return &c.Cache.Fresh })},
@@ -262,8 +264,10 @@ func decode(raw json.RawMessage, into any, allowed string) string {
 //
 //	{
 //	  "auth":  { "table": "users", "key": "id", "token": "user_tokens", "maxAge": 2592000000, "updateAge": 86400000 },
-//	  "mysql": { "host": "localhost", "port": 3306, "user": "app", "password": "…", "database": "app" }
+//	  "mysql": { "host": "localhost", "port": 3306, "user": "app", "password": "${MYSQL_PASSWORD}", "database": "app" }
 //	}
+//
+// In both blocks ${NAME} stands for a variable of the environment, or of a file .env beside this one.
 //
 // The environment overrides the file: SESSION_ and the key in capitals with underscores (SESSION_MAX_AGE,
 // SESSION_LOGIN_URL), in the same units, and SESSION_DSN for the whole mysql block; for key, password and token it is
@@ -318,6 +322,10 @@ func parseConfig(path string, data []byte) (Config, error) {
 	if err := unmarshalBlock(path, "auth", data, file["auth"], &auth); err != nil {
 		return Config{}, err
 	}
+	getenv := environment(filepath.Join(filepath.Dir(path), ".env"))
+	if err := expand(path, "auth", auth, getenv); err != nil {
+		return Config{}, err
+	}
 	for _, o := range options {
 		if raw, ok := auth[o.key]; ok {
 			if allowed := o.set(&c, raw); allowed != "" {
@@ -331,7 +339,7 @@ func parseConfig(path string, data []byte) (Config, error) {
 	}
 	if raw, ok := file["mysql"]; ok {
 		var err error
-		if c.DSN, err = parseMySQL(path, data, raw); err != nil {
+		if c.DSN, err = parseMySQL(path, data, raw, getenv); err != nil {
 			return Config{}, err
 		}
 	}
@@ -352,6 +360,58 @@ func unmarshalBlock(path, name string, file, block []byte, into *map[string]json
 		return &configError{where: path, name: name, allowed: "must be a JSON object"}
 	}
 	return nil
+}
+
+// expand puts variables into the strings of a block.
+func expand(path, block string, keys map[string]json.RawMessage, getenv func(string) (string, bool)) error {
+	for key, raw := range keys {
+		var text string
+		if json.Unmarshal(raw, &text) != nil || !strings.Contains(text, "${") {
+			continue
+		}
+		var missing string
+		expanded := variable.ReplaceAllStringFunc(text, func(match string) string {
+			name := match[2 : len(match)-1]
+			value, ok := getenv(name)
+			if !ok && missing == "" {
+				missing = name
+			}
+			return value
+		})
+		if missing != "" {
+			return &configError{where: path, name: block + "." + key, allowed: "the variable " + missing + " is set neither in the environment nor in .env"}
+		}
+		keys[key], _ = json.Marshal(expanded)
+	}
+	return nil
+}
+
+var variable = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
+
+// environment looks up variables: those of the process, then those of a .env file, if there is one, with lines of
+// NAME=value, whose quotes and export are optional, and comments behind #.
+func environment(path string) func(string) (string, bool) {
+	file := map[string]string{}
+	text, _ := os.ReadFile(path)
+	for line := range strings.Lines(string(text)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		name = strings.TrimSpace(strings.TrimPrefix(name, "export "))
+		if !ok || strings.HasPrefix(name, "#") {
+			continue
+		}
+		value = strings.TrimSpace(value)
+		if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
+			value = value[1 : n-1]
+		}
+		file[name] = value
+	}
+	return func(name string) (string, bool) {
+		if value, ok := os.LookupEnv(name); ok {
+			return value, true
+		}
+		value, ok := file[name]
+		return value, ok
+	}
 }
 
 func unknownKey(path, block string, rest map[string]json.RawMessage, known []string) error {
@@ -376,9 +436,12 @@ func optionKeys() []string {
 }
 
 // parseMySQL makes a DSN of the "mysql" block. Its errors show no value: one of them is the password.
-func parseMySQL(path string, file, block []byte) (string, error) {
+func parseMySQL(path string, file, block []byte, getenv func(string) (string, bool)) (string, error) {
 	var keys map[string]json.RawMessage
 	if err := unmarshalBlock(path, "mysql", file, block, &keys); err != nil {
+		return "", err
+	}
+	if err := expand(path, "mysql", keys, getenv); err != nil {
 		return "", err
 	}
 	host, port := "localhost", 3306
@@ -453,7 +516,11 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Table, "users")
 	setDefault(&c.Key, "id")
 	setDefault(&c.Password, "password")
-	setDefault(&c.Token, "user_tokens")
+	if c.CandyPack == CandyPackOff {
+		setDefault(&c.Token, "user_tokens")
+	} else {
+		setDefault(&c.Token, "candy_auth")
+	}
 	setDefault(&c.MaxAge, DefaultMaxAge)
 	setDefault(&c.UpdateAge, min(DefaultUpdateAge, c.MaxAge/2))
 	setDefault(&c.PasswordCost, bcrypt.DefaultCost)
@@ -461,7 +528,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.HomeURL, "/")
 	setDefault(&c.CookiePath, "/")
 	setDefault(&c.Cache.Entries, 100_000)
-	if c.CookieName == "" && c.CookieLayout == CookieSingle {
+	if c.CookieName == "" && c.CandyPack != CandyPackShare {
 		c.CookieName = "session"
 		if c.CookieDomain == "" && c.CookiePath == "/" && !c.Insecure {
 			c.CookieName = "__Host-session"
@@ -469,6 +536,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Fingerprint.Text == nil && c.Fingerprint.Match == nil {
 		c.Fingerprint = FingerprintFamily
+		if c.CandyPack != CandyPackOff {
+			c.Fingerprint = fingerprintCandyPack
+		}
 	}
 	if c.Fingerprint.Text == nil {
 		c.Fingerprint.Text = userAgent
@@ -553,7 +623,7 @@ func (c Config) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "session.Config{Table:%q Key:%q Password:%q Token:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v", c.Table, c.Key, c.Password, c.Token, c.MaxAge, c.UpdateAge, c.MaxLifetime)
 	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q CookieName:%q CookieDomain:%q CookiePath:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.CookieName, c.CookieDomain, c.CookiePath)
-	fmt.Fprintf(&b, " CookieLayout:%d Transient:%t Insecure:%t Cache:%v}", c.CookieLayout, c.Transient, c.Insecure, c.Cache)
+	fmt.Fprintf(&b, " CandyPack:%d Transient:%t Insecure:%t Cache:%v}", c.CandyPack, c.Transient, c.Insecure, c.Cache)
 	return b.String()
 }
 

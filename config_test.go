@@ -74,7 +74,7 @@ func TestEverySetting(t *testing.T) {
 			"table": "app.people", "key": "uid", "password": "hash", "token": "app.logins",
 			"maxAge": 3600000, "updateAge": 60000, "maxLifetime": 7200000, "passwordCost": 12, "tokenCost": 5,
 			"loginURL": "/login", "homeURL": "/home", "cookieName": "sid", "cookieDomain": "example.com", "cookiePath": "/app",
-			"cookieLayout": "single", "transient": true, "insecure": true, "fingerprint": "off",
+			"candyPack": "off", "transient": true, "insecure": true, "fingerprint": "off",
 			"cacheFresh": 1000, "cacheStale": 60000, "cacheEntries": 500
 		},
 		"mysql": {"host": "db.example.com", "port": 3307, "user": "app", "password": "p@ss/w:rd?", "database": "app"}
@@ -85,7 +85,7 @@ func TestEverySetting(t *testing.T) {
 	}
 	if got, want := c.String(), `session.Config{Table:"app.people" Key:"uid" Password:"hash" Token:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s`+
 		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" CookieName:"sid" CookieDomain:"example.com" CookiePath:"/app"`+
-		` CookieLayout:0 Transient:true Insecure:true Cache:{1s 1m0s 500}}`; got != want {
+		` CandyPack:0 Transient:true Insecure:true Cache:{1s 1m0s 500}}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if !c.Fingerprint.Match("a", "b") {
@@ -211,7 +211,7 @@ var badConfigs = []struct{ file, says string }{
 	{`{"auth": {"passwordCost": 10.5}}`, `auth.passwordCost = 10.5: must be a whole number`},
 	{`{"auth": {"insecure": 1}}`, `auth.insecure = 1: must be true or false`},
 	{`{"auth": {"fingerprint": "none"}}`, `auth.fingerprint = "none": must be "family" or "exact" or "off"`},
-	{`{"auth": {"cookieLayout": 2}}`, `auth.cookieLayout = 2: must be "single" or "candypack"`},
+	{`{"auth": {"candyPack": 2}}`, `auth.candyPack = 2: must be "off" or "share" or "switch"`},
 	{`{"auth": []}`, `auth: must be a JSON object`},
 	{`{"auth": null}`, `auth: must be a JSON object`},
 	{`[]`, `the file: must be a JSON object`},
@@ -250,7 +250,10 @@ var badConfigs = []struct{ file, says string }{
 	// cookies
 	{`{"auth": {"cookieName": "my session"}}`, `auth.cookieName = "my session": must be a cookie name: no spaces`},
 	{`{"auth": {"cookieName": "a=b"}}`, `auth.cookieName = "a=b": must be a cookie name`},
-	{`{"auth": {"cookieName": "sid", "cookieLayout": "candypack"}}`, `auth.cookieName = "sid": must be empty with the candypack layout`},
+	{`{"auth": {"cookieName": "sid", "candyPack": "share"}}`, `auth.cookieName = "sid": must be empty with CandyPackShare`},
+	{`{"auth": {"cookieDomain": "example.com", "candyPack": "share"}}`, `auth.cookieDomain = "example.com": must be empty with CandyPack`},
+	{`{"auth": {"cookiePath": "/app", "candyPack": "switch"}}`, `auth.cookiePath = "/app": must be / with CandyPack`},
+	{`{"auth": {"cookieName": "candy_x", "candyPack": "switch"}}`, `auth.cookieName = "candy_x": is one of CandyPack's`},
 	{`{"auth": {"cookieName": "__Host-sid", "insecure": true}}`, `auth.cookieName = "__Host-sid": browsers take a __Host- cookie only with Secure`},
 	{`{"auth": {"cookieName": "__host-sid", "cookieDomain": "example.com"}}`, `auth.cookieName = "__host-sid": browsers take a __Host- cookie only with`},
 	{`{"auth": {"cookieName": "__Host-sid", "cookiePath": "/app"}}`, `auth.cookieName = "__Host-sid": browsers take a __Host- cookie only with`},
@@ -311,7 +314,7 @@ func TestBadConfigsInGo(t *testing.T) {
 		{Config{UpdateAge: -time.Hour}, "session: Config.UpdateAge = -1h0m0s: must not be negative"},
 		{Config{MaxLifetime: -1}, "session: Config.MaxLifetime = -1ns: must be from one second to 50 years"},
 		{Config{MaxAge: time.Hour, UpdateAge: time.Hour}, "session: Config.UpdateAge = 1h0m0s: must be below MaxAge"},
-		{Config{CookieLayout: 7}, "session: Config.CookieLayout = 7: must be CookieSingle or CookieCandyPack"},
+		{Config{CandyPack: 7}, "session: Config.CandyPack = 7: must be CandyPackOff, CandyPackShare or CandyPackSwitch"},
 		{Config{Cache: Cache{Fresh: -1}}, "session: Config.Cache.Fresh = -1ns: must not be negative"},
 		{Config{Cache: Cache{Stale: -1}}, "session: Config.Cache.Stale = -1ns: must be 0"},
 		{Config{PasswordCost: -1}, "session: Config.PasswordCost = -1"},

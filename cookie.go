@@ -8,29 +8,13 @@ import (
 	"time"
 )
 
-// A CookieLayout is how a token stands in cookies.
-type CookieLayout int
-
-const (
-	// CookieSingle is one cookie, selector.verifier, named by Config.CookieName.
-	CookieSingle CookieLayout = iota
-
-	// CookieCandyPack is two cookies, candy_x with the selector and candy_y with the verifier, as CandyPack has them.
-	CookieCandyPack
-)
-
-const (
-	candySelector = "candy_x"
-	candyVerifier = "candy_y"
-)
-
 // Browsers keep no cookie for longer (RFC 6265bis section 5.5).
 const maxCookieAge = 400 * 24 * time.Hour
 
 // cookies puts tokens into responses and takes them from requests.
 type cookies struct {
-	layout    CookieLayout
-	attribute http.Cookie // all but the value
+	candyPack CandyPackMode
+	attribute http.Cookie // all but the value, of the cookie that holds the whole token
 }
 
 func newCookies(c Config) cookies {
@@ -45,26 +29,34 @@ func newCookies(c Config) cookies {
 	if !c.Transient {
 		attribute.MaxAge = int(min(c.MaxAge, maxCookieAge) / time.Second)
 	}
-	return cookies{c.CookieLayout, attribute}
+	return cookies{c.CandyPack, attribute}
 }
 
 // read takes the token from a request: ErrNoCookie or ErrMalformed if there is none. Empty cookies count as absent:
 // CandyPack's logout leaves them behind. Of cookies with one name the first counts, as it has the longest path (RFC
-// 6265 section 5.4).
+// 6265 section 5.4). CandyPack's go first: every login writes them, but its own no others.
 func (c cookies) read(r *http.Request) (token, error) {
-	var selector, verifier string
-	if c.layout == CookieCandyPack {
-		selector, verifier = value(r, candySelector), value(r, candyVerifier)
-	} else {
-		selector, verifier, _ = strings.Cut(value(r, c.attribute.Name), ".")
+	err := ErrNoCookie
+	if c.candyPack != CandyPackOff {
+		selector, verifier := candyToken(r)
+		if t, ok := parseToken(selector, verifier); ok {
+			return t, nil
+		}
+		if selector != "" || verifier != "" {
+			err = ErrMalformed
+		}
 	}
-	if selector == "" && verifier == "" {
-		return token{}, ErrNoCookie
+	if c.candyPack != CandyPackShare {
+		whole := value(r, c.attribute.Name)
+		selector, verifier, _ := strings.Cut(whole, ".")
+		if t, ok := parseToken(selector, verifier); ok {
+			return t, nil
+		}
+		if whole != "" {
+			err = ErrMalformed
+		}
 	}
-	if t, ok := parseToken(selector, verifier); ok {
-		return t, nil
-	}
-	return token{}, ErrMalformed
+	return token{}, err
 }
 
 // value is the cookie's value, with quotes if it has some: we never quote, and CandyPack takes them for a part of the
@@ -85,22 +77,28 @@ func value(r *http.Request, name string) string {
 
 // write gives the token to the browser, for MaxAge from now.
 func (c cookies) write(w http.ResponseWriter, t token) {
-	if c.layout == CookieCandyPack {
-		c.set(w, candySelector, t.selector, c.attribute.MaxAge)
-		c.set(w, candyVerifier, t.verifier, c.attribute.MaxAge)
-		return
+	if c.candyPack != CandyPackOff {
+		maxAge := c.attribute.MaxAge
+		if maxAge != 0 {
+			maxAge = max(maxAge, int(candyCookieAge/time.Second))
+		}
+		c.set(w, candySelector, t.selector, maxAge)
+		c.set(w, candyVerifier, t.verifier, maxAge)
 	}
-	c.set(w, c.attribute.Name, t.selector+"."+t.verifier, c.attribute.MaxAge)
+	if c.candyPack != CandyPackShare {
+		c.set(w, c.attribute.Name, t.selector+"."+t.verifier, c.attribute.MaxAge)
+	}
 }
 
 // clear takes the token from the browser.
 func (c cookies) clear(w http.ResponseWriter) {
-	if c.layout == CookieCandyPack {
+	if c.candyPack != CandyPackOff {
 		c.set(w, candySelector, "", -1)
 		c.set(w, candyVerifier, "", -1)
-		return
 	}
-	c.set(w, c.attribute.Name, "", -1)
+	if c.candyPack != CandyPackShare {
+		c.set(w, c.attribute.Name, "", -1)
+	}
 }
 
 // set replaces what this response already sets of the cookie: a slide may be followed by a logout, and two Set-Cookie
@@ -133,14 +131,19 @@ func neverCache(header http.Header) {
 func (c Config) validateCookie(bad func(field string, value any, allowed string) error) error {
 	quoted := strconv.Quote
 	valid := func(cookie http.Cookie) bool { return cookie.Valid() == nil }
-	if c.CookieLayout == CookieCandyPack {
-		if c.CookieName != "" {
-			return bad("CookieName", quoted(c.CookieName), "must be empty with the candypack layout, whose names are "+candySelector+" and "+candyVerifier)
-		}
-	} else if c.CookieLayout != CookieSingle {
-		return bad("CookieLayout", int(c.CookieLayout), "must be CookieSingle or CookieCandyPack")
-	} else if !valid(http.Cookie{Name: c.CookieName}) {
+	switch {
+	case c.CandyPack < CandyPackOff || c.CandyPack > CandyPackSwitch:
+		return bad("CandyPack", int(c.CandyPack), "must be CandyPackOff, CandyPackShare or CandyPackSwitch")
+	case c.CandyPack == CandyPackShare && c.CookieName != "":
+		return bad("CookieName", quoted(c.CookieName), "must be empty with CandyPackShare, whose cookies are "+candySelector+" and "+candyVerifier)
+	case c.CandyPack != CandyPackShare && !valid(http.Cookie{Name: c.CookieName}):
 		return bad("CookieName", quoted(c.CookieName), "must be a cookie name: no spaces, quotes, commas, semicolons, = or control characters")
+	case c.CandyPack != CandyPackOff && (c.CookieName == candySelector || c.CookieName == candyVerifier):
+		return bad("CookieName", quoted(c.CookieName), "is one of CandyPack's; choose another")
+	case c.CandyPack != CandyPackOff && c.CookieDomain != "":
+		return bad("CookieDomain", quoted(c.CookieDomain), "must be empty with CandyPack, whose cookies are for one host")
+	case c.CandyPack != CandyPackOff && c.CookiePath != "/":
+		return bad("CookiePath", quoted(c.CookiePath), "must be / with CandyPack, as that of its cookies is")
 	}
 	if !valid(http.Cookie{Name: "x", Domain: c.CookieDomain}) || strings.HasPrefix(c.CookieDomain, ".") {
 		return bad("CookieDomain", quoted(c.CookieDomain), "must be a host name such as example.com, without a dot before it")

@@ -17,15 +17,17 @@ func TestCookies(t *testing.T) {
 		names string
 		check func(*http.Cookie) bool
 	}{
-		"default":          {Config{}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 30*24*3600 }},
-		"with a domain":    {Config{CookieDomain: "example.com"}, "session", func(c *http.Cookie) bool { return c.Domain == "example.com" }},
-		"with a path":      {Config{CookiePath: "/app"}, "session", func(c *http.Cookie) bool { return c.Path == "/app" }},
-		"insecure":         {Config{Insecure: true}, "session", func(c *http.Cookie) bool { return !c.Secure }},
-		"transient":        {Config{Transient: true}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 0 && c.RawExpires == "" }},
-		"a name":           {Config{CookieName: "sid"}, "sid", func(c *http.Cookie) bool { return true }},
-		"a secure name":    {Config{CookieName: "__Secure-sid", CookiePath: "/x"}, "__Secure-sid", func(c *http.Cookie) bool { return c.Secure }},
-		"longer than kept": {Config{MaxAge: 500 * 24 * time.Hour}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 400*24*3600 }},
-		"candypack":        {Config{CookieLayout: CookieCandyPack}, "candy_x candy_y", func(c *http.Cookie) bool { return !strings.Contains(c.Value, ".") }},
+		"default":              {Config{}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 30*24*3600 }},
+		"with a domain":        {Config{CookieDomain: "example.com"}, "session", func(c *http.Cookie) bool { return c.Domain == "example.com" }},
+		"with a path":          {Config{CookiePath: "/app"}, "session", func(c *http.Cookie) bool { return c.Path == "/app" }},
+		"insecure":             {Config{Insecure: true}, "session", func(c *http.Cookie) bool { return !c.Secure }},
+		"transient":            {Config{Transient: true}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 0 && c.RawExpires == "" }},
+		"a name":               {Config{CookieName: "sid"}, "sid", func(c *http.Cookie) bool { return true }},
+		"a secure name":        {Config{CookieName: "__Secure-sid", CookiePath: "/x"}, "__Secure-sid", func(c *http.Cookie) bool { return c.Secure }},
+		"longer than kept":     {Config{MaxAge: 500 * 24 * time.Hour}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 400*24*3600 }},
+		"candypack":            {Config{CandyPack: CandyPackShare}, "candy_x candy_y", func(c *http.Cookie) bool { return !strings.Contains(c.Value, ".") && c.MaxAge == 365*24*3600 }},
+		"candypack, transient": {Config{CandyPack: CandyPackShare, Transient: true}, "candy_x candy_y", func(c *http.Cookie) bool { return c.MaxAge == 0 }},
+		"from candypack":       {Config{CandyPack: CandyPackSwitch}, "candy_x candy_y __Host-session", func(c *http.Cookie) bool { return (c.Name == "__Host-session") == (c.MaxAge == 30*24*3600) }},
 	} {
 		cfg, err := test.cfg.withDefaults()
 		noError(t, err)
@@ -83,7 +85,7 @@ func TestCookies(t *testing.T) {
 
 func TestCandyPackCookiesAreRead(t *testing.T) {
 	t.Parallel()
-	c := newCookies(Config{CookieLayout: CookieCandyPack})
+	c := newCookies(Config{CandyPack: CandyPackShare})
 	const x, y = "f64ae64d052c1ab92a4e57c5b106b208", "2a9fe3d1f99066f3da0d7eb2ba6c1462"
 	for header, want := range map[string]error{
 		"candy_x=" + x + "; candy_y=" + y:                        nil,
@@ -94,7 +96,10 @@ func TestCandyPackCookiesAreRead(t *testing.T) {
 		"candy_x=" + x:                                           ErrMalformed,
 		"candy_y=" + y:                                           ErrMalformed,
 		"candy_x=" + x + "; candy_y=":                            ErrMalformed,
-		"candy_x=" + x + "; candy_y=" + y + "=":                  ErrMalformed,
+		"candy_x=" + x + "=1; candy_y=" + y + "=2":               nil, // CandyPack cuts there
+		"theme=dark; candy_x=" + x + "  ; candy_y=" + y:          nil, // and overlooks spaces
+		"candy_x=" + x + ";candy_y=" + y:                         ErrMalformed,
+		"candy_x=other; candy_x=" + x + "; candy_y=" + y:         ErrMalformed,
 		`candy_x="` + x + `"; candy_y=` + y:                      ErrMalformed,
 		`candy_x={"a":1}; candy_y=` + y:                          ErrMalformed,
 		"candy_x=" + x[:21] + "; candy_y=" + y:                   ErrMalformed,
@@ -104,6 +109,37 @@ func TestCandyPackCookiesAreRead(t *testing.T) {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Cookie", header)
 		if got, err := c.read(r); err != want || err == nil && got != (token{x, y}) {
+			t.Errorf("%q: %v, want %v", header, err, want)
+		}
+	}
+}
+
+// While apps switch, CandyPack's cookies go first: every login writes them.
+func TestCookiesOfTheSwitch(t *testing.T) {
+	t.Parallel()
+	cfg, err := Config{CandyPack: CandyPackSwitch}.withDefaults()
+	noError(t, err)
+	c := newCookies(cfg)
+	theirs, ours := token{strings.Repeat("a", 32), strings.Repeat("b", 32)}, newToken()
+	candy, single := "candy_x="+theirs.selector+"; candy_y="+theirs.verifier, "__Host-session="+ours.selector+"."+ours.verifier
+	for header, want := range map[string]token{
+		candy:                             theirs,
+		single:                            ours,
+		single + "; " + candy:             theirs,
+		"candy_x=; candy_y=; " + single:   ours,
+		"candy_x=broken; " + single:       ours,
+		"__Host-session=broken; " + candy: theirs,
+	} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Cookie", header)
+		if got, err := c.read(r); err != nil || got != want {
+			t.Errorf("%q: %v", header, err)
+		}
+	}
+	for header, want := range map[string]error{"": ErrNoCookie, "candy_x=; candy_y=": ErrNoCookie, "candy_x=a": ErrMalformed, "__Host-session=a": ErrMalformed} {
+		r := httptest.NewRequest("GET", "/", nil)
+		r.Header.Set("Cookie", header)
+		if _, err := c.read(r); err != want {
 			t.Errorf("%q: %v, want %v", header, err, want)
 		}
 	}
@@ -135,7 +171,7 @@ func FuzzReadCookie(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	single, candy := newCookies(cfg), newCookies(Config{CookieLayout: CookieCandyPack})
+	single, candy := newCookies(cfg), newCookies(Config{CandyPack: CandyPackShare})
 	f.Fuzz(func(t *testing.T, header string) {
 		r := &http.Request{Header: http.Header{"Cookie": {header}}}
 		for _, c := range []cookies{single, candy} {
@@ -143,11 +179,7 @@ func FuzzReadCookie(f *testing.F) {
 			if (err == nil) == (token.selector == "") || err != nil && err != ErrNoCookie && err != ErrMalformed {
 				t.Fatalf("%q: %v", header, err)
 			}
-			name := c.attribute.Name
-			if c.layout == CookieCandyPack {
-				name = candySelector
-			}
-			if known, netErr := r.Cookie(name); err == nil && (netErr != nil || known.Quoted || !strings.HasPrefix(known.Value, token.selector)) {
+			if known, netErr := r.Cookie(c.attribute.Name); c.candyPack == CandyPackOff && err == nil && (netErr != nil || known.Quoted || !strings.HasPrefix(known.Value, token.selector)) {
 				t.Fatalf("%q: net/http finds %v, %v", header, known, netErr)
 			}
 			if err == nil && (!strings.Contains(header, token.selector) || !strings.Contains(header, token.verifier)) {

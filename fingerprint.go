@@ -85,6 +85,7 @@ func sameFamily(stored, current string) bool {
 	if stored == current {
 		return true
 	}
+	stored = strings.TrimSuffix(stored, cutMark)
 	a, b := family(stored), family(current)
 	const growth = 32
 	if min(utf8.RuneCountInString(stored), utf8.RuneCountInString(current)) < maxBrowser-growth {

@@ -262,6 +262,7 @@ func (l *lookup[U]) query(ctx context.Context, keys []any) (matches[U], error) {
 			rows.Close()
 			return nil, fmt.Errorf("read the session: %w", err)
 		}
+		l.store.reconcile(&f.record)
 		list = append(list, f)
 	}
 	l.scanners.Put(scan)

@@ -63,6 +63,7 @@ func (m *Manager[U]) Switch(authed, guest http.Handler) http.Handler {
 				return
 			}
 			m.slide(w, r, v)
+			m.end(r, v)
 			s.verdict.Store(v)
 			r = r.WithContext(s)
 		}

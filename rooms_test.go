@@ -36,6 +36,7 @@ var rooms = map[string]struct {
 	"password.go":    {imports: append([]string{"net/http"}, databasePackages...)},
 	"cookie.go":      {imports: databasePackages},
 	"fingerprint.go": {imports: databasePackages},
+	"candypack.go":   {imports: databasePackages},
 	"middleware.go":  {imports: databasePackages, words: cookieText},
 	"cleanup.go":     {imports: append([]string{"net/http"}, databasePackages...)},
 	"errors.go":      {imports: []string{"*"}},

@@ -208,6 +208,16 @@ func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]
 	}
 }
 
+// end deletes an expired session of this browser, as CandyPack does. Others leave that to the purge.
+func (m *Manager[U]) end(r *http.Request, v *verdict[U]) {
+	if m.cfg.CandyPack == CandyPackOff || v.err != ErrExpired || v.stale || !m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)) {
+		return
+	}
+	if err := m.store.deleteExpired(r.Context(), v.record.id); err != nil && r.Context().Err() == nil {
+		m.cfg.Logger.WarnContext(r.Context(), "session: expired, but not deleted", "session", v.record.id, "error", err)
+	}
+}
+
 // Credentials are what a user gives to log in, by column of the users table: the password, and one identifier or more
 // that must all match.
 //

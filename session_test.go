@@ -270,8 +270,8 @@ func (f *fixture[U]) isOut(b *browser, want error) {
 
 func TestLoginCheckUserLogout(t *testing.T) {
 	t.Parallel()
-	for _, layout := range []CookieLayout{CookieSingle, CookieCandyPack} {
-		f := setup(t, Config{CookieLayout: layout})
+	for _, layout := range []CandyPackMode{CandyPackOff, CandyPackShare, CandyPackSwitch} {
+		f := setup(t, Config{CandyPack: layout, Token: "user_tokens"})
 		b := newBrowser(chrome130)
 		f.isOut(b, ErrNoCookie)
 

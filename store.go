@@ -102,20 +102,32 @@ type store struct {
 	users    string
 	key      string
 	password string
+	idle     string // true of a row that rested for more than so many seconds
+	resting  string // true of those that may have, by the index active
 	table    atomic.Pointer[usersTable]
+	skewed   atomic.Bool         // times of another time zone were seen, and a warning given
 	changed  func(ids ...uint64) // hears of every session that was changed or ended, or may have been
 }
 
 func newStore(db *sqlx.DB, cfg *Config) *store {
-	return &store{
+	s := &store{
 		db:       db,
 		cfg:      cfg,
 		tokens:   quote(cfg.Token),
 		users:    quote(cfg.Table),
 		key:      quote(cfg.Key),
 		password: quote(cfg.Password),
-		changed:  func(...uint64) {},
+		// Sums, as a difference of unsigned times must not fall below zero.
+		idle:    "(UNIX_TIMESTAMP(active) + ? < UNIX_TIMESTAMP())",
+		resting: "active < FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)",
+		changed: func(...uint64) {},
 	}
+	if cfg.CandyPack != CandyPackOff { // as record.seen
+		skew := strconv.Itoa(maxSkew)
+		s.idle = "(IF(UNIX_TIMESTAMP(active) > UNIX_TIMESTAMP() + " + skew + ", UNIX_TIMESTAMP(date), GREATEST(UNIX_TIMESTAMP(active), UNIX_TIMESTAMP(date))) + ? < UNIX_TIMESTAMP())"
+		s.resting = "(" + s.resting + " OR active > FROM_UNIXTIME(UNIX_TIMESTAMP() + " + skew + "))"
+	}
+	return s
 }
 
 // quote makes a name, or database.name, an SQL identifier. The Config was validated: there is no backtick in it.
@@ -427,6 +439,7 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 	if indexed == nil {
 		return s.create(ctx)
 	}
+	var twice error
 	for _, index := range []struct{ column, add string }{
 		{"token_x", "UNIQUE INDEX"},
 		{"active", "INDEX"},
@@ -438,18 +451,18 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 		statement := "ALTER TABLE " + s.tokens + " ADD " + index.add + " " + index.column + " (" + index.column + ")"
 		_, err := s.db.ExecContext(ctx, statement)
 		switch {
-		case isError(err, erDuplicateIndex):
-			continue // another process was faster
+		case isError(err, erDuplicateIndex): // another process was faster
 		case isError(err, erDuplicate):
-			return ran, fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index; delete those rows and migrate again: %w", s.tokens, err)
+			twice = fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index, and looks up slowly; nobody is let in by such rows, so delete them and migrate again (SELECT token_x FROM %s GROUP BY token_x HAVING COUNT(*) > 1): %w", s.tokens, s.tokens, err)
 		case isError(err, erTableDenied, erDatabaseDenied):
 			return ran, fmt.Errorf("session: %w: this database user may not alter the token table; have it done with\n%s;\n%w", ErrUnavailable, statement, err)
 		case err != nil:
 			return ran, s.explain("add the index "+index.column, err)
+		default:
+			ran = append(ran, statement)
 		}
-		ran = append(ran, statement)
 	}
-	return ran, nil
+	return ran, twice
 }
 
 // indexedColumns tells which columns of the token table lead an index; nil if there is no table.
@@ -545,13 +558,9 @@ func (s *store) inTransaction(ctx context.Context, do func(*sqlx.Tx) error) erro
 // deleted meanwhile stays so.
 func (s *store) slide(ctx context.Context, id uint64, browser string, age time.Duration) (won bool, err error) {
 	defer s.changed(id)
-	n, err := s.exec(ctx, "renew the session", "UPDATE "+s.tokens+" SET active = DEFAULT, browser = ? WHERE id = ? AND "+idle, browser, id, seconds(age))
+	n, err := s.exec(ctx, "renew the session", "UPDATE "+s.tokens+" SET active = DEFAULT, browser = ? WHERE id = ? AND "+s.idle, browser, id, seconds(age))
 	return n == 1, err
 }
-
-// idle is true of a row that rested for more than so many seconds. Sums, as a difference of unsigned times must not
-// fall below zero.
-const idle = "(UNIX_TIMESTAMP(active) + ? < UNIX_TIMESTAMP())"
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
@@ -574,6 +583,13 @@ func (s *store) retoken(ctx context.Context, old *record, selector, hash string)
 	defer s.changed(old.id)
 	n, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET token_x = ?, token_y = ? WHERE id = ? AND CONCAT(token_x, '') = ?", selector, hash, old.id, old.selector)
 	return n == 1, err
+}
+
+// deleteExpired ends one session, if it is still idle.
+func (s *store) deleteExpired(ctx context.Context, id uint64) error {
+	defer s.changed(id)
+	_, err := s.exec(ctx, "end the expired session", "DELETE FROM "+s.tokens+" WHERE id = ? AND "+s.idle, id, seconds(s.cfg.MaxAge))
+	return err
 }
 
 // delete ends one session.
@@ -646,19 +662,19 @@ func (s *store) deleteIdle(ctx context.Context, age time.Duration, limit int) (f
 	var ids []uint64
 	err = s.withTable(ctx, "find idle sessions", func() error {
 		ids = nil
-		return s.db.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE active < FROM_UNIXTIME(UNIX_TIMESTAMP() - ?) AND "+idle+
+		return s.db.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE "+s.resting+" AND "+s.idle+
 			" ORDER BY active LIMIT ?", seconds(age), seconds(age), limit)
 	})
 	if err != nil || len(ids) == 0 {
 		return 0, 0, err
 	}
-	deleted, err = s.deleteIDs(ctx, ids, " AND "+idle, seconds(age))
+	deleted, err = s.deleteIDs(ctx, ids, " AND "+s.idle, seconds(age))
 	return len(ids), deleted, err
 }
 
 // sessionsOf reads a user's living sessions, the last used first.
 func (s *store) sessionsOf(ctx context.Context, user any) (records []record, err error) {
-	query := "SELECT id, browser, ip, UNIX_TIMESTAMP(date), UNIX_TIMESTAMP(active) FROM " + s.tokens + " WHERE user = ? AND NOT " + idle
+	query := "SELECT id, browser, ip, UNIX_TIMESTAMP(date), UNIX_TIMESTAMP(active), UNIX_TIMESTAMP() FROM " + s.tokens + " WHERE user = ? AND NOT " + s.idle
 	args := []any{user, seconds(s.cfg.MaxAge)}
 	if s.cfg.MaxLifetime > 0 {
 		query += " AND UNIX_TIMESTAMP(date) + ? >= UNIX_TIMESTAMP()"
@@ -673,9 +689,10 @@ func (s *store) sessionsOf(ctx context.Context, user any) (records []record, err
 		defer rows.Close()
 		for rows.Next() {
 			var r record
-			if err := rows.Scan(&r.id, &r.browser, &r.ip, &r.created, &r.active); err != nil {
+			if err := rows.Scan(&r.id, &r.browser, &r.ip, &r.created, &r.active, &r.now); err != nil {
 				return err
 			}
+			s.reconcile(&r)
 			records = append(records, r)
 		}
 		return rows.Err()
@@ -688,7 +705,7 @@ func (s *store) stats(ctx context.Context) (stats Stats, err error) {
 	var oldest sql.NullInt64
 	var expired sql.NullFloat64 // a sum of truth values is a DECIMAL
 	err = s.withTable(ctx, "count the sessions", func() error {
-		query := "SELECT COUNT(*), SUM(" + idle + "), MIN(UNIX_TIMESTAMP(active)) FROM " + s.tokens
+		query := "SELECT COUNT(*), SUM(" + s.idle + "), MIN(UNIX_TIMESTAMP(active)) FROM " + s.tokens
 		return s.db.QueryRowxContext(ctx, query, seconds(s.cfg.MaxAge)).Scan(&stats.Rows, &expired, &oldest)
 	})
 	if err != nil {

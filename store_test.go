@@ -577,7 +577,7 @@ func TestCheckUsesTheIndexes(t *testing.T) {
 	if got := strings.Join(explain("SELECT id FROM user_tokens WHERE user = ? AND id <> ?", 7, 0), " "); !strings.Contains(got, ":user") {
 		t.Errorf("the list: %s", got)
 	}
-	if got := strings.Join(explain("SELECT id FROM user_tokens WHERE active < FROM_UNIXTIME(UNIX_TIMESTAMP() - ?) AND "+idle+" ORDER BY active LIMIT 1000", 100, 100), " "); got != "user_tokens:range:active" {
+	if got := strings.Join(explain("SELECT id FROM user_tokens WHERE active < FROM_UNIXTIME(UNIX_TIMESTAMP() - ?) AND "+f.auth.store.idle+" ORDER BY active LIMIT 1000", 100, 100), " "); got != "user_tokens:range:active" {
 		t.Errorf("the purge: %s", got)
 	}
 }

@@ -18,7 +18,7 @@ func oneByOne(a app) func() (float64, error) {
 		defer cancel()
 		v := newVisitor(ctx, a, 0)
 		n, start := 0, time.Now()
-		for end := start.Add(length(400 * time.Millisecond)); time.Now().Before(end); n++ {
+		for end := start.Add(length(150 * time.Millisecond)); time.Now().Before(end); n++ {
 			v.visit()
 		}
 		return float64(time.Since(start).Nanoseconds()) / float64(n), nil
@@ -63,7 +63,7 @@ func warm(apps ...app) {
 
 func (b *bench) oneAtATime(report *report) error {
 	warm(b.ours, b.bare, b.scsDefault)
-	s, err := inTurn(rounds(15), oneByOne(b.ours), oneByOne(b.bare), oneByOne(b.scsDefault))
+	s, err := inTurn(rounds(41), oneByOne(b.ours), oneByOne(b.bare), oneByOne(b.scsDefault))
 	if err != nil {
 		return err
 	}
@@ -83,9 +83,9 @@ func (b *bench) oneAtATime(report *report) error {
 
 func (b *bench) concurrent(report *report) error {
 	warm(b.ours, b.bare, b.scsDefault, b.scsInterpolated)
-	const d = 700 * time.Millisecond
+	const d = 300 * time.Millisecond
 	at := func(n int) ([]spread, error) {
-		return inTurn(rounds(9), throughput(b.ours, n, d), throughput(b.bare, n, d), throughput(b.scsDefault, n, d), throughput(b.scsInterpolated, n, d))
+		return inTurn(rounds(21), throughput(b.ours, n, d), throughput(b.bare, n, d), throughput(b.scsDefault, n, d), throughput(b.scsInterpolated, n, d))
 	}
 	at64, err := at(64)
 	if err != nil {

@@ -1,0 +1,115 @@
+package session
+
+import (
+	"net/http"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+// CandyPackMode says whether the logins are shared with a CandyPack app on the same site and database:
+// docs/migrating-from-candypack.md tells how to move from one to the other.
+type CandyPackMode int
+
+const (
+	// CandyPackOff shares nothing.
+	CandyPackOff CandyPackMode = iota
+
+	// CandyPackShare accepts the sessions that CandyPack writes and writes such as it accepts: it has the cookies candy_x
+	// and candy_y, the table candy_auth and FingerprintExact, unless Config says otherwise of the latter two. Expired
+	// sessions are deleted when they are seen, as CandyPack does.
+	CandyPackShare
+
+	// CandyPackSwitch is CandyPackShare that also writes the cookie of CandyPackOff, at each login and slide. When it has
+	// run for MaxAge, everyone who is still logged in has that cookie.
+	CandyPackSwitch
+)
+
+// CandyPack's cookies, with selector and verifier.
+const (
+	candySelector = "candy_x"
+	candyVerifier = "candy_y"
+)
+
+// candyCookieAge is how long the browser keeps them. CandyPack gives them a year and never renews them: with MaxAge they
+// would be lost to those who only ever visit its routes.
+const candyCookieAge = 365 * 24 * time.Hour
+
+// candyToken takes the token from a Cookie header, or empty strings, as CandyPack reads it: cookies stand between "; ",
+// the first of a name counts, and a value ends at a second "=". Spaces after the selector are what the collation of its
+// column overlooks. What it would take for JSON or quoted is no token in parseToken.
+func candyToken(r *http.Request) (selector, verifier string) {
+	seen := 0
+	for pair := range strings.SplitSeq(strings.Join(r.Header["Cookie"], "; "), "; ") {
+		name, value, _ := strings.Cut(pair, "=")
+		value, _, _ = strings.Cut(value, "=")
+		switch {
+		case name == candySelector && seen&1 == 0:
+			selector, seen = strings.TrimRight(value, " "), seen|1
+		case name == candyVerifier && seen&2 == 0:
+			verifier, seen = value, seen|2
+		}
+	}
+	return selector, verifier
+}
+
+// fingerprintCandyPack stores and compares what CandyPack does: the User-Agent's bytes as Latin-1, all of it.
+var fingerprintCandyPack = Fingerprint{candyBrowser, FingerprintExact.Match}
+
+// candyBrowser is the User-Agent where it fits into the column. With a longer one nobody can log in to CandyPack, so its
+// sessions are not shared: it is cut, with a mark that no User-Agent has, so that it is not taken for a shorter one.
+func candyBrowser(r *http.Request) string {
+	text := userAgent(r)
+	if utf8.RuneCountInString(text) > maxBrowser {
+		text = fit(text, maxBrowser-1) + cutMark
+	}
+	return text
+}
+
+// cutMark is not in Latin-1.
+const cutMark = "…"
+
+// CandyPack renews a session by writing its own local time as text, which the database reads in the time zone of the
+// connection: where the two zones differ, active is off by the hours between them, 26 at most.
+const (
+	maxSkew     = 26 * 60 * 60
+	quarterHour = 15 * 60
+	clockError  = 60 // what clocks of different machines may differ by
+)
+
+// seen is when a session was last renewed, as far as can be believed: not before its login, and not in a future that no
+// time zone explains, which would keep it for ever.
+func (r *record) seen() int64 {
+	if r.active > r.now+maxSkew {
+		return r.created
+	}
+	return max(r.active, r.created)
+}
+
+// skew is by how much, at least, the app that wrote active has another time zone than the database; 0 if nothing shows
+// it. Zones differ by whole quarter hours.
+func (r *record) skew() time.Duration {
+	ahead, behind := r.active-r.now, r.created-r.active
+	quarters := func(seconds int64) time.Duration {
+		return time.Duration((seconds-clockError+quarterHour-1)/quarterHour) * quarterHour * time.Second
+	}
+	switch {
+	case ahead > quarterHour-clockError && ahead <= maxSkew+clockError:
+		return quarters(ahead)
+	case behind > quarterHour-clockError && behind <= maxSkew+clockError:
+		return -quarters(behind)
+	}
+	return 0
+}
+
+// reconcile corrects what another app has written of a session's times, and says so once.
+func (s *store) reconcile(r *record) {
+	if s.cfg.CandyPack == CandyPackOff {
+		return
+	}
+	if skew := r.skew(); skew != 0 && s.skewed.CompareAndSwap(false, true) {
+		s.cfg.Logger.Warn("session: the CandyPack app writes times of another time zone than the database's; start Node with the zone of its connections (TZ=UTC where they have time_zone '+00:00')",
+			"off by at least", skew, "session", r.id, "table", s.cfg.Token)
+	}
+	r.active = r.seen()
+}
