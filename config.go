@@ -104,6 +104,11 @@ type Config struct {
 	// Cache spares queries, or bridges failures, at the price of knowing less. Default off.
 	Cache Cache
 
+	// VerifyPassword reports whether a password is that of a stored text which is not a bcrypt hash, such as the hex
+	// digits of an MD5 sum: for users from another program. At their next login the text is replaced by a bcrypt hash.
+	// Compare in constant time. Default: such users cannot log in with a password.
+	VerifyPassword func(stored, password string) bool
+
 	// OnError answers a request whose session could not be looked up because the database failed; the handler does
 	// not run and no cookie changes. err is an ErrUnavailable. Default: 503 Service Unavailable.
 	OnError func(w http.ResponseWriter, r *http.Request, err error)

@@ -128,10 +128,38 @@ func TestEverySetting(t *testing.T) {
 	}
 }
 
+// As in CandyPack's config.json: variables of the environment, and of a file .env beside it.
+func TestVariablesInTheFile(t *testing.T) {
+	t.Setenv("SESSION_TEST_HOST", "db.example.com")
+	t.Setenv("SESSION_TEST_EMPTY", "")
+	path := writeConfig(t, `{
+		"mail": {"from": "${SESSION_TEST_NOBODY_SETS_THIS}"},
+		"auth": {"token": "${SESSION_TEST_TABLE}_tokens", "maxAge": 3600000},
+		"mysql": {"host": "${SESSION_TEST_HOST}", "user": "${SESSION_TEST_USER}", "password": "a$b${SESSION_TEST_PASSWORD}${SESSION_TEST_EMPTY}${", "database": "app"}
+	}`)
+	env := "# a comment = none\n\nSESSION_TEST_HOST=not this one\nexport SESSION_TEST_USER = 'app'\nSESSION_TEST_TABLE=web\r\nSESSION_TEST_PASSWORD=\"p#w=${x}\"\nbroken\n"
+	noError(t, os.WriteFile(filepath.Join(filepath.Dir(path), ".env"), []byte(env), 0o600))
+	c, err := LoadConfig(path)
+	noError(t, err)
+	dsn, err := mysql.ParseDSN(c.DSN)
+	if err != nil || dsn.Addr != "db.example.com:3306" || dsn.User != "app" || dsn.Passwd != "a$bp#w=${x}${" || c.Token != "web_tokens" {
+		t.Errorf("%+v, %v, %v", dsn, c.Token, err)
+	}
+
+	for text, want := range map[string]string{
+		`{"auth": {}, "mysql": {"user": "app", "database": "app", "password": "secret ${SESSION_TEST_MISSING}"}}`: `mysql.password: the variable SESSION_TEST_MISSING is set neither in the environment nor in .env`,
+		`{"auth": {"token": "${SESSION_TEST_MISSING}"}}`:                                                          `auth.token: the variable SESSION_TEST_MISSING is set`,
+	} {
+		if _, err := LoadConfig(writeConfig(t, text)); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
 // Every key of the file is a field of Config, and every field that a file can hold has a key.
 func TestOptionsCoverConfig(t *testing.T) {
 	t.Parallel()
-	inGoOnly := map[string]bool{"Cache": true, "ClientIP": true, "OnError": true, "Logger": true, "DSN": true}
+	inGoOnly := map[string]bool{"Cache": true, "ClientIP": true, "VerifyPassword": true, "OnError": true, "Logger": true, "DSN": true}
 	byField := map[string]string{}
 	for _, o := range options {
 		byField[o.field] = o.key

@@ -39,6 +39,9 @@ var (
 	// ErrNoSession: the user has no session of this id.
 	ErrNoSession = errors.New("session: no such session")
 
+	// ErrTaken: another user has this value already, where the users table allows it once. The error is a *TakenError.
+	ErrTaken = errors.New("session: already taken")
+
 	// ErrPasswordTooLong: the password is longer than the 72 bytes that bcrypt reads.
 	ErrPasswordTooLong = errors.New("session: password longer than 72 bytes")
 
@@ -56,3 +59,18 @@ var (
 	// ErrUsage: the call itself is wrong, whatever the user did: a mistake in the program.
 	ErrUsage = errors.New("session: wrong use")
 )
+
+// A TakenError names what of a registration is taken. errors.Is finds [ErrTaken] in it.
+type TakenError struct {
+	Field string // the column; several, joined by ", ", where only their combination is unique; "" if it is not known
+}
+
+func (e *TakenError) Error() string {
+	if e.Field == "" {
+		return ErrTaken.Error()
+	}
+	return ErrTaken.Error() + ": " + e.Field
+}
+
+// Is reports whether the target is ErrTaken.
+func (e *TakenError) Is(target error) bool { return target == ErrTaken }

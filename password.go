@@ -12,15 +12,16 @@ import (
 // hash that was seen, up to a bound, whether there was no user, an unusable hash or one of lower cost.
 type passwords struct {
 	cost    int
-	highest atomic.Int64 // the highest cost seen of a user's hash; from cost to maxEqualized
+	legacy  func(stored, password string) bool // Config.VerifyPassword
+	highest atomic.Int64                       // the highest cost seen of a user's hash; from cost to maxEqualized
 }
 
 // maxEqualized is the cost up to which one user's hash slows the refusals of all: a quarter of a second or so. A single
 // hash of a higher cost must not make every failed login of everyone burn seconds.
 const maxEqualized = 12
 
-func newPasswords(cost int) *passwords {
-	p := &passwords{cost: cost}
+func newPasswords(cost int, legacy func(stored, password string) bool) *passwords {
+	p := &passwords{cost: cost, legacy: legacy}
 	p.highest.Store(int64(cost))
 	return p
 }
@@ -37,6 +38,11 @@ func (p *passwords) hash(password string) (string, error) {
 // hashed it, and bcrypt compares no more than 72 bytes, so long ones are not refused here.
 func (p *passwords) verify(hash []byte, password string) bool {
 	cost, err := bcrypt.Cost(hash)
+	if err != nil && p.legacy != nil && len(hash) > 0 {
+		if p.legacy(string(hash), password) {
+			return true // and the new hash takes the time of a comparison
+		}
+	}
 	if err != nil || cost > maxPasswordCost {
 		p.refuse(password)
 		return false
@@ -72,10 +78,10 @@ func dummy(cost int) []byte {
 	return fmt.Appendf(nil, "$2a$%02d$%s", cost, strings.Repeat(".", 53))
 }
 
-// upgraded is a hash to store in place of one that costs less than it should; empty if that is not the case, or bcrypt
-// would no longer read the whole password.
+// upgraded is a hash to store in place of one that was just verified, if that is not bcrypt's or costs less than it
+// should; empty if not, or if bcrypt would not read the whole password.
 func (p *passwords) upgraded(hash []byte, password string) (string, error) {
-	if cost, err := bcrypt.Cost(hash); err != nil || cost >= p.cost || len(password) > 72 {
+	if cost, err := bcrypt.Cost(hash); err == nil && cost >= p.cost || len(password) > 72 {
 		return "", nil
 	}
 	return p.hash(password)

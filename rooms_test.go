@@ -29,6 +29,7 @@ var rooms = map[string]struct {
 	"config.go":      {imports: []string{"database/sql", "database/sql/driver", "github.com/jmoiron/sqlx", "os/exec", "io/fs"}, words: regexp.MustCompile(`\bos\.(Open|Create|Write|Mkdir|Remove)|net\.(Dial|Listen|Lookup)|http\.(Get|Post|Client)\b`)},
 	"store.go":       {imports: []string{"net/http"}, sql: true},
 	"lookup.go":      {imports: []string{"net/http"}, words: cookieText},
+	"register.go":    {imports: []string{"database/sql", "github.com/go-sql-driver/mysql"}, words: cookieText},
 	"user.go":        {imports: []string{"net/http"}, words: cookieText},
 	"cache.go":       {imports: append([]string{"net/http"}, databasePackages...)},
 	"token.go":       {imports: append([]string{"net/http"}, databasePackages...)},

@@ -74,7 +74,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 		return nil, err
 	}
 	cfg.DSN = "" // it holds a password, which nothing here needs
-	m := &Manager[U]{cfg: cfg, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost)}
+	m := &Manager[U]{cfg: cfg, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
 	m.store = newStore(db, &m.cfg)
 	m.bySelector = newLookup(m.store, plan, selectorColumn)
 	m.byID = newLookup(m.store, plan, idColumn)
@@ -241,7 +241,7 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	}
 	var accounts []account[U]
 	if possible {
-		accounts, err = m.findAccounts(r.Context(), conditions, true)
+		accounts, err = m.findAccounts(r.Context(), m.store.db, conditions, true)
 		if err != nil {
 			return none, err
 		}
@@ -321,7 +321,8 @@ func (c Credentials) columns(password string) []string {
 	return names
 }
 
-// upgrade replaces a password hash that costs less than Config.PasswordCost. It can wait for the next login.
+// upgrade replaces a password hash that is not bcrypt's, or costs less than Config.PasswordCost. It can wait for the
+// next login.
 func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password string) {
 	hash, err := m.passwords.upgraded(user.hash, password)
 	if hash != "" && err == nil {
@@ -353,7 +354,7 @@ func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U
 	if !possible {
 		return none, ErrUserGone
 	}
-	accounts, err := m.findAccounts(r.Context(), []condition{{table.key, arg}}, false)
+	accounts, err := m.findAccounts(r.Context(), m.store.db, []condition{{table.key, arg}}, false)
 	if err != nil {
 		return none, err
 	}

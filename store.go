@@ -193,11 +193,13 @@ type column struct {
 	name       string
 	kind       columnKind
 	definition string // its type, for a column that refers to it
+	counts     bool   // the database counts it up
 }
 
 type usersTable struct {
-	columns []column // all but the password
-	key     column
+	columns       []column // all but the password
+	key           column
+	passwordWidth int64 // in characters; 0 if there is no such column, or it has no limit
 }
 
 // width is how many columns there are; none where the table is not needed.
@@ -224,7 +226,7 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 		return t, nil
 	}
 	database, table := splitName(s.cfg.Table)
-	rows, err := s.db.QueryxContext(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME"+
+	rows, err := s.db.QueryxContext(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA"+
 		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", database, table)
 	if err != nil {
 		return nil, s.explain("read the users table", err)
@@ -236,8 +238,9 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 		exists = true
 		var c column
 		var dataType string
-		var charset, collation sql.NullString
-		if err := rows.Scan(&c.name, &dataType, &c.definition, &charset, &collation); err != nil {
+		var charset, collation, extra sql.NullString
+		var width sql.NullInt64
+		if err := rows.Scan(&c.name, &dataType, &c.definition, &charset, &collation, &width, &extra); err != nil {
 			return nil, s.explain("read the users table", err)
 		}
 		switch strings.ToLower(dataType) {
@@ -252,10 +255,13 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 			c.kind = textColumn
 			c.definition += " CHARACTER SET " + charset.String + " COLLATE " + collation.String
 		}
+		c.counts = strings.Contains(strings.ToLower(extra.String), "auto_increment")
 		if strings.EqualFold(c.name, s.cfg.Key) {
 			t.key = c
 		}
-		if !strings.EqualFold(c.name, s.cfg.Password) {
+		if strings.EqualFold(c.name, s.cfg.Password) {
+			t.passwordWidth = width.Int64
+		} else {
 			t.columns = append(t.columns, c)
 		}
 	}
@@ -361,10 +367,129 @@ func (s *store) selectUsers(columns []string, conditions []condition, withPasswo
 // quoteColumn quotes a name that comes from a struct tag or the table itself, and so may have any character.
 func quoteColumn(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
-// replacePassword writes a new hash over the one that was read.
+// replacePassword writes a new hash over the one that was read, if the column holds all of it: some servers would cut it.
 func (s *store) replacePassword(ctx context.Context, key any, old []byte, hash string) error {
-	_, err := s.db.ExecContext(ctx, "UPDATE "+s.users+" SET "+s.password+" = ? WHERE "+s.key+" = ? AND "+s.password+" = ?", hash, key, string(old))
+	table, err := s.usersTable(ctx)
+	if err != nil {
+		return err
+	}
+	if table.passwordWidth != 0 && table.passwordWidth < int64(len(hash)) {
+		s.table.Store(nil) // it may be widened before the next time
+		return fmt.Errorf("session: the column %s of %s has %d characters, and a bcrypt hash %d; make it VARCHAR(255)", s.password, s.users, table.passwordWidth, len(hash))
+	}
+	_, err = s.db.ExecContext(ctx, "UPDATE "+s.users+" SET "+s.password+" = ? WHERE "+s.key+" = ? AND "+s.password+" = ?", hash, key, string(old))
 	return err
+}
+
+// insertUser adds a user and returns the key that the database has counted up. Where the server would rather change a
+// value than refuse it, it warns, and that is an error here.
+func (s *store) insertUser(ctx context.Context, tx *sqlx.Tx, columns []column, args []any) (id int64, err error) {
+	names := make([]string, len(columns))
+	for i, c := range columns {
+		names[i] = quoteColumn(c.name)
+	}
+	result, err := tx.ExecContext(ctx, "INSERT INTO "+s.users+" ("+strings.Join(names, ", ")+") VALUES (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
+	if err != nil {
+		return 0, err
+	}
+	if id, err = result.LastInsertId(); err != nil {
+		return 0, err
+	}
+	rows, err := tx.QueryContext(ctx, "SHOW WARNINGS")
+	if err != nil {
+		return 0, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var level, message string
+		var number uint16
+		if err := rows.Scan(&level, &number, &message); err != nil {
+			return 0, err
+		}
+		if level != "Note" {
+			return 0, &mysql.MySQLError{Number: number, Message: message}
+		}
+	}
+	return id, rows.Err()
+}
+
+// Refusals of a value, not failures of the database.
+var refusals = []uint16{
+	1048, // may not be NULL
+	1062, // duplicate
+	1264, // out of range
+	1265, // truncated
+	1292, // incorrect value
+	1364, // has no default
+	1366, // incorrect value
+	1406, // too long
+	1452, // foreign key
+	1644, // a trigger's SIGNAL
+	3140, // no JSON
+	3819, // CHECK, in MySQL
+	4025, // CHECK, in MariaDB
+}
+
+// explainUser says why a user was not added: a field that is taken, a value that does not fit, or a database that fails.
+func (s *store) explainUser(ctx context.Context, err error, columns []column, args []any) error {
+	var my *mysql.MySQLError
+	switch {
+	case isError(err, erDuplicate):
+		field, findErr := s.taken(ctx, columns, args)
+		if findErr != nil {
+			return findErr
+		}
+		return &TakenError{Field: field}
+	case errors.As(err, &my) && slices.Contains(refusals, my.Number):
+		return fmt.Errorf("%w: Register: the users table refuses the fields: %w", ErrUsage, err)
+	}
+	return s.explain("add the user", err)
+}
+
+// taken finds the unique index of which another user has the values, and names its columns.
+func (s *store) taken(ctx context.Context, columns []column, args []any) (field string, err error) {
+	database, table := splitName(s.cfg.Table)
+	var parts []struct {
+		Name   string         `db:"name"`
+		Column sql.NullString `db:"part"`
+	}
+	err = s.db.SelectContext(ctx, &parts, "SELECT INDEX_NAME AS name, COLUMN_NAME AS part FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, table)
+	if err != nil {
+		return "", s.explain("read the indexes of the users table", err)
+	}
+	for len(parts) > 0 {
+		n := 1
+		for n < len(parts) && parts[n].Name == parts[0].Name {
+			n++
+		}
+		var names []string
+		var conditions []condition
+		for _, part := range parts[:n] {
+			i := slices.IndexFunc(columns, func(c column) bool { return strings.EqualFold(c.name, part.Column.String) })
+			if i < 0 {
+				break // a default, or an expression
+			}
+			names = append(names, columns[i].name)
+			conditions = append(conditions, condition{columns[i], args[i]})
+		}
+		parts = parts[n:]
+		if len(conditions) < n {
+			continue
+		}
+		query, args := s.selectUsers(nil, conditions, false)
+		rows, err := s.db.QueryContext(ctx, query, args...)
+		if err != nil {
+			return "", s.explain("find the user", err)
+		}
+		found := rows.Next()
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			return "", s.explain("find the user", err)
+		}
+		if found {
+			return strings.Join(names, ", "), nil
+		}
+	}
+	return "", nil
 }
 
 // The token table.

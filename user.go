@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/jmoiron/sqlx"
 	"github.com/jmoiron/sqlx/reflectx"
 )
 
@@ -174,13 +175,13 @@ type account[U any] struct {
 }
 
 // findAccounts reads the users that match every condition, two at the most.
-func (m *Manager[U]) findAccounts(ctx context.Context, conditions []condition, withPassword bool) ([]account[U], error) {
+func (m *Manager[U]) findAccounts(ctx context.Context, on sqlx.QueryerContext, conditions []condition, withPassword bool) ([]account[U], error) {
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
 		return nil, err
 	}
 	query, args := m.store.selectUsers(m.plan.names(table), conditions, withPassword)
-	rows, err := m.store.db.QueryxContext(ctx, query, args...)
+	rows, err := on.QueryxContext(ctx, query, args...)
 	if isError(err, erMixedCollations, erCannotConvert) {
 		return nil, nil // an identifier has characters that the column's character set lacks
 	}

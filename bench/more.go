@@ -334,7 +334,7 @@ func (*bench) size(report *report) error {
 			return app{}, nil, err
 		}
 		a := with(table, auth, nil)
-		for i := range 50_000 {
+		for i := range 10_000 {
 			a.cookies = append(a.cookies, "__Host-session="+selector(1+i*7919%n)+"."+verifier)
 		}
 		return a, auth.Close, nil
@@ -352,6 +352,7 @@ func (*bench) size(report *report) error {
 	if err := b.settle(); err != nil {
 		return err
 	}
+	warm(big, small)
 	p50 := func(a app) func() (float64, error) {
 		v := newVisitor(context.Background(), a, 0)
 		return func() (float64, error) {

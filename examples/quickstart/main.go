@@ -27,8 +27,6 @@ import (
 
 	"github.com/candysession/session"
 	"github.com/candysession/session/examples/internal/embedded"
-	"github.com/go-sql-driver/mysql"
-	"github.com/jmoiron/sqlx"
 )
 
 const (
@@ -59,7 +57,6 @@ var config = session.Config{
 }
 
 type app struct {
-	db   *sqlx.DB
 	auth *session.Manager[User]
 }
 
@@ -102,7 +99,7 @@ func run(addr, dsn string) error {
 		return err
 	}
 	defer auth.Close()
-	a := &app{db, auth}
+	a := &app{auth}
 
 	listener, err := net.Listen("tcp", addr)
 	if err != nil {
@@ -110,7 +107,11 @@ func run(addr, dsn string) error {
 	}
 	fmt.Printf("\n  http://%s\n\n", strings.Replace(listener.Addr().String(), "127.0.0.1", "localhost", 1))
 	if inMemory { // never put an account with a known password into a real database
-		if err := a.register(ctx, "Demo", demoEmail, demoPassword); err != nil {
+		hash, err := auth.HashPassword(demoPassword)
+		if err != nil {
+			return err
+		}
+		if _, err := db.ExecContext(ctx, "INSERT INTO quickstart_users (name, email, password) VALUES ('Demo', ?, ?)", demoEmail, hash); err != nil {
 			return err
 		}
 		fmt.Printf("  e-mail    %s\n  password  %s\n\n  The database is in memory: all is gone when you press Ctrl-C.\n\n", demoEmail, demoPassword)
@@ -163,10 +164,9 @@ func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
 		problem = "The password needs at least 8 characters."
 	}
 	if problem == "" {
-		err := a.register(r.Context(), name, email, password)
-		var duplicate *mysql.MySQLError
+		_, err := a.auth.Register(w, r, session.Fields{"name": name, "email": email, "password": password}, registration)
 		switch {
-		case errors.As(err, &duplicate) && duplicate.Number == 1062:
+		case errors.Is(err, session.ErrTaken):
 			problem = "There is an account with this e-mail address."
 		case errors.Is(err, session.ErrPasswordTooLong):
 			problem = "The password may have at most 72 bytes."
@@ -179,21 +179,10 @@ func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
 		render(w, http.StatusUnprocessableEntity, "register.html", form{Problem: problem, Name: name, Email: email})
 		return
 	}
-	if _, err := a.auth.Login(w, r, session.Credentials{"email": email, "password": password}); err != nil {
-		sorry(w, err)
-		return
-	}
 	http.Redirect(w, r, "/account", http.StatusSeeOther)
 }
 
-func (a *app) register(ctx context.Context, name, email, password string) error {
-	hash, err := a.auth.HashPassword(password)
-	if err != nil {
-		return err
-	}
-	_, err = a.db.ExecContext(ctx, "INSERT INTO quickstart_users (name, email, password) VALUES (?, ?, ?)", name, email, hash)
-	return err
-}
+var registration = session.RegisterOptions{Columns: []string{"name", "email"}}
 
 func (a *app) logIn(w http.ResponseWriter, r *http.Request) {
 	email := r.FormValue("email")

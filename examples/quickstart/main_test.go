@@ -69,7 +69,7 @@ func TestQuickstart(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer auth.Close()
-	site := httptest.NewServer((&app{db, auth}).routes())
+	site := httptest.NewServer((&app{auth}).routes())
 	defer site.Close()
 	visit := func() visitor {
 		jar, _ := cookiejar.New(nil)

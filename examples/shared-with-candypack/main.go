@@ -1,0 +1,119 @@
+// Command shared-with-candypack is the Go half of an app that moves from CandyPack route by route: it reads CandyPack's
+// config.json, and shares its users, sessions and cookies.
+//
+//	MYSQL_HOST=localhost MYSQL_USER=app MYSQL_PASSWORD=… go run ./examples/shared-with-candypack -config examples/shared-with-candypack/config.json
+//
+// Both halves must answer for one host name over https, which is for a proxy before them to do.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/candysession/session"
+)
+
+// A User has the columns of CandyPack's users table that this app needs.
+type User struct {
+	ID    int64  `db:"id"`
+	Email string `db:"email"`
+}
+
+func main() {
+	config := flag.String("config", "config.json", "CandyPack's configuration")
+	addr := flag.String("addr", "localhost:8080", "where to listen")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *config, *addr, nil); err != nil {
+		log.Fatal(err)
+	}
+}
+
+// run serves until the context ends, and tells its address when it listens.
+func run(ctx context.Context, config, addr string, listening func(net.Addr)) error {
+	cfg, err := session.LoadConfig(config)
+	if err != nil {
+		return err
+	}
+	cfg.CandyPack = session.CandyPackShare
+	cfg.LoginURL = "/login" // still a page of CandyPack's, perhaps
+	db, err := session.Open(cfg.DSN)
+	if err != nil {
+		return err
+	}
+	defer db.Close()
+	auth, err := session.New[User](db, cfg)
+	if err != nil {
+		return err
+	}
+	defer auth.Close()
+	ran, err := auth.Migrate(ctx)
+	if err != nil {
+		return err
+	}
+	for _, statement := range ran {
+		log.Print(statement)
+	}
+
+	listener, err := net.Listen("tcp", addr)
+	if err != nil {
+		return err
+	}
+	if listening != nil {
+		listening(listener.Addr())
+	}
+	server := &http.Server{Handler: http.NewCrossOriginProtection().Handler(auth.Middleware(routes(auth))), ReadHeaderTimeout: 10 * time.Second}
+	context.AfterFunc(ctx, func() { server.Shutdown(context.WithoutCancel(ctx)) })
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}
+
+func routes(auth *session.Manager[User]) http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("GET /account", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		user, _ := auth.User(r)
+		fmt.Fprintln(w, "Hello,", user.Email)
+	})))
+	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
+		_, err := auth.Login(w, r, session.Credentials{"email": r.FormValue("email"), "password": r.FormValue("password")})
+		answer(w, r, err)
+	})
+	mux.HandleFunc("POST /register", func(w http.ResponseWriter, r *http.Request) {
+		fields := session.Fields{"email": r.FormValue("email"), "password": r.FormValue("password")}
+		_, err := auth.Register(w, r, fields, session.RegisterOptions{Columns: []string{"email"}})
+		answer(w, r, err)
+	})
+	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) {
+		answer(w, r, auth.Logout(w, r))
+	})
+	return mux
+}
+
+// answer goes on to the account, or says what is wrong.
+func answer(w http.ResponseWriter, r *http.Request, err error) {
+	switch {
+	case err == nil:
+		http.Redirect(w, r, "/account", http.StatusSeeOther)
+	case errors.Is(err, session.ErrInvalidCredentials):
+		http.Error(w, "Wrong e-mail or password", http.StatusUnauthorized)
+	case errors.Is(err, session.ErrTaken):
+		http.Error(w, "This e-mail address has an account", http.StatusConflict)
+	case errors.Is(err, session.ErrUsage), errors.Is(err, session.ErrPasswordTooLong):
+		http.Error(w, "Please fill in the form", http.StatusBadRequest)
+	default:
+		log.Print(err)
+		http.Error(w, "Please try again", http.StatusServiceUnavailable)
+	}
+}

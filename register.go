@@ -1,0 +1,148 @@
+package session
+
+import (
+	"context"
+	"database/sql/driver"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/jmoiron/sqlx"
+)
+
+// Fields are a new user's values, by column of the users table: text, numbers, truth values, times, nil, or what is a
+// driver.Valuer. That of the password column is the password itself, as text.
+type Fields map[string]any
+
+// RegisterOptions say what Register may do with the fields.
+type RegisterOptions struct {
+	// Columns are those that the fields may set, besides that of the password. So a form that is passed on as it came
+	// cannot make anyone an administrator (OWASP Mass Assignment Cheat Sheet).
+	Columns []string
+
+	// NoLogin leaves the new user logged out, for example until the e-mail address is confirmed.
+	NoLogin bool
+}
+
+// Register adds a user, with the bcrypt hash of the password, and logs in as [Manager.Login] does. The user is what the
+// table then holds, with its defaults.
+//
+//	user, err := auth.Register(w, r, session.Fields{"email": email, "password": password}, session.RegisterOptions{Columns: []string{"email"}})
+//
+// Whether a value is free is for the unique indexes of the users table to say: if one of them refuses, the error is a
+// [*TakenError], an [ErrTaken] that names the field. That tells everyone who has an account; where it must not, answer
+// both cases alike and send a mail.
+//
+// A password beyond 72 bytes is an [ErrPasswordTooLong]. An [ErrUsage] is a field that is not listed or not a column, an
+// empty password, a key that the database does not count up and the fields do not hold, and a value that does not fit:
+// too long, out of range, missing. Nothing is cut or left out. If the user was added but logging in failed, the error is
+// that of the login, and the user is returned with it.
+func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fields, options RegisterOptions) (U, error) {
+	var none U
+	columns, args, err := m.registration(r.Context(), fields, options)
+	if err != nil {
+		return none, err
+	}
+	user, err := m.addUser(r.Context(), columns, args)
+	if err != nil {
+		return none, err
+	}
+	if !options.NoLogin {
+		_, err = m.start(w, r, user)
+	}
+	return m.plan.copy(user.user), err
+}
+
+// registration checks the fields and hashes the password.
+func (m *Manager[U]) registration(ctx context.Context, fields Fields, options RegisterOptions) (columns []column, args []any, err error) {
+	refuse := func(format string, of ...any) ([]column, []any, error) {
+		return nil, nil, fmt.Errorf("%w: Register: "+format, append([]any{ErrUsage}, of...)...)
+	}
+	password, ok := fields[m.cfg.Password].(string)
+	if !ok || password == "" {
+		return refuse("the fields have no %q; it must be the password, as a string that is not empty", m.cfg.Password)
+	}
+	table, err := m.store.usersTable(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	hasKey := false
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if name == m.cfg.Password {
+			continue
+		}
+		c, known := table.column(name)
+		switch {
+		case !slices.Contains(options.Columns, name):
+			return refuse("the field %q is not among RegisterOptions.Columns, %q", name, options.Columns)
+		case !known:
+			m.store.table.Store(nil) // it may be new; the next call will see
+			return refuse("the users table has no column %q", name)
+		}
+		value := fields[name]
+		if c.name == table.key.name {
+			hasKey = true
+			var possible bool
+			if value, possible, err = c.arg(value); err != nil {
+				return nil, nil, fmt.Errorf("Register: %w", err)
+			} else if !possible {
+				return refuse("the field %q can't be the key, which is %s", name, c.definition)
+			}
+		} else if _, err := driver.DefaultParameterConverter.ConvertValue(value); err != nil {
+			return refuse("the field %q is a %T, which is no value for a column", name, value)
+		}
+		columns, args = append(columns, c), append(args, value)
+	}
+	if !hasKey && !table.key.counts {
+		return refuse("the users table does not count up its key, %s; set the field %q", table.key.definition, table.key.name)
+	}
+	hash, err := m.passwords.hash(password)
+	if err != nil {
+		return nil, nil, err
+	}
+	return append(columns, column{name: m.cfg.Password}), append(args, hash), nil
+}
+
+// addUser writes a user and reads it back.
+func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) (user account[U], err error) {
+	table, err := m.store.usersTable(ctx)
+	if err != nil {
+		return user, err
+	}
+	err = m.store.inTransaction(ctx, func(tx *sqlx.Tx) error {
+		id, err := m.store.insertUser(ctx, tx, columns, args)
+		if err != nil {
+			return err
+		}
+		key := condition{table.key, id}
+		if i := slices.IndexFunc(columns, func(c column) bool { return c.name == table.key.name }); i >= 0 {
+			key.arg = args[i]
+		}
+		accounts, err := m.findAccounts(ctx, tx, []condition{key}, false)
+		if err == nil && len(accounts) != 1 {
+			err = fmt.Errorf("session: %w: the user that was added is not found by its key %v", ErrUnavailable, key.arg)
+		}
+		if err == nil {
+			user = accounts[0]
+		}
+		return err
+	})
+	if err != nil {
+		return user, m.store.explainUser(ctx, err, columns, args)
+	}
+	return user, nil
+}
+
+// String tells the columns, and no values: one is a password.
+func (f Fields) String() string {
+	return "session.Fields{" + strings.Join(slices.Sorted(maps.Keys(f)), " ") + "}"
+}
+
+// GoString is String.
+func (f Fields) GoString() string { return f.String() }
+
+// LogValue is String, for slog.
+func (f Fields) LogValue() slog.Value { return slog.StringValue(f.String()) }

@@ -1,0 +1,246 @@
+package session
+
+import (
+	"context"
+	"crypto/md5"
+	"crypto/subtle"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/candysession/session/internal/testdb"
+	"golang.org/x/crypto/bcrypt"
+)
+
+var emailAndName = RegisterOptions{Columns: []string{"email", "name"}}
+
+func TestRegister(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser(chrome130)
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		u, err := f.auth.Register(w, r, Fields{"email": "carol@example.com", "name": "Carol", "password": "carol's password"}, emailAndName)
+		noError(t, err)
+		if u.ID != 3 || u.Email != "carol@example.com" || u.Name.String != "Carol" || !f.auth.Check(r) {
+			t.Errorf("%+v", u)
+		}
+	})
+	f.isIn(b)
+	if hash := get[string](t, f.db, "SELECT password FROM users WHERE id = 3"); bcrypt.CompareHashAndPassword([]byte(hash), []byte("carol's password")) != nil {
+		t.Errorf("the password column is %q", hash)
+	}
+	f.login(newBrowser(chrome130), Credentials{"email": "carol@example.com", "password": "carol's password"})
+
+	// Not logged in, if told so.
+	b = newBrowser(chrome130)
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		u, err := f.auth.Register(w, r, Fields{"email": "dave@example.com", "password": "dave's password"}, RegisterOptions{Columns: []string{"email"}, NoLogin: true})
+		noError(t, err)
+		if u.ID != 4 || f.auth.Check(r) {
+			t.Errorf("%+v, logged in: %v", u, f.auth.Check(r))
+		}
+	})
+	f.isOut(b, ErrNoCookie)
+}
+
+// embedded is the engine that has one connection.
+func embedded() bool { return testdb.Connections() == 1 }
+
+func (f *fixture[U]) register(fields Fields, options RegisterOptions) error {
+	_, err := f.auth.Register(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), fields, options)
+	return err
+}
+
+func TestRegisterTaken(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	mustExec(t, f.db, "ALTER TABLE users ADD UNIQUE KEY who (tenant, name)")
+	mustExec(t, f.db, "UPDATE users SET name = 'Alice', tenant = 7 WHERE id = 1")
+	all := RegisterOptions{Columns: []string{"id", "email", "name", "tenant"}}
+	for _, test := range []struct {
+		fields Fields
+		field  string
+	}{
+		{Fields{"email": "alice@example.com"}, "email"},
+		{Fields{"email": "ALICE@example.com", "name": "Other"}, "email"},
+		{Fields{"email": "new@example.com", "name": "Alice", "tenant": 7}, "tenant, name"},
+		{Fields{"email": "new@example.com", "id": 1}, "id"},
+		{Fields{"email": "new@example.com", "id": "1"}, "id"},
+	} {
+		if test.fields["email"] == "ALICE@example.com" && embedded() {
+			continue // it compares by the byte
+		}
+		test.fields["password"] = "a password"
+		err := f.register(test.fields, all)
+		var taken *TakenError
+		if !errors.Is(err, ErrTaken) || !errors.As(err, &taken) || taken.Field != test.field || errors.Is(err, ErrUnavailable) {
+			t.Errorf("%v: %v, want it to name %s", test.fields, err, test.field)
+		}
+	}
+	noError(t, f.register(Fields{"email": "new@example.com", "name": "Alice", "tenant": 8, "password": "a password"}, all))
+	if n := get[int](t, f.db, "SELECT COUNT(*) FROM users"); n != 3 {
+		t.Errorf("%d users", n)
+	}
+}
+
+// Of those who ask for one name at once, one gets it, and the others hear that it is taken.
+func TestRegisterAtOnce(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "loses concurrent writes")
+	f := setup(t, Config{})
+	var wg sync.WaitGroup
+	var won, taken atomic.Int64
+	for i := range 100 {
+		wg.Go(func() {
+			switch err := f.register(Fields{"email": fmt.Sprintf("user%d@example.com", i%10), "password": "a password"}, emailAndName); {
+			case err == nil:
+				won.Add(1)
+			case errors.Is(err, ErrTaken):
+				taken.Add(1)
+			default:
+				t.Error(err)
+			}
+		})
+	}
+	wg.Wait()
+	if won.Load() != 10 || taken.Load() != 90 {
+		t.Errorf("%d won, %d heard that it is taken", won.Load(), taken.Load())
+	}
+}
+
+func TestRegisterBadFields(t *testing.T) {
+	t.Parallel()
+	for _, params := range []string{"sql_mode=''", "sql_mode='STRICT_TRANS_TABLES'"} {
+		f := setup(t, Config{})
+		strict := manage[user](t, open(t, f.dsn, params), f.dsn, Config{})
+		for _, test := range []struct {
+			fields Fields
+			want   error
+			says   string
+		}{
+			{Fields{"email": "x@example.com"}, ErrUsage, `no "password"`},
+			{Fields{"email": "x@example.com", "password": ""}, ErrUsage, `no "password"`},
+			{Fields{"email": "x@example.com", "password": 1234567890}, ErrUsage, `no "password"`},
+			{Fields{"email": "x@example.com", "password": strings.Repeat("x", 73)}, ErrPasswordTooLong, ""},
+			{Fields{"email": "x@example.com", "password": "a password", "tenant": 2}, ErrUsage, `"tenant" is not among RegisterOptions.Columns, ["email" "name" "role"]`},
+			{Fields{"email": "x@example.com", "password": "a password", "role": "admin"}, ErrUsage, `no column "role"`},
+			{Fields{"email": "x@example.com", "password": "a password", "name": []string{"x"}}, ErrUsage, `"name" is a []string`},
+			{Fields{"email": strings.Repeat("x", 256), "password": "a password"}, ErrUsage, "email"},
+			{Fields{"email": nil, "password": "a password"}, ErrUsage, "email"},
+			{Fields{"name": "No E-Mail", "password": "a password"}, ErrUsage, "email"},
+		} {
+			if embedded() && strings.Contains(params, "''") && test.says == "email" {
+				continue
+			}
+			err := strict.register(test.fields, RegisterOptions{Columns: []string{"email", "name", "role"}})
+			if !errors.Is(err, test.want) || !strings.Contains(fmt.Sprint(err), test.says) || errors.Is(err, ErrUnavailable) {
+				t.Errorf("%s: %v: %v", params, test.fields, err)
+			}
+		}
+		if n := get[int](t, f.db, "SELECT COUNT(*) FROM users"); n != 2 {
+			t.Errorf("%d users", n)
+		}
+	}
+	if text := fmt.Sprintf("%v %+v %#v", Fields{"password": "secret"}, Fields{"password": "secret"}, Fields{"password": "secret"}); strings.Contains(text, "secret") {
+		t.Error(text)
+	}
+}
+
+// A key that the database does not count up must be among the fields; it may be text, or binary.
+func TestRegisterWithAKey(t *testing.T) {
+	t.Parallel()
+	for _, key := range []struct {
+		column string
+		value  any
+	}{
+		{"CHAR(36)", "1b4e28ba-2fa1-11d2-883f-0016d3cca427"},
+		{"BINARY(16)", [16]byte{1, 2, 3, 255}},
+		{"BIGINT UNSIGNED", uint64(1<<63 + 5)},
+		{"INT", 77},
+	} {
+		dsn := testdb.DSN(t)
+		db := open(t, dsn, "")
+		mustExec(t, db, "CREATE TABLE users (id "+key.column+" NOT NULL PRIMARY KEY, email VARCHAR(255) NOT NULL UNIQUE, password VARCHAR(255) NOT NULL)")
+		f := manage[Row](t, db, dsn, Config{})
+		err := f.register(Fields{"email": "x@example.com", "password": "a password"}, RegisterOptions{Columns: []string{"email"}})
+		if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), `set the field "id"`) {
+			t.Errorf("%s: without a key: %v", key.column, err)
+		}
+		b := newBrowser(chrome130)
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			u, err := f.auth.Register(w, r, Fields{"id": key.value, "email": "x@example.com", "password": "a password"}, RegisterOptions{Columns: []string{"id", "email"}})
+			if err != nil || u["email"] != "x@example.com" {
+				t.Errorf("%s: %v, %v", key.column, u, err)
+			}
+		})
+		f.isIn(b)
+	}
+}
+
+// A registration that fails leaves nothing behind, and a login that fails says that the user is there.
+func TestRegisterWhileTheDatabaseFails(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	r := httptest.NewRequestWithContext(ctx, "POST", "/", nil)
+	_, err := f.auth.Register(httptest.NewRecorder(), r, Fields{"email": "x@example.com", "password": "a password"}, emailAndName)
+	wantError(t, err, ErrUnavailable)
+	if n := get[int](t, f.db, "SELECT COUNT(*) FROM users"); n != 2 {
+		t.Errorf("%d users", n)
+	}
+}
+
+// md5Hex is how a legacy program may have stored passwords.
+func md5Hex(stored, password string) bool {
+	sum := md5.Sum([]byte(password))
+	return subtle.ConstantTimeCompare([]byte(stored), []byte(hex.EncodeToString(sum[:]))) == 1
+}
+
+func TestLegacyPasswords(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{VerifyPassword: md5Hex})
+	without := manage[user](t, f.db, f.dsn, Config{})
+	sum := md5.Sum([]byte("alice's password"))
+	stored := hex.EncodeToString(sum[:])
+	column := func() string { return get[string](t, f.db, "SELECT password FROM users WHERE id = 1") }
+	try := func(f *fixture[user], password string, want error) {
+		t.Helper()
+		_, err := f.auth.Login(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), Credentials{"email": "alice@example.com", "password": password})
+		if !errors.Is(err, want) {
+			t.Errorf("%q: %v, want %v", password, err, want)
+		}
+	}
+	mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", stored)
+	try(without, "alice's password", ErrInvalidCredentials)
+	try(f, "another", ErrInvalidCredentials)
+	try(f, stored, ErrInvalidCredentials)
+	if column() != stored {
+		t.Error("a wrong password changed the column")
+	}
+	try(f, "alice's password", nil)
+	if bcrypt.CompareHashAndPassword([]byte(column()), []byte("alice's password")) != nil {
+		t.Errorf("the column is %q after the login", column())
+	}
+	try(without, "alice's password", nil)
+	try(f, "another", ErrInvalidCredentials)
+
+	// A column that would cut the hash keeps what it has, and it is said.
+	f.purged()
+	mustExec(t, f.db, "UPDATE users SET password = ?", stored)
+	mustExec(t, f.db, "ALTER TABLE users MODIFY password CHAR(32) NOT NULL")
+	narrow := manage[user](t, open(t, f.dsn, "sql_mode=''"), f.dsn, Config{VerifyPassword: md5Hex})
+	try(narrow, "alice's password", nil)
+	if column() != stored || !strings.Contains(narrow.log.String(), "VARCHAR(255)") {
+		t.Errorf("the column is %q; the log says %s", column(), narrow.log)
+	}
+	// An empty column is nobody's password, whatever the function says.
+	mustExec(t, f.db, "UPDATE users SET password = ''")
+	try(manage[user](t, f.db, f.dsn, Config{VerifyPassword: func(string, string) bool { return true }}), "", ErrInvalidCredentials)
+}
