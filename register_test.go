@@ -73,8 +73,8 @@ func TestRegisterTaken(t *testing.T) {
 		{Fields{"email": "new@example.com", "id": 1}, "id"},
 		{Fields{"email": "new@example.com", "id": "1"}, "id"},
 	} {
-		if test.fields["email"] == "ALICE@example.com" && embedded() {
-			continue // it compares by the byte
+		if embedded() && (test.fields["email"] == "ALICE@example.com" || test.field == "id") {
+			continue // it compares by the byte, and does not list the primary key
 		}
 		test.fields["password"] = "a password"
 		err := f.register(test.fields, all)
@@ -135,8 +135,8 @@ func TestRegisterBadFields(t *testing.T) {
 			{Fields{"email": nil, "password": "a password"}, ErrUsage, "email"},
 			{Fields{"name": "No E-Mail", "password": "a password"}, ErrUsage, "email"},
 		} {
-			if embedded() && strings.Contains(params, "''") && test.says == "email" {
-				continue
+			if embedded() && test.says == "email" {
+				continue // it has no error numbers for these
 			}
 			err := strict.register(test.fields, RegisterOptions{Columns: []string{"email", "name", "role"}})
 			if !errors.Is(err, test.want) || !strings.Contains(fmt.Sprint(err), test.says) || errors.Is(err, ErrUnavailable) {
