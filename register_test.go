@@ -37,12 +37,17 @@ func TestRegister(t *testing.T) {
 	}
 	f.login(newBrowser(chrome130), Credentials{"email": "carol@example.com", "password": "carol's password"})
 
+	// What looks like a hash is a password like any other.
+	looksHashed := hashOf("carol's password")
+	noError(t, f.register(Fields{"email": "erin@example.com", "password": looksHashed}, emailAndName))
+	f.login(newBrowser(chrome130), Credentials{"email": "erin@example.com", "password": looksHashed})
+
 	// Not logged in, if told so.
 	b = newBrowser(chrome130)
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
 		u, err := f.auth.Register(w, r, Fields{"email": "dave@example.com", "password": "dave's password"}, RegisterOptions{Columns: []string{"email"}, NoLogin: true})
 		noError(t, err)
-		if u.ID != 4 || f.auth.Check(r) {
+		if u.ID != 5 || f.auth.Check(r) {
 			t.Errorf("%+v, logged in: %v", u, f.auth.Check(r))
 		}
 	})
@@ -216,6 +221,12 @@ func TestLegacyPasswords(t *testing.T) {
 		if !errors.Is(err, want) {
 			t.Errorf("%q: %v, want %v", password, err, want)
 		}
+	}
+	for _, other := range []string{"alice's password", "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$RdescudvJCsgt3ub+b4dWRWJTmaaJObG"} {
+		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", other)
+		try(f, "alice's password", ErrInvalidCredentials)
+		try(without, "alice's password", ErrInvalidCredentials)
+		try(without, other, ErrInvalidCredentials)
 	}
 	mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", stored)
 	try(without, "alice's password", ErrInvalidCredentials)
