@@ -104,6 +104,11 @@ type Config struct {
 	// Cache spares queries, or bridges failures, at the price of knowing less. Default off.
 	Cache Cache
 
+	// Throttle slows down who guesses passwords, by ClientIP: behind a proxy set that, or nobody is slowed down.
+	// Default: it counts in this process; after 5 failures for an identifier, or 50 in all, each further one of an
+	// address has to wait, from a second to 15 minutes or a minute. [NoThrottle] turns it off.
+	Throttle Throttle
+
 	// VerifyPassword reports whether a password is that of a stored text which is not a bcrypt hash, such as the hex
 	// digits of an MD5 sum: for users from another program. At their next login the text is replaced by a bcrypt hash.
 	// Compare in constant time. Default: such users cannot log in with a password.
@@ -553,6 +558,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.ClientIP == nil {
 		c.ClientIP = remoteIP
+	}
+	if c.Throttle == nil {
+		c.Throttle = newMemoryThrottle()
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

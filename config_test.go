@@ -159,7 +159,7 @@ func TestVariablesInTheFile(t *testing.T) {
 // Every key of the file is a field of Config, and every field that a file can hold has a key.
 func TestOptionsCoverConfig(t *testing.T) {
 	t.Parallel()
-	inGoOnly := map[string]bool{"Cache": true, "ClientIP": true, "VerifyPassword": true, "OnError": true, "Logger": true, "DSN": true}
+	inGoOnly := map[string]bool{"Cache": true, "ClientIP": true, "VerifyPassword": true, "Throttle": true, "OnError": true, "Logger": true, "DSN": true}
 	byField := map[string]string{}
 	for _, o := range options {
 		byField[o.field] = o.key

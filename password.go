@@ -1,7 +1,10 @@
 package session
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync/atomic"
 
@@ -14,19 +17,50 @@ type passwords struct {
 	cost    int
 	legacy  func(stored, password string) bool // Config.VerifyPassword
 	highest atomic.Int64                       // the highest cost seen of a user's hash; from cost to maxEqualized
+	slots   chan struct{}                      // one for each login at work: they leave a processor to others
+	queue   atomic.Int64                       // those at work, and those that wait for it
 }
+
+// maxQueue is how many logins may be at work or wait, for each slot: the last has to wait for some seconds.
+const maxQueue = 64
+
+var errBusy = errors.New("too many logins at once")
 
 // maxEqualized is the cost up to which one user's hash slows the refusals of all: a quarter of a second or so. A single
 // hash of a higher cost must not make every failed login of everyone burn seconds.
 const maxEqualized = 12
 
 func newPasswords(cost int, legacy func(stored, password string) bool) *passwords {
-	p := &passwords{cost: cost, legacy: legacy}
+	p := &passwords{cost: cost, legacy: legacy, slots: make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1))}
 	p.highest.Store(int64(cost))
 	return p
 }
 
-func (p *passwords) hash(password string) (string, error) {
+// enter waits for a slot, as long as the context allows and the queue is not too long.
+func (p *passwords) enter(ctx context.Context) error {
+	if p.queue.Add(1) > int64(maxQueue*cap(p.slots)) {
+		p.queue.Add(-1)
+		return errBusy
+	}
+	select {
+	case p.slots <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		p.queue.Add(-1)
+		return ctx.Err()
+	}
+}
+
+func (p *passwords) leave() {
+	<-p.slots
+	p.queue.Add(-1)
+}
+
+func (p *passwords) hash(ctx context.Context, password string) (string, error) {
+	if err := p.enter(ctx); err != nil {
+		return "", fmt.Errorf("session: hash the password: %w: %w", ErrUnavailable, err)
+	}
+	defer p.leave()
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), p.cost)
 	if err == bcrypt.ErrPasswordTooLong {
 		return "", fmt.Errorf("%w: bcrypt reads no more, so the rest would protect nothing", ErrPasswordTooLong)
@@ -34,9 +68,17 @@ func (p *passwords) hash(password string) (string, error) {
 	return string(hash), err
 }
 
-// verify reports whether the hash is that of the password. Other programs may have cut a long password when they
+// verify reports whether the hash is that of the password; none is nobody's. Other programs may have cut a long password when they
 // hashed it, and bcrypt compares no more than 72 bytes, so long ones are not refused here.
-func (p *passwords) verify(hash []byte, password string) bool {
+func (p *passwords) verify(ctx context.Context, hash []byte, password string) (bool, error) {
+	if err := p.enter(ctx); err != nil {
+		return false, err
+	}
+	defer p.leave()
+	return p.matches(hash, password), nil
+}
+
+func (p *passwords) matches(hash []byte, password string) bool {
 	cost, err := bcrypt.Cost(hash)
 	if err != nil && p.legacy != nil && len(hash) > 0 {
 		if p.legacy(string(hash), password) {
@@ -80,9 +122,9 @@ func dummy(cost int) []byte {
 
 // upgraded is a hash to store in place of one that was just verified, if that is not bcrypt's or costs less than it
 // should; empty if not, or if bcrypt would not read the whole password.
-func (p *passwords) upgraded(hash []byte, password string) (string, error) {
+func (p *passwords) upgraded(ctx context.Context, hash []byte, password string) (string, error) {
 	if cost, err := bcrypt.Cost(hash); err == nil && cost >= p.cost || len(password) > 72 {
 		return "", nil
 	}
-	return p.hash(password)
+	return p.hash(ctx, password)
 }

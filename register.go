@@ -99,7 +99,7 @@ func (m *Manager[U]) registration(ctx context.Context, fields Fields, options Re
 	if !hasKey && !table.key.counts {
 		return refuse("the users table does not count up its key, %s; set the field %q", table.key.definition, table.key.name)
 	}
-	hash, err := m.passwords.hash(password)
+	hash, err := m.passwords.hash(ctx, password)
 	if err != nil {
 		return nil, nil, err
 	}

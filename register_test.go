@@ -210,8 +210,8 @@ func md5Hex(stored, password string) bool {
 
 func TestLegacyPasswords(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{VerifyPassword: md5Hex})
-	without := manage[user](t, f.db, f.dsn, Config{})
+	f := setup(t, Config{VerifyPassword: md5Hex, Throttle: NoThrottle})
+	without := manage[user](t, f.db, f.dsn, Config{Throttle: NoThrottle})
 	sum := md5.Sum([]byte("alice's password"))
 	stored := hex.EncodeToString(sum[:])
 	column := func() string { return get[string](t, f.db, "SELECT password FROM users WHERE id = 1") }
@@ -246,7 +246,7 @@ func TestLegacyPasswords(t *testing.T) {
 	f.purged()
 	mustExec(t, f.db, "UPDATE users SET password = ?", stored)
 	mustExec(t, f.db, "ALTER TABLE users MODIFY password CHAR(32) NOT NULL")
-	narrow := manage[user](t, open(t, f.dsn, "sql_mode=''"), f.dsn, Config{VerifyPassword: md5Hex})
+	narrow := manage[user](t, open(t, f.dsn, "sql_mode=''"), f.dsn, Config{VerifyPassword: md5Hex, Throttle: NoThrottle})
 	try(narrow, "alice's password", nil)
 	if column() != stored || !strings.Contains(narrow.log.String(), "VARCHAR(255)") {
 		t.Errorf("the column is %q; the log says %s", column(), narrow.log)

@@ -35,6 +35,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/jmoiron/sqlx"
@@ -55,6 +56,9 @@ type Manager[U any] struct {
 	verifier   *verifier
 	passwords  *passwords
 	purge      *purger
+
+	knowsClients bool      // Config.ClientIP was set
+	hidden       sync.Once // said that clients cannot be told apart
 }
 
 // New makes a Manager on a database, whose driver must be go-sql-driver/mysql. It does not connect: the token table
@@ -65,6 +69,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if db == nil {
 		return nil, fmt.Errorf("%w: New: db is nil; open one with session.Open", ErrConfig)
 	}
+	knowsClients := cfg.ClientIP != nil
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -74,7 +79,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 		return nil, err
 	}
 	cfg.DSN = "" // it holds a password, which nothing here needs
-	m := &Manager[U]{cfg: cfg, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
+	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
 	m.store = newStore(db, &m.cfg)
 	m.bySelector = newLookup(m.store, plan, selectorColumn)
 	m.byID = newLookup(m.store, plan, idColumn)
@@ -231,11 +236,16 @@ type Credentials map[string]string
 // from then on: [Manager.Check] says so.
 //
 // An [ErrInvalidCredentials] means that no user, or more than one, has these credentials; an unknown user takes as
-// long as a wrong password. Credentials without a password, without an identifier, or with a column that the users
+// long as a wrong password. Who fails too often has to wait: an [ErrTooManyAttempts], which Config.Throttle decides
+// before any password is looked at. Credentials without a password, without an identifier, or with a column that the users
 // table lacks are an [ErrUsage]. A database failure is an [ErrUnavailable], and nobody is logged in or out.
 func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials Credentials) (U, error) {
 	var none U
 	conditions, password, possible, err := m.conditions(r.Context(), credentials)
+	if err != nil {
+		return none, err
+	}
+	attempt, err := m.attempt(r, conditions)
 	if err != nil {
 		return none, err
 	}
@@ -249,14 +259,18 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	if len(accounts) > 1 {
 		m.cfg.Logger.WarnContext(r.Context(), "session: login refused, as more than one user has these identifiers", "columns", credentials.columns(m.cfg.Password))
 	}
-	if len(accounts) != 1 {
-		m.passwords.refuse(password)
+	var user account[U]
+	if len(accounts) == 1 {
+		user = accounts[0]
+	}
+	ok, err := m.passwords.verify(r.Context(), user.hash, password)
+	if err != nil {
+		return none, m.store.explain("verify the password", err)
+	}
+	if !ok {
 		return none, ErrInvalidCredentials
 	}
-	user := accounts[0]
-	if !m.passwords.verify(user.hash, password) {
-		return none, ErrInvalidCredentials
-	}
+	attempt.succeeded(r.Context())
 	m.upgrade(r.Context(), user, password)
 	return m.start(w, r, user)
 }
@@ -324,7 +338,7 @@ func (c Credentials) columns(password string) []string {
 // upgrade replaces a password hash that is not bcrypt's, or costs less than Config.PasswordCost. It can wait for the
 // next login.
 func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password string) {
-	hash, err := m.passwords.upgraded(user.hash, password)
+	hash, err := m.passwords.upgraded(ctx, user.hash, password)
 	if hash != "" && err == nil {
 		err = m.store.replacePassword(ctx, user.key, user.hash, hash)
 	}
@@ -539,7 +553,7 @@ func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
 // HashPassword makes the bcrypt hash to store for a password, at Config.PasswordCost. bcrypt reads no more than 72
 // bytes, so a longer password is an [ErrPasswordTooLong] instead of being cut in silence.
 func (m *Manager[U]) HashPassword(password string) (string, error) {
-	return m.passwords.hash(password)
+	return m.passwords.hash(context.Background(), password)
 }
 
 // Migrate makes the token table if it does not exist, and adds the indexes that an existing one lacks. It changes
