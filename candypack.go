@@ -16,12 +16,12 @@ const (
 	CandyPackOff CandyPackMode = iota
 
 	// CandyPackShare accepts the sessions that CandyPack writes and writes such as it accepts: it has the cookies candy_x
-	// and candy_y, the table candy_auth and FingerprintExact, unless Config says otherwise of the latter two. Expired
-	// sessions are deleted when they are seen, as CandyPack does.
+	// and candy_y and, unless Config says otherwise, the table candy_auth and the whole User-Agent for a fingerprint.
+	// Expired sessions are deleted when their browser comes, as CandyPack does.
 	CandyPackShare
 
-	// CandyPackSwitch is CandyPackShare that also writes the cookie of CandyPackOff, at each login and slide. When it has
-	// run for MaxAge, everyone who is still logged in has that cookie.
+	// CandyPackSwitch is CandyPackShare that also writes the cookie of CandyPackOff, to everyone who comes without it. When
+	// it has run for MaxAge with CandyPack gone, everyone who is still logged in has that cookie.
 	CandyPackSwitch
 )
 
@@ -35,22 +35,23 @@ const (
 // would be lost to those who only ever visit its routes.
 const candyCookieAge = 365 * 24 * time.Hour
 
-// candyToken takes the token from a Cookie header, or empty strings, as CandyPack reads it: cookies stand between "; ",
-// the first of a name counts, and a value ends at a second "=". Spaces after the selector are what the collation of its
-// column overlooks. What it would take for JSON or quoted is no token in parseToken.
-func candyToken(r *http.Request) (selector, verifier string) {
-	seen := 0
+// candyToken takes the token from a Cookie header, as CandyPack reads it, and reports whether one of its cookies is
+// there at all: cookies stand between "; ", the first of a name counts, and a value ends at a second "=". Spaces after
+// the selector are what the collation of its column overlooks. What it would take for JSON or quoted is no token in
+// parseToken.
+func candyToken(r *http.Request) (selector, verifier string, there bool) {
+	x, y := false, false
 	for pair := range strings.SplitSeq(strings.Join(r.Header["Cookie"], "; "), "; ") {
 		name, value, _ := strings.Cut(pair, "=")
 		value, _, _ = strings.Cut(value, "=")
 		switch {
-		case name == candySelector && seen&1 == 0:
-			selector, seen = strings.TrimRight(value, " "), seen|1
-		case name == candyVerifier && seen&2 == 0:
-			verifier, seen = value, seen|2
+		case name == candySelector && !x:
+			selector, x = strings.TrimRight(value, " "), true
+		case name == candyVerifier && !y:
+			verifier, y = value, true
 		}
 	}
-	return selector, verifier
+	return selector, verifier, x || y
 }
 
 // fingerprintCandyPack stores and compares what CandyPack does: the User-Agent's bytes as Latin-1, all of it.

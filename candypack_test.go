@@ -375,7 +375,30 @@ func TestTimesOfAnotherZone(t *testing.T) {
 	}
 }
 
-// Logged in with CandyPack's cookies, one gets the other at the next slide; both work until then, and after it.
+// A session past MaxLifetime is deleted when its browser comes: CandyPack would renew it.
+func TestLifetimeOfSharedSessions(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "ignores time zones")
+	db := open(t, testdb.DSN(t), "")
+	candyTables(t, db)
+	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare, MaxLifetime: 48 * time.Hour})
+	b := newBrowser(firefox)
+	f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
+	f.purged()
+	count := func() int {
+		return get[int](t, db, "SELECT COUNT(*) FROM candy_auth WHERE token_x = ?", b.cookies["candy_x"])
+	}
+	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 47 HOUR WHERE token_x = ?", b.cookies["candy_x"])
+	if f.isIn(b); count() != 1 {
+		t.Error("it ended too soon")
+	}
+	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 2 HOUR WHERE token_x = ?", b.cookies["candy_x"])
+	if f.isOut(b, ErrExpired); count() != 0 {
+		t.Error("it is still there")
+	}
+}
+
+// Logged in with CandyPack's cookies, one gets the other; both work.
 func TestSwitchOfCookies(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores the time zone for TIMESTAMP")
@@ -391,27 +414,37 @@ func TestSwitchOfCookies(t *testing.T) {
 	b := newBrowser(s.UserAgent)
 	b.cookies["candy_x"], b.cookies["candy_y"] = s.CandyX, s.CandyY
 	shared.isIn(b)
-	switching.isIn(b)
 	after.isOut(b, ErrNoCookie)
 	if len(b.cookies) != 2 {
-		t.Errorf("before the slide: %v", b.cookies)
+		t.Errorf("before the switch: %v", b.cookies)
 	}
-	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 25 HOUR, active = active - INTERVAL 25 HOUR")
 	switching.isIn(b)
 	if len(b.cookies) != 3 || b.cookies["__Host-session"] != s.CandyX+"."+s.CandyY {
-		t.Errorf("after the slide: %v", b.cookies)
+		t.Errorf("after it: %v", b.cookies)
 	}
+	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 25 HOUR, active = active - INTERVAL 25 HOUR")
 	for _, f := range []*fixture[candyUser]{shared, switching, after} {
 		f.isIn(b)
 	}
-	// The other app's logout ends it here, and its login goes before the cookie that is left over.
-	b.cookies["candy_x"], b.cookies["candy_y"] = "", ""
-	switching.isIn(b)
-	mustExec(t, db, "DELETE FROM candy_auth WHERE id = ?", s.SessionID)
-	switching.isOut(b, ErrUnknown)
+	// Who has all cookies gets none again.
+	if response := b.do(switching.auth.Middleware(http.NotFoundHandler()), "GET", "/"); len(response.Header["Set-Cookie"]) != 0 {
+		t.Errorf("once more: %v", response.Header)
+	}
+
+	// Somebody else logs in with the other app, which leaves our cookie alone: it is theirs from then on, until they log
+	// out there. Then nobody is logged in, and not the first one again.
 	other := r.Sessions[4]
+	first := b.cookies["__Host-session"]
+	b.userAgent, b.cookies["candy_x"], b.cookies["candy_y"] = other.UserAgent, other.CandyX, other.CandyY
+	b.cookies["__Host-session"] = first
+	b.cookies["candy_x"], b.cookies["candy_y"] = "", "" // before we saw it
+	b.userAgent = s.UserAgent
+	switching.isOut(b, ErrNoCookie)
 	b.userAgent, b.cookies["candy_x"], b.cookies["candy_y"] = other.UserAgent, other.CandyX, other.CandyY
 	switching.isIn(b)
+	if b.cookies["__Host-session"] != other.CandyX+"."+other.CandyY {
+		t.Errorf("after another login: %v", b.cookies)
+	}
 	// Logout takes all three.
 	switching.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, switching.auth.Logout(w, r)) })
 	if len(b.cookies) != 0 {
@@ -450,6 +483,15 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 	if fmt.Sprint(columns()) != fmt.Sprint(wantColumns) || fmt.Sprint(rows()) != fmt.Sprint(wantRows) || len(wantRows) != 8 {
 		t.Errorf("%v\n%v", columns(), rows())
 	}
+	for i := range 12 { // 4096 × 8 rows, so that an index is worth it
+		mustExec(t, db, "INSERT INTO candy_auth (user, token_x, token_y, browser, ip) SELECT user, CONCAT('"+fmt.Sprint(i)+"-', id), token_y, browser, ip FROM candy_auth")
+	}
+	mustExec(t, db, "ANALYZE TABLE candy_auth")
+	purge := "SELECT id FROM candy_auth WHERE " + f.auth.store.resting + " AND " + f.auth.store.idle + " ORDER BY active LIMIT 500"
+	if plan := explain(t, db, purge, seconds(DefaultMaxAge), seconds(DefaultMaxAge)); plan[0] != "candy_auth:range:active" {
+		t.Errorf("the purge goes by %s", plan)
+	}
+	mustExec(t, db, "DELETE FROM candy_auth WHERE id > 8")
 	check := f.auth.store.selectSessions(f.auth.plan.columns, selectorColumn, 1)
 	if plan := explain(t, db, check, readRecording(t).Sessions[0].CandyX); plan[0] != "t:const:token_x" {
 		t.Errorf("the check goes by %s", plan)

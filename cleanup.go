@@ -76,6 +76,11 @@ func (p *purger) run(ctx context.Context, age time.Duration) (int64, error) {
 
 // drain deletes chunk by chunk, and pauses between them for so many times as long as they took.
 func (p *purger) drain(ctx context.Context, age time.Duration, pause int) (n int64, err error) {
+	defer func() {
+		if n > 0 {
+			p.cfg.event(ctx, Event{Kind: EventPurged, Count: n})
+		}
+	}()
 	for {
 		begun := time.Now()
 		found, deleted, err := p.store.deleteIdle(ctx, age, purgeChunk)

@@ -2,6 +2,7 @@ package session
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,6 +71,14 @@ type Config struct {
 	// HomeURL is where Guest sends those who are logged in. Key "homeURL", default "/".
 	HomeURL string
 
+	// ConfirmURL is where RequireFresh sends browsers whose user has to log in again. Key "confirmURL", default "":
+	// everyone gets 403.
+	ConfirmURL string
+
+	// MaxSessions is how many sessions a user may have; with one more login the one that logged in first ends (OWASP ASVS
+	// 5.0 V7.1.2). Key "maxSessions", default 0: as many as they like.
+	MaxSessions int
+
 	// CookieName is the name of the session cookie. Key "cookieName", default "__Host-session" where its rules
 	// (Secure, Path=/, no Domain; RFC 6265bis section 4.1.3.2) hold, otherwise "session".
 	CookieName string
@@ -111,15 +120,21 @@ type Config struct {
 
 	// VerifyPassword reports whether a password is that of a stored text which is not a bcrypt hash, such as the hex
 	// digits of an MD5 sum: for users from another program. At their next login the text is replaced by a bcrypt hash.
-	// Compare in constant time. Default: such users cannot log in with a password.
+	// Compare in constant time, and only by what is quick beside bcrypt: who has such a password could otherwise be told by
+	// the time that a wrong one takes. A password beyond 72 bytes stays as it is. Default: such users cannot log in with a
+	// password.
 	VerifyPassword func(stored, password string) bool
 
 	// OnError answers a request whose session could not be looked up because the database failed; the handler does
 	// not run and no cookie changes. err is an ErrUnavailable. Default: 503 Service Unavailable.
 	OnError func(w http.ResponseWriter, r *http.Request, err error)
 
-	// Logger gets what goes wrong without failing a call: a slide, purge or hash upgrade that did not work.
-	// It never gets a secret. Default slog.Default().
+	// OnEvent hears of logins, logouts, refusals and the like, as they happen: it must be quick, and safe for use by
+	// many goroutines. Default: the log alone hears of them.
+	OnEvent func(context.Context, Event)
+
+	// Logger gets every Event, the usual ones at level Debug, and what goes wrong without failing a call: a
+	// slide, purge or hash upgrade that did not work. It never gets a secret. Default slog.Default().
 	Logger *slog.Logger
 
 	// DSN is what the file's "mysql" block or SESSION_DSN says, for Open. New does not read it.
@@ -202,6 +217,8 @@ var options = []option{
 	{"tokenCost", "TokenCost", number(func(c *Config) *int { return &c.TokenCost })},
 	{"loginURL", "LoginURL", text(func(c *Config) *string { return &c.LoginURL })},
 	{"homeURL", "HomeURL", text(func(c *Config) *string { return &c.HomeURL })},
+	{"confirmURL", "ConfirmURL", text(func(c *Config) *string { return &c.ConfirmURL })},
+	{"maxSessions", "MaxSessions", number(func(c *Config) *int { return &c.MaxSessions })},
 	{"cookieName", "CookieName", text(func(c *Config) *string { return &c.CookieName })},
 	{"cookieDomain", "CookieDomain", text(func(c *Config) *string { return &c.CookieDomain })},
 	{"cookiePath", "CookiePath", text(func(c *Config) *string { return &c.CookiePath })},
@@ -332,14 +349,31 @@ func parseConfig(path string, data []byte) (Config, error) {
 	if err := unmarshalBlock(path, "auth", data, file["auth"], &auth); err != nil {
 		return Config{}, err
 	}
-	getenv := environment(filepath.Join(filepath.Dir(path), ".env"))
-	if err := expand(path, "auth", auth, getenv); err != nil {
+	getenv, err := environment(filepath.Join(filepath.Dir(path), ".env"))
+	if err != nil {
+		return Config{}, err
+	}
+	for _, o := range options {
+		if os.Getenv(o.env()) != "" {
+			delete(auth, o.key) // the environment decides
+		}
+	}
+	expanded, err := expand(path, "auth", auth, getenv)
+	if err != nil {
 		return Config{}, err
 	}
 	for _, o := range options {
 		if raw, ok := auth[o.key]; ok {
+			var text string
+			if expanded[o.key] && !o.quoted && json.Unmarshal(raw, &text) == nil {
+				raw = json.RawMessage(text)
+			}
 			if allowed := o.set(&c, raw); allowed != "" {
-				return Config{}, &configError{path, "auth." + o.key, string(raw), allowed}
+				value := string(raw)
+				if expanded[o.key] {
+					value = "" // what a variable holds may be a secret
+				}
+				return Config{}, &configError{path, "auth." + o.key, value, allowed}
 			}
 			delete(auth, o.key)
 		}
@@ -347,8 +381,7 @@ func parseConfig(path string, data []byte) (Config, error) {
 	if err := unknownKey(path, "auth", auth, optionKeys()); err != nil {
 		return Config{}, err
 	}
-	if raw, ok := file["mysql"]; ok {
-		var err error
+	if raw, ok := file["mysql"]; ok && os.Getenv("SESSION_DSN") == "" {
 		if c.DSN, err = parseMySQL(path, data, raw, getenv); err != nil {
 			return Config{}, err
 		}
@@ -372,15 +405,16 @@ func unmarshalBlock(path, name string, file, block []byte, into *map[string]json
 	return nil
 }
 
-// expand puts variables into the strings of a block.
-func expand(path, block string, keys map[string]json.RawMessage, getenv func(string) (string, bool)) error {
+// expand puts variables into the strings of a block, and tells into which.
+func expand(path, block string, keys map[string]json.RawMessage, getenv func(string) (string, bool)) (expanded map[string]bool, err error) {
+	expanded = map[string]bool{}
 	for key, raw := range keys {
 		var text string
-		if json.Unmarshal(raw, &text) != nil || !strings.Contains(text, "${") {
+		if json.Unmarshal(raw, &text) != nil || !variable.MatchString(text) {
 			continue
 		}
 		var missing string
-		expanded := variable.ReplaceAllStringFunc(text, func(match string) string {
+		text = variable.ReplaceAllStringFunc(text, func(match string) string {
 			name := match[2 : len(match)-1]
 			value, ok := getenv(name)
 			if !ok && missing == "" {
@@ -389,31 +423,30 @@ func expand(path, block string, keys map[string]json.RawMessage, getenv func(str
 			return value
 		})
 		if missing != "" {
-			return &configError{where: path, name: block + "." + key, allowed: "the variable " + missing + " is set neither in the environment nor in .env"}
+			return nil, &configError{where: path, name: block + "." + key, allowed: "the variable " + missing + " is set neither in the environment nor in .env"}
 		}
-		keys[key], _ = json.Marshal(expanded)
+		keys[key], _ = json.Marshal(text)
+		expanded[key] = true
 	}
-	return nil
+	return expanded, nil
 }
 
 var variable = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*\}`)
 
-// environment looks up variables: those of the process, then those of a .env file, if there is one, with lines of
-// NAME=value, whose quotes and export are optional, and comments behind #.
-func environment(path string) func(string) (string, bool) {
+// environment looks up variables: those of the process, then those of a .env file, if there is one. Its lines are
+// NAME=value, with "export" before or not. A value in quotes is what is between them; another ends before a comment.
+func environment(path string) (func(string) (string, bool), error) {
+	text, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, fmt.Errorf("session: read the variables: %w", err)
+	}
 	file := map[string]string{}
-	text, _ := os.ReadFile(path)
-	for line := range strings.Lines(string(text)) {
-		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
-		name = strings.TrimSpace(strings.TrimPrefix(name, "export "))
-		if !ok || strings.HasPrefix(name, "#") {
-			continue
+	for line := range strings.Lines(string(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))) {
+		name, value, _ := strings.Cut(line, "=")
+		if words := strings.Fields(name); len(words) == 2 && words[0] == "export" {
+			name = words[1]
 		}
-		value = strings.TrimSpace(value)
-		if n := len(value); n >= 2 && (value[0] == '"' || value[0] == '\'') && value[n-1] == value[0] {
-			value = value[1 : n-1]
-		}
-		file[name] = value
+		file[strings.TrimSpace(name)] = envValue(strings.TrimSpace(value))
 	}
 	return func(name string) (string, bool) {
 		if value, ok := os.LookupEnv(name); ok {
@@ -421,7 +454,21 @@ func environment(path string) func(string) (string, bool) {
 		}
 		value, ok := file[name]
 		return value, ok
+	}, nil
+}
+
+func envValue(text string) string {
+	if text != "" && (text[0] == '"' || text[0] == '\'') {
+		if value, _, ok := strings.Cut(text[1:], text[:1]); ok {
+			return value
+		}
 	}
+	for i := 1; i < len(text); i++ {
+		if text[i] == '#' && (text[i-1] == ' ' || text[i-1] == '\t') {
+			return strings.TrimSpace(text[:i])
+		}
+	}
+	return text
 }
 
 func unknownKey(path, block string, rest map[string]json.RawMessage, known []string) error {
@@ -451,8 +498,13 @@ func parseMySQL(path string, file, block []byte, getenv func(string) (string, bo
 	if err := unmarshalBlock(path, "mysql", file, block, &keys); err != nil {
 		return "", err
 	}
-	if err := expand(path, "mysql", keys, getenv); err != nil {
+	expanded, err := expand(path, "mysql", keys, getenv)
+	if err != nil {
 		return "", err
+	}
+	var portText string
+	if expanded["port"] && json.Unmarshal(keys["port"], &portText) == nil {
+		keys["port"] = json.RawMessage(portText)
 	}
 	host, port := "localhost", 3306
 	dsn := mysql.NewConfig()
@@ -616,6 +668,10 @@ func (c Config) validate() error {
 		return bad("Cache.Entries", c.Cache.Entries, "must not be negative (0 gives 100000)")
 	case c.LoginURL != "" && !linkable(c.LoginURL):
 		return bad("LoginURL", strconv.Quote(c.LoginURL), "must be a path such as /login, or an http(s) URL")
+	case c.ConfirmURL != "" && !linkable(c.ConfirmURL):
+		return bad("ConfirmURL", strconv.Quote(c.ConfirmURL), "must be a path such as /confirm, or an http(s) URL")
+	case c.MaxSessions < 0:
+		return bad("MaxSessions", c.MaxSessions, "must not be negative (0 gives no limit)")
 	case !linkable(c.HomeURL):
 		return bad("HomeURL", strconv.Quote(c.HomeURL), "must be a path such as /, or an http(s) URL")
 	}
@@ -635,7 +691,7 @@ func linkable(target string) bool {
 func (c Config) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "session.Config{Table:%q Key:%q Password:%q Token:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v", c.Table, c.Key, c.Password, c.Token, c.MaxAge, c.UpdateAge, c.MaxLifetime)
-	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q CookieName:%q CookieDomain:%q CookiePath:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.CookieName, c.CookieDomain, c.CookiePath)
+	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q ConfirmURL:%q MaxSessions:%d CookieName:%q CookieDomain:%q CookiePath:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.ConfirmURL, c.MaxSessions, c.CookieName, c.CookieDomain, c.CookiePath)
 	fmt.Fprintf(&b, " CandyPack:%d Transient:%t Insecure:%t Cache:%v}", c.CandyPack, c.Transient, c.Insecure, c.Cache)
 	return b.String()
 }

@@ -73,7 +73,7 @@ func TestEverySetting(t *testing.T) {
 		"auth": {
 			"table": "app.people", "key": "uid", "password": "hash", "token": "app.logins",
 			"maxAge": 3600000, "updateAge": 60000, "maxLifetime": 7200000, "passwordCost": 12, "tokenCost": 5,
-			"loginURL": "/login", "homeURL": "/home", "cookieName": "sid", "cookieDomain": "example.com", "cookiePath": "/app",
+			"loginURL": "/login", "homeURL": "/home", "confirmURL": "/confirm", "maxSessions": 9, "cookieName": "sid", "cookieDomain": "example.com", "cookiePath": "/app",
 			"candyPack": "off", "transient": true, "insecure": true, "fingerprint": "off",
 			"cacheFresh": 1000, "cacheStale": 60000, "cacheEntries": 500
 		},
@@ -84,7 +84,7 @@ func TestEverySetting(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := c.String(), `session.Config{Table:"app.people" Key:"uid" Password:"hash" Token:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s`+
-		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" CookieName:"sid" CookieDomain:"example.com" CookiePath:"/app"`+
+		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" ConfirmURL:"/confirm" MaxSessions:9 CookieName:"sid" CookieDomain:"example.com" CookiePath:"/app"`+
 		` CandyPack:0 Transient:true Insecure:true Cache:{1s 1m0s 500}}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
@@ -132,17 +132,19 @@ func TestEverySetting(t *testing.T) {
 func TestVariablesInTheFile(t *testing.T) {
 	t.Setenv("SESSION_TEST_HOST", "db.example.com")
 	t.Setenv("SESSION_TEST_EMPTY", "")
+	t.Setenv("SESSION_TEST_SECRET", "secret")
 	path := writeConfig(t, `{
 		"mail": {"from": "${SESSION_TEST_NOBODY_SETS_THIS}"},
-		"auth": {"token": "${SESSION_TEST_TABLE}_tokens", "maxAge": 3600000},
-		"mysql": {"host": "${SESSION_TEST_HOST}", "user": "${SESSION_TEST_USER}", "password": "a$b${SESSION_TEST_PASSWORD}${SESSION_TEST_EMPTY}${", "database": "app"}
+		"auth": {"token": "${SESSION_TEST_TABLE}_tokens", "key": "${SESSION_TEST_HASH}", "maxAge": "${SESSION_TEST_AGE}"},
+		"mysql": {"host": "${SESSION_TEST_HOST}", "port": "${SESSION_TEST_PORT}", "user": "${SESSION_TEST_USER}", "password": "a$b${SESSION_TEST_PASSWORD}${SESSION_TEST_EMPTY}${", "database": "app"}
 	}`)
-	env := "# a comment = none\n\nSESSION_TEST_HOST=not this one\nexport SESSION_TEST_USER = 'app'\nSESSION_TEST_TABLE=web\r\nSESSION_TEST_PASSWORD=\"p#w=${x}\"\nbroken\n"
+	env := "# a comment = none\n\nSESSION_TEST_HOST=not this one\nexport\tSESSION_TEST_USER = 'app' # a comment\nSESSION_TEST_PORT=3307 # another\nSESSION_TEST_AGE=3600000\nSESSION_TEST_HASH=a#b\nSESSION_TEST_TABLE=web\r\nSESSION_TEST_PASSWORD=\"p#w=${x}\"\nbroken\n"
 	noError(t, os.WriteFile(filepath.Join(filepath.Dir(path), ".env"), []byte(env), 0o600))
+	t.Setenv("SESSION_KEY_COLUMN", "uid")
 	c, err := LoadConfig(path)
 	noError(t, err)
 	dsn, err := mysql.ParseDSN(c.DSN)
-	if err != nil || dsn.Addr != "db.example.com:3306" || dsn.User != "app" || dsn.Passwd != "a$bp#w=${x}${" || c.Token != "web_tokens" {
+	if err != nil || dsn.Addr != "db.example.com:3307" || c.MaxAge != time.Hour || c.Key != "uid" || dsn.User != "app" || dsn.Passwd != "a$bp#w=${x}${" || c.Token != "web_tokens" {
 		t.Errorf("%+v, %v, %v", dsn, c.Token, err)
 	}
 
@@ -156,10 +158,20 @@ func TestVariablesInTheFile(t *testing.T) {
 	}
 }
 
+// What the environment decides needs no variable of the file.
+func TestOverriddenVariables(t *testing.T) {
+	t.Setenv("SESSION_TOKEN_TABLE", "tokens")
+	t.Setenv("SESSION_DSN", "app:secret@tcp(db:3306)/app")
+	c, err := LoadConfig(writeConfig(t, `{"auth": {"token": "${SESSION_TEST_MISSING}"}, "mysql": {"password": "${SESSION_TEST_MISSING}"}}`))
+	if err != nil || c.Token != "tokens" || c.DSN != "app:secret@tcp(db:3306)/app" {
+		t.Errorf("%v, %v", c, err)
+	}
+}
+
 // Every key of the file is a field of Config, and every field that a file can hold has a key.
 func TestOptionsCoverConfig(t *testing.T) {
 	t.Parallel()
-	inGoOnly := map[string]bool{"Cache": true, "ClientIP": true, "VerifyPassword": true, "Throttle": true, "OnError": true, "Logger": true, "DSN": true}
+	inGoOnly := map[string]bool{"Cache": true, "ClientIP": true, "VerifyPassword": true, "Throttle": true, "OnEvent": true, "OnError": true, "Logger": true, "DSN": true}
 	byField := map[string]string{}
 	for _, o := range options {
 		byField[o.field] = o.key
@@ -279,6 +291,8 @@ var badConfigs = []struct{ file, says string }{
 	{`{"auth": {"cookieName": "my session"}}`, `auth.cookieName = "my session": must be a cookie name: no spaces`},
 	{`{"auth": {"cookieName": "a=b"}}`, `auth.cookieName = "a=b": must be a cookie name`},
 	{`{"auth": {"cookieName": "sid", "candyPack": "share"}}`, `auth.cookieName = "sid": must be empty with CandyPackShare`},
+	{`{"auth": {"confirmURL": "confirm"}}`, `auth.confirmURL = "confirm": must be a path such as /confirm`},
+	{`{"auth": {"maxSessions": -1}}`, `auth.maxSessions = -1: must not be negative`},
 	{`{"auth": {"cookieDomain": "example.com", "candyPack": "share"}}`, `auth.cookieDomain = "example.com": must be empty with CandyPack`},
 	{`{"auth": {"cookiePath": "/app", "candyPack": "switch"}}`, `auth.cookiePath = "/app": must be / with CandyPack`},
 	{`{"auth": {"cookieName": "candy_x", "candyPack": "switch"}}`, `auth.cookieName = "candy_x": is one of CandyPack's`},

@@ -34,29 +34,31 @@ func newCookies(c Config) cookies {
 
 // read takes the token from a request: ErrNoCookie or ErrMalformed if there is none. Empty cookies count as absent:
 // CandyPack's logout leaves them behind. Of cookies with one name the first counts, as it has the longest path (RFC
-// 6265 section 5.4). CandyPack's go first: every login writes them, but its own no others.
+// 6265 section 5.4). While both layouts are in use, CandyPack's decides, empty or not: each login and logout of either
+// app changes that, but CandyPack's own leave the other as it was.
 func (c cookies) read(r *http.Request) (token, error) {
-	err := ErrNoCookie
+	var selector, verifier string
+	candy := false
 	if c.candyPack != CandyPackOff {
-		selector, verifier := candyToken(r)
-		if t, ok := parseToken(selector, verifier); ok {
-			return t, nil
-		}
-		if selector != "" || verifier != "" {
-			err = ErrMalformed
-		}
+		selector, verifier, candy = candyToken(r)
 	}
-	if c.candyPack != CandyPackShare {
-		whole := value(r, c.attribute.Name)
-		selector, verifier, _ := strings.Cut(whole, ".")
-		if t, ok := parseToken(selector, verifier); ok {
-			return t, nil
-		}
-		if whole != "" {
-			err = ErrMalformed
-		}
+	if !candy && c.candyPack != CandyPackShare {
+		selector, verifier, _ = strings.Cut(value(r, c.attribute.Name), ".")
 	}
-	return token{}, err
+	if selector == "" && verifier == "" {
+		return token{}, ErrNoCookie
+	}
+	if t, ok := parseToken(selector, verifier); ok {
+		return t, nil
+	}
+	return token{}, ErrMalformed
+}
+
+// complete gives the browser the cookie that CandyPack has not: it is missing, or of another login.
+func (c cookies) complete(w http.ResponseWriter, r *http.Request, t token) {
+	if c.candyPack == CandyPackSwitch && value(r, c.attribute.Name) != t.selector+"."+t.verifier {
+		c.write(w, t)
+	}
 }
 
 // value is the cookie's value, with quotes if it has some: we never quote, and CandyPack takes them for a part of the

@@ -41,6 +41,9 @@ var (
 	// ErrNotLoggedIn: the call needs a logged-in request.
 	ErrNotLoggedIn = errors.New("session: not logged in")
 
+	// ErrNotFresh: the login was too long ago for what was asked.
+	ErrNotFresh = errors.New("session: login too long ago")
+
 	// ErrNoSession: the user has no session of this id.
 	ErrNoSession = errors.New("session: no such session")
 
@@ -61,7 +64,8 @@ var (
 	// value and what is allowed.
 	ErrConfig = errors.New("session: bad configuration")
 
-	// ErrUsage: the call itself is wrong, whatever the user did: a mistake in the program.
+	// ErrUsage: the call itself is wrong: a mistake in the program, or values for Register that the program has not
+	// checked.
 	ErrUsage = errors.New("session: wrong use")
 )
 

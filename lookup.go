@@ -72,7 +72,7 @@ type batch[U any] struct {
 }
 
 // matches are the rows that were found, by selector, to the letter: the collation of another app's table may be more
-// generous. That table may lack the unique index, too; a selector that stands twice lets nobody in, and so is nil.
+// generous. That table may lack the unique index, too; a selector that stands twice decides nothing, and so is nil.
 type matches[U any] map[string]*found[U]
 
 func newMatches[U any](rows []found[U]) matches[U] {

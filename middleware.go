@@ -3,10 +3,12 @@ package session
 import (
 	"context"
 	"errors"
+	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync/atomic"
+	"time"
 )
 
 // A state is the context of a request that a Manager has judged. Its key is the Manager itself, so two of them do not
@@ -36,7 +38,8 @@ func (m *Manager[U]) Middleware(next http.Handler) http.Handler {
 }
 
 // Require lets only those pass who are logged in. A browser that asks for a page is sent to Config.LoginURL, with the
-// page in the parameter next (see [ReturnTo]) if it was a GET; everyone else gets 401 Unauthorized.
+// page in the parameter next (see [ReturnTo]) if it was a GET; everyone else gets 401 Unauthorized. Who follows a link of
+// another site comes without the cookie, which is strictly same-site: the browser is told to ask once more by itself.
 func (m *Manager[U]) Require(next http.Handler) http.Handler {
 	return m.Switch(next, http.HandlerFunc(m.refuse))
 }
@@ -64,6 +67,9 @@ func (m *Manager[U]) Switch(authed, guest http.Handler) http.Handler {
 			}
 			m.slide(w, r, v)
 			m.end(r, v)
+			if v.err == nil {
+				m.cookies.complete(w, r, v.token)
+			}
 			s.verdict.Store(v)
 			r = r.WithContext(s)
 		}
@@ -78,7 +84,7 @@ func (m *Manager[U]) Switch(authed, guest http.Handler) http.Handler {
 // unknown answers a request of which nothing is known, as the database failed. A client that left is no news.
 func (m *Manager[U]) unknown(w http.ResponseWriter, r *http.Request, err error) {
 	if !errors.Is(r.Context().Err(), context.Canceled) {
-		m.cfg.Logger.ErrorContext(r.Context(), "session: request not served", "error", err)
+		m.tell(r, EventUnavailable, nil, err)
 	}
 	m.cfg.OnError(w, r, err)
 }
@@ -92,20 +98,73 @@ func unavailable(w http.ResponseWriter, _ *http.Request, _ error) {
 
 func (m *Manager[U]) refuse(w http.ResponseWriter, r *http.Request) {
 	neverCache(w.Header())
+	if m.Err(r) == ErrNoCookie && fromAnotherSite(r) {
+		reload(w)
+		return
+	}
 	if m.cfg.LoginURL == "" || !wantsPage(r) {
 		w.Header().Set("WWW-Authenticate", `Cookie realm="session"`) // RFC 9110 section 15.5.2 asks for a challenge
 		http.Error(w, "Unauthorized", http.StatusUnauthorized)
 		return
 	}
-	target := m.cfg.LoginURL
-	if page := r.RequestURI; r.Method == http.MethodGet && localPath(page) {
-		separator := "?"
-		if strings.Contains(target, "?") {
-			separator = "&"
-		}
-		target += separator + url.Values{returnParameter: {page}}.Encode()
+	http.Redirect(w, r, withNext(m.cfg.LoginURL, r), http.StatusSeeOther)
+}
+
+// withNext adds the page that was asked for to a URL, if it can be asked for again.
+func withNext(target string, r *http.Request) string {
+	page := r.RequestURI
+	if r.Method != http.MethodGet || !localPath(page) {
+		return target
 	}
-	http.Redirect(w, r, target, http.StatusSeeOther)
+	separator := "?"
+	if strings.Contains(target, "?") {
+		separator = "&"
+	}
+	return target + separator + url.Values{returnParameter: {page}}.Encode()
+}
+
+// fromAnotherSite recognizes a person who followed a link of another site: a webmail, perhaps. The browser then withholds
+// the strictly same-site cookie, although the person may be logged in. Without Sec-Fetch-User nobody has clicked, so
+// this never follows upon itself.
+func fromAnotherSite(r *http.Request) bool {
+	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") == "navigate" &&
+		r.Header.Get("Sec-Fetch-Dest") == "document" && r.Header.Get("Sec-Fetch-User") == "?1"
+}
+
+// reload has the browser ask again, this time from a page of this site and so with the cookie.
+func reload(w http.ResponseWriter) {
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	io.WriteString(w, `<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0"><title>One moment</title>`)
+}
+
+// Fresh reports whether the user of this request logged in no longer ago than this: gave a password, or whatever else
+// the app asks before LoginAs. Visits, which renew a session, do not count.
+func (m *Manager[U]) Fresh(r *http.Request, within time.Duration) bool {
+	v := m.known(r.Context())
+	return v != nil && v.fresh(within)
+}
+
+func (v *verdict[U]) fresh(within time.Duration) bool {
+	return v.err == nil && !v.stale && v.record.now-v.record.created <= seconds(within)
+}
+
+// RequireFresh is [Manager.Require] for dangerous pages (OWASP ASVS 5.0 V7.5.3): who has not logged in for longer than
+// this has to do so again. A browser that asks for a page is sent to Config.ConfirmURL, with the page in the parameter
+// next if it was a GET; everyone else, or without that setting, gets 403 Forbidden. The page at ConfirmURL asks for the
+// password, calls Login, and goes on to [ReturnTo]; it must not be behind Guest.
+func (m *Manager[U]) RequireFresh(within time.Duration, next http.Handler) http.Handler {
+	return m.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if m.Fresh(r, within) {
+			next.ServeHTTP(w, r)
+			return
+		}
+		neverCache(w.Header())
+		if m.cfg.ConfirmURL == "" || !wantsPage(r) {
+			http.Error(w, "Forbidden: log in again", http.StatusForbidden)
+			return
+		}
+		http.Redirect(w, r, withNext(m.cfg.ConfirmURL, r), http.StatusSeeOther)
+	}))
 }
 
 func (m *Manager[U]) welcome(w http.ResponseWriter, r *http.Request) {

@@ -22,7 +22,7 @@ type passwords struct {
 }
 
 // maxQueue is how many logins may be at work or wait, for each slot: the last has to wait for some seconds.
-const maxQueue = 64
+const maxQueue = 128
 
 var errBusy = errors.New("too many logins at once")
 

@@ -109,10 +109,14 @@ type verdict[U any] struct {
 // is refused has a verdict; an error means that nothing is known, because the database failed.
 func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 	if v.token, v.err = m.cookies.read(r); v.err != nil {
+		if v.err != ErrNoCookie {
+			m.tell(r, EventRefused, nil, v.err)
+		}
 		return v, nil
 	}
 	row, stale, err := m.find(r.Context(), v.token)
 	if errors.Is(err, ErrUnknown) {
+		m.tell(r, refusal(err), nil, ErrUnknown)
 		return verdict[U]{err: ErrUnknown}, nil
 	}
 	if err != nil {
@@ -128,7 +132,9 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 		v.err = ErrWrongBrowser
 	default:
 		v.user = row.user
+		return v, nil
 	}
+	m.tell(r, refusal(v.err), &v.record, v.err)
 	return v, nil
 }
 
@@ -162,7 +168,8 @@ func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bo
 // any more, the selector decides.
 func (m *Manager[U]) read(ctx context.Context, t token) (*found[U], error) {
 	key := m.verifier.of(t)
-	if memory := m.verifier.recall(key); memory.id != 0 {
+	memory := m.verifier.recall(key)
+	if memory.id != 0 {
 		row, err := m.byID.find(ctx, memory.id, t.selector)
 		if err == nil && memory.of(&row.record) || err != nil && !errors.Is(err, ErrUnknown) {
 			return row, err
@@ -170,6 +177,9 @@ func (m *Manager[U]) read(ctx context.Context, t token) (*found[U], error) {
 		m.verifier.forget(key)
 	}
 	row, err := m.bySelector.find(ctx, t.selector, t.selector)
+	if err == ErrUnknown && memory.id != 0 {
+		return nil, errEnded
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -178,7 +188,7 @@ func (m *Manager[U]) read(ctx context.Context, t token) (*found[U], error) {
 		return nil, m.store.explain("verify the token", err)
 	}
 	if !ok {
-		return nil, ErrUnknown
+		return nil, errWrongVerifier
 	}
 	return row, nil
 }
@@ -209,6 +219,7 @@ func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]
 	}
 	if won {
 		v.record.active, v.record.browser = v.record.now, browser
+		m.tell(r, EventRenewed, &v.record, nil)
 		m.cookies.write(w, v.token)
 	}
 }
@@ -263,14 +274,9 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	if len(accounts) == 1 {
 		user = accounts[0]
 	}
-	ok, err := m.passwords.verify(r.Context(), user.hash, password)
-	if err != nil {
-		return none, m.store.explain("verify the password", err)
+	if err := m.verifyPassword(r, attempt, user, password); err != nil {
+		return none, err
 	}
-	if !ok {
-		return none, ErrInvalidCredentials
-	}
-	attempt.succeeded(r.Context())
 	m.upgrade(r.Context(), user, password)
 	return m.start(w, r, user)
 }
@@ -340,7 +346,7 @@ func (c Credentials) columns(password string) []string {
 func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password string) {
 	hash, err := m.passwords.upgraded(ctx, user.hash, password)
 	if hash != "" && err == nil {
-		err = m.store.replacePassword(ctx, user.key, user.hash, hash)
+		_, err = m.store.replacePassword(ctx, user.key, user.hash, hash)
 	}
 	if err != nil && ctx.Err() == nil {
 		m.cfg.Logger.WarnContext(ctx, "session: password hash not upgraded", "error", err)
@@ -385,10 +391,9 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	if err != nil {
 		return none, err
 	}
-	token := newToken()
-	hash, err := token.hash(m.cfg.TokenCost)
+	token, hash, err := m.newToken()
 	if err != nil {
-		return none, fmt.Errorf("session: hash the token: %w", err)
+		return none, err
 	}
 	v := &verdict[U]{token: token, user: user.user, record: record{
 		owner:    user.key,
@@ -400,12 +405,15 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 		active:   user.now,
 		now:      user.now,
 	}}
-	if v.record.id, err = m.store.insert(r.Context(), &v.record, before.record.id); err != nil {
+	var ended int64
+	if v.record.id, ended, err = m.store.insert(r.Context(), &v.record, before.record.id); err != nil {
 		return none, err
 	}
 	m.verifier.remember(m.verifier.of(token), &v.record)
 	m.cookies.write(w, token)
 	m.remember(r, v)
+	m.tell(r, EventLogin, &v.record, nil)
+	m.revoked(r.Context(), user.key, ended)
 	m.purge.after(r.Context())
 	return m.plan.copy(user.user), nil
 }
@@ -426,6 +434,7 @@ func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
 		if _, err := m.store.delete(r.Context(), v.record.id); err != nil {
 			return err
 		}
+		m.tell(r, EventLogout, &v.record, nil)
 	}
 	if v.err != ErrNoCookie {
 		m.cookies.clear(w)
@@ -434,40 +443,74 @@ func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// LogoutOthers ends every other session of this request's user, and gives this one a new token: who had copied the
-// old one is out too. Call it before writing the body. Without a session it returns [ErrNotLoggedIn].
-func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error {
+// newToken makes a token and the hash to store.
+func (m *Manager[U]) newToken() (t token, hash string, err error) {
+	t = newToken()
+	if hash, err = t.hash(m.cfg.TokenCost); err != nil {
+		return t, "", fmt.Errorf("session: hash the token: %w", err)
+	}
+	return t, hash, nil
+}
+
+// Rotate gives the session of this request a new token, and ends the old one everywhere: do it when the user gains
+// rights (OWASP Session Management Cheat Sheet, "Renew the Session ID After Any Privilege Level Change"). Login,
+// LogoutOthers and SetPassword do it by themselves. Call it before writing the body. Without a session it returns
+// [ErrNotLoggedIn].
+func (m *Manager[U]) Rotate(w http.ResponseWriter, r *http.Request) error {
+	_, err := m.rotate(w, r)
+	return err
+}
+
+func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U], error) {
 	v, err := m.verdict(r)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if v.err != nil {
-		return ErrNotLoggedIn
+		return nil, ErrNotLoggedIn
 	}
-	key, _, err := m.store.userArg(r.Context(), v.record.owner)
+	token, hash, err := m.newToken()
 	if err != nil {
-		return err
-	}
-	token := newToken()
-	hash, err := token.hash(m.cfg.TokenCost)
-	if err != nil {
-		return fmt.Errorf("session: hash the token: %w", err)
+		return nil, err
 	}
 	found, err := m.store.retoken(r.Context(), &v.record, token.selector, hash)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if !found { // it was ended elsewhere meanwhile
 		m.remember(r, &verdict[U]{err: ErrUnknown})
-		return ErrNotLoggedIn
+		return nil, ErrNotLoggedIn
 	}
 	renewed := *v
 	renewed.token = token
 	renewed.record.selector, renewed.record.hash = token.selector, hash
 	m.cookies.write(w, token)
 	m.remember(r, &renewed)
-	_, err = m.store.deleteAllOf(r.Context(), key, v.record.id)
+	m.tell(r, EventRenewed, &renewed.record, nil)
+	return &renewed, nil
+}
+
+// LogoutOthers ends every other session of this request's user, and gives this one a new token: who had copied the
+// old one is out too. Call it before writing the body. Without a session it returns [ErrNotLoggedIn].
+func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error {
+	v, err := m.rotate(w, r)
+	if err != nil {
+		return err
+	}
+	key, _, err := m.store.userArg(r.Context(), v.record.owner)
+	if err != nil {
+		return err
+	}
+	n, err := m.store.deleteAllOf(r.Context(), key, v.record.id)
+	m.revoked(r.Context(), key, n)
 	return err
+}
+
+// revoked is the event of sessions that were ended by another.
+func (m *Manager[U]) revoked(ctx context.Context, user any, n int64) {
+	if n > 0 {
+		m.cfg.event(ctx, Event{Kind: EventRevoked, User: user, Count: n})
+	}
 }
 
 // LogoutAll ends every session of a user, for example after a password was reset, and tells how many there were.
@@ -478,6 +521,7 @@ func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err e
 		return 0, err
 	}
 	n, err = m.store.deleteAllOf(ctx, key, 0)
+	m.revoked(ctx, key, n)
 	if err == nil {
 		m.forget(ctx, func(v *verdict[U]) bool {
 			own, _, err := m.store.userArg(ctx, v.record.owner)
@@ -498,9 +542,12 @@ type Session struct {
 	Stale   bool      // the database failed, and this is what was known at most Config.Cache.Stale ago
 }
 
+// publicID is the ID of its Session.
+func (r *record) publicID() string { return strconv.FormatUint(r.id, 10) }
+
 func (r *record) session() Session {
 	return Session{
-		ID:      strconv.FormatUint(r.id, 10),
+		ID:      r.publicID(),
 		Created: time.Unix(r.created, 0).UTC(),
 		Active:  time.Unix(r.active, 0).UTC(),
 		Browser: r.browser,
@@ -546,6 +593,7 @@ func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
 	if !found {
 		return ErrNoSession
 	}
+	m.cfg.event(ctx, Event{Kind: EventRevoked, User: key, Session: id, Count: 1})
 	m.forget(ctx, func(v *verdict[U]) bool { return v.record.id == n })
 	return nil
 }

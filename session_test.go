@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"reflect"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -22,7 +23,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-func TestMain(m *testing.M) { testdb.Main(m) }
+func TestMain(m *testing.M) { testdb.Main(m, noSecretWasTold) }
 
 const (
 	usersTableInt = `CREATE TABLE users (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, email VARCHAR(255) NOT NULL UNIQUE,
@@ -94,7 +95,7 @@ func setup(t testing.TB, cfg Config) *fixture[user] {
 func manage[U any](t testing.TB, db *sqlx.DB, dsn string, cfg Config) *fixture[U] {
 	t.Helper()
 	log := &safeBuffer{}
-	cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
+	cfg.Logger = slog.New(slog.NewMultiHandler(slog.NewTextHandler(log, nil), slog.NewTextHandler(&told, &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if cfg.PasswordCost == 0 {
 		cfg.PasswordCost = bcrypt.MinCost
 	}
@@ -125,6 +126,33 @@ func (b *safeBuffer) String() string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.b.String()
+}
+
+var (
+	told    safeBuffer // all that was logged, down to level Debug, and the errors, of all tests
+	secrets sync.Map   // all that a browser got in a cookie: verifiers, for the most part
+)
+
+func tell(err error) {
+	if err != nil {
+		fmt.Fprintf(&told, "%v %+v %#v\n", err, err, err)
+	}
+}
+
+// noSecretWasTold looks for secrets in all that the tests have logged and been told.
+func noSecretWasTold() error {
+	text := told.String()
+	for _, word := range regexp.MustCompile(`[0-9A-Za-z_-]{32,}`).FindAllString(text, -1) {
+		if _, is := secrets.Load(word); is {
+			return fmt.Errorf("the verifier %s was logged or stands in an error", word)
+		}
+	}
+	for _, secret := range []string{"$2a$", "$2b$", alice["password"], bob["password"], "the-dsn-password"} {
+		if at := strings.Index(text, secret); at >= 0 {
+			return fmt.Errorf("%s was logged or stands in an error: %s", secret, text[max(0, at-200):min(len(text), at+200)])
+		}
+	}
+	return nil
 }
 
 var hashes sync.Map
@@ -159,6 +187,7 @@ func get[T any](t testing.TB, db *sqlx.DB, query string, args ...any) T {
 
 func noError(t testing.TB, err error) {
 	t.Helper()
+	tell(err)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -166,6 +195,7 @@ func noError(t testing.TB, err error) {
 
 func wantError(t testing.TB, err, want error) {
 	t.Helper()
+	tell(err)
 	if !errors.Is(err, want) {
 		t.Fatalf("error is %v, want %v", err, want)
 	}
@@ -216,6 +246,7 @@ func (b *browser) do(h http.Handler, method, target string, header ...string) *h
 
 func (b *browser) keep(cookies []*http.Cookie) {
 	for _, c := range cookies {
+		secrets.Store(c.Value[strings.IndexByte(c.Value, '.')+1:], true) // the verifier, or all that there is
 		if c.MaxAge < 0 {
 			delete(b.cookies, c.Name)
 		} else {
@@ -749,7 +780,7 @@ func TestDatabaseFailure(t *testing.T) {
 	if ran || response.StatusCode != http.StatusServiceUnavailable || len(response.Cookies()) != 0 || response.Header.Get("Cache-Control") != "no-store" {
 		t.Errorf("ran %v, %s, %v", ran, response.Status, response.Header)
 	}
-	if !strings.Contains(f.log.String(), "request not served") {
+	if !strings.Contains(f.log.String(), "session: unavailable") {
 		t.Error("the failure was not logged")
 	}
 	if b.do(handler, "GET", "/"); ran {

@@ -367,18 +367,27 @@ func (s *store) selectUsers(columns []string, conditions []condition, withPasswo
 // quoteColumn quotes a name that comes from a struct tag or the table itself, and so may have any character.
 func quoteColumn(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
-// replacePassword writes a new hash over the one that was read, if the column holds all of it: some servers would cut it.
-func (s *store) replacePassword(ctx context.Context, key any, old []byte, hash string) error {
+// replacePassword writes a new hash over the one that was read, if the column holds all of it: some servers would cut
+// it. It reports false if there was another by then.
+func (s *store) replacePassword(ctx context.Context, key any, old []byte, hash string) (replaced bool, err error) {
 	table, err := s.usersTable(ctx)
 	if err != nil {
-		return err
+		return false, err
 	}
 	if table.passwordWidth != 0 && table.passwordWidth < int64(len(hash)) {
 		s.table.Store(nil) // it may be widened before the next time
-		return fmt.Errorf("session: the column %s of %s has %d characters, and a bcrypt hash %d; make it VARCHAR(255)", s.password, s.users, table.passwordWidth, len(hash))
+		return false, fmt.Errorf("session: the column %s of %s has %d characters, and a bcrypt hash %d; make it VARCHAR(255)", s.password, s.users, table.passwordWidth, len(hash))
 	}
-	_, err = s.db.ExecContext(ctx, "UPDATE "+s.users+" SET "+s.password+" = ? WHERE "+s.key+" = ? AND "+s.password+" = ?", hash, key, string(old))
-	return err
+	var was any // NULL, or nothing but the same bytes
+	if old != nil {
+		was = string(old)
+	}
+	result, err := s.db.ExecContext(ctx, "UPDATE "+s.users+" SET "+s.password+" = ? WHERE "+s.key+" = ? AND "+s.password+" <=> ?", hash, key, was)
+	if err != nil {
+		return false, s.explain("replace the password", err)
+	}
+	n, err := result.RowsAffected()
+	return n == 1, err
 }
 
 // insertUser adds a user and returns the key that the database has counted up. Where the server would rather change a
@@ -417,6 +426,7 @@ func (s *store) insertUser(ctx context.Context, tx *sqlx.Tx, columns []column, a
 var refusals = []uint16{
 	1048, // may not be NULL
 	1062, // duplicate
+	1110, // a column twice
 	1264, // out of range
 	1265, // truncated
 	1292, // incorrect value
@@ -425,6 +435,8 @@ var refusals = []uint16{
 	1406, // too long
 	1452, // foreign key
 	1644, // a trigger's SIGNAL
+	1906, // a generated column, in MariaDB
+	3105, // a generated column, in MySQL
 	3140, // no JSON
 	3819, // CHECK, in MySQL
 	4025, // CHECK, in MariaDB
@@ -469,8 +481,12 @@ func (s *store) taken(ctx context.Context, columns []column, args []any) (field 
 			if i < 0 {
 				break // a default, or an expression
 			}
+			arg, possible, err := columns[i].arg(args[i])
+			if err != nil || !possible {
+				break // no value that could be there already
+			}
 			names = append(names, columns[i].name)
-			conditions = append(conditions, condition{columns[i], args[i]})
+			conditions = append(conditions, condition{columns[i], arg})
 		}
 		parts = parts[n:]
 		if len(conditions) < n {
@@ -578,7 +594,7 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 		switch {
 		case isError(err, erDuplicateIndex): // another process was faster
 		case isError(err, erDuplicate):
-			twice = fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index, and looks up slowly; nobody is let in by such rows, so delete them and migrate again (SELECT token_x FROM %s GROUP BY token_x HAVING COUNT(*) > 1): %w", s.tokens, s.tokens, err)
+			twice = fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index, and looks up slowly; delete such rows, which let in nobody who comes anew, and migrate again (SELECT token_x FROM %s GROUP BY token_x HAVING COUNT(*) > 1): %w", s.tokens, s.tokens, err)
 		case isError(err, erTableDenied, erDatabaseDenied):
 			return ran, fmt.Errorf("session: %w: this database user may not alter the token table; have it done with\n%s;\n%w", ErrUnavailable, statement, err)
 		case err != nil:
@@ -635,26 +651,58 @@ func (s *store) selectSessions(columns []string, by string, n int) string {
 	return b.String()
 }
 
-// insert adds a session and, in one transaction, takes away the one that it replaces, if that is not 0. That goes
-// first: who waits for a lock must not hold one on a new row, on which others may come to wait.
-func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint64, err error) {
+// insert adds a session and, in one transaction, takes away the one that it replaces, if that is not 0, and those that
+// are too many. Deletions go first: who waits for a lock must not hold one on a new row, on which others may come to wait.
+func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint64, ended int64, err error) {
 	if replaced != 0 {
 		defer s.changed(replaced)
 	}
+	var surplus []uint64
+	defer func() { s.changed(surplus...) }()
 	err = s.withTable(ctx, "save the session", func() error {
-		if replaced == 0 {
+		if replaced == 0 && s.cfg.MaxSessions == 0 {
 			id, err = s.insertWith(ctx, s.db, r)
 			return err
 		}
 		return s.inTransaction(ctx, func(tx *sqlx.Tx) error {
-			if _, err := tx.ExecContext(ctx, "DELETE FROM "+s.tokens+" WHERE id = ?", replaced); err != nil {
-				return err
+			if s.cfg.MaxSessions > 0 {
+				if surplus, err = s.surplus(ctx, tx, r.owner, replaced); err != nil {
+					return err
+				}
+			}
+			ending := surplus
+			if replaced != 0 {
+				ending = append(slices.Clone(surplus), replaced)
+				slices.Sort(ending)
+			}
+			for _, end := range ending {
+				if _, err := tx.ExecContext(ctx, "DELETE FROM "+s.tokens+" WHERE id = ?", end); err != nil {
+					return err
+				}
 			}
 			id, err = s.insertWith(ctx, tx, r)
 			return err
 		})
 	})
-	return id, err
+	if err != nil {
+		return 0, 0, err
+	}
+	return id, int64(len(surplus)), nil
+}
+
+// surplus finds the sessions that must end before a user may have another one: all but the latest. It locks the user's
+// row, so that logins of one user come one after the other, and each sees what the one before has left.
+func (s *store) surplus(ctx context.Context, tx *sqlx.Tx, user any, replaced uint64) (ids []uint64, err error) {
+	var locked any
+	err = tx.QueryRowContext(ctx, "SELECT 1 FROM "+s.users+" WHERE "+s.key+" = ? FOR UPDATE", user).Scan(&locked)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return nil, err
+	}
+	err = tx.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE user = ? AND id <> ? AND NOT "+s.idle+" ORDER BY id DESC", user, replaced, seconds(s.cfg.MaxAge))
+	if err != nil || len(ids) < s.cfg.MaxSessions {
+		return nil, err
+	}
+	return ids[s.cfg.MaxSessions-1:], nil
 }
 
 func (s *store) insertWith(ctx context.Context, on sqlx.ExecerContext, r *record) (uint64, error) {
@@ -668,7 +716,11 @@ func (s *store) insertWith(ctx context.Context, on sqlx.ExecerContext, r *record
 
 // inTransaction runs under READ COMMITTED, where deleting a row that is not there locks no gap.
 func (s *store) inTransaction(ctx context.Context, do func(*sqlx.Tx) error) error {
-	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: sql.LevelReadCommitted})
+	return s.inTransactionAt(ctx, sql.LevelReadCommitted, do)
+}
+
+func (s *store) inTransactionAt(ctx context.Context, isolation sql.IsolationLevel, do func(*sqlx.Tx) error) error {
+	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: isolation})
 	if err != nil {
 		return err
 	}
@@ -710,10 +762,14 @@ func (s *store) retoken(ctx context.Context, old *record, selector, hash string)
 	return n == 1, err
 }
 
-// deleteExpired ends one session, if it is still idle.
+// deleteExpired ends one session, if it is still expired.
 func (s *store) deleteExpired(ctx context.Context, id uint64) error {
 	defer s.changed(id)
-	_, err := s.exec(ctx, "end the expired session", "DELETE FROM "+s.tokens+" WHERE id = ? AND "+s.idle, id, seconds(s.cfg.MaxAge))
+	lifetime := s.cfg.MaxLifetime
+	if lifetime == 0 {
+		lifetime = 2 * maxDuration
+	}
+	_, err := s.exec(ctx, "end the expired session", "DELETE FROM "+s.tokens+" WHERE id = ? AND ("+s.idle+" OR UNIX_TIMESTAMP(date) + ? < UNIX_TIMESTAMP())", id, seconds(s.cfg.MaxAge), seconds(lifetime))
 	return err
 }
 

@@ -97,6 +97,7 @@ func (m *Manager[U]) attempt(r *http.Request, conditions []condition) (*attempt,
 		return nil, m.store.explain("throttle the login", err)
 	}
 	if wait != 0 {
+		m.tell(r, EventThrottled, nil, nil)
 		return nil, &TooManyAttemptsError{wait}
 	}
 	return a, nil

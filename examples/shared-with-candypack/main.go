@@ -14,6 +14,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"net/mail"
 	"os"
 	"os/signal"
 	"syscall"
@@ -91,8 +92,13 @@ func routes(auth *session.Manager[User]) http.Handler {
 		answer(w, r, err)
 	})
 	mux.HandleFunc("POST /register", func(w http.ResponseWriter, r *http.Request) {
-		fields := session.Fields{"email": r.FormValue("email"), "password": r.FormValue("password")}
-		_, err := auth.Register(w, r, fields, session.RegisterOptions{Columns: []string{"email"}})
+		address, err := mail.ParseAddress(r.FormValue("email"))
+		if err != nil {
+			http.Error(w, "Please fill in the form", http.StatusBadRequest)
+			return
+		}
+		fields := session.Fields{"email": address.Address, "password": r.FormValue("password")}
+		_, err = auth.Register(w, r, fields, session.RegisterOptions{Columns: []string{"email"}})
 		answer(w, r, err)
 	})
 	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) {

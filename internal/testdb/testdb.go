@@ -48,8 +48,9 @@ var (
 	schemas atomic.Int64
 )
 
-// Main runs the tests of a package with a server, tells which one it is, and ends with their status. Call it from TestMain.
-func Main(m *testing.M) {
+// Main runs the tests of a package with a server, tells which one it is, and ends with their status, or failing if one of
+// the checks fails that come after them. Call it from TestMain.
+func Main(m *testing.M, checks ...func() error) {
 	if slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.fuzzworker") }) {
 		os.Exit(m.Run()) // fuzz targets need no database, and there is a process for each worker
 	}
@@ -71,6 +72,12 @@ func Main(m *testing.M) {
 	}
 	status := m.Run()
 	current.stop()
+	for _, check := range checks {
+		if err := check(); err != nil {
+			fmt.Fprintln(os.Stderr, "FAIL:", err)
+			status = 1
+		}
+	}
 	os.Exit(status)
 }
 

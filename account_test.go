@@ -255,3 +255,128 @@ func TestLegacyPasswords(t *testing.T) {
 	mustExec(t, f.db, "UPDATE users SET password = ''")
 	try(manage[user](t, f.db, f.dsn, Config{VerifyPassword: func(string, string) bool { return true }}), "", ErrInvalidCredentials)
 }
+
+func TestSetPassword(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{Throttle: NoThrottle})
+	ours, others := newBrowser(chrome130), newBrowser(firefox)
+	f.login(ours, alice)
+	f.login(others, alice)
+	before := *ours
+	before.cookies = map[string]string{"__Host-session": ours.cookies["__Host-session"]}
+	set := func(b *browser, old, password string) (err error) {
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			err = f.auth.SetPassword(w, r, old, password)
+			if (f.auth.Err(r) == nil) != (err == nil || b == ours) {
+				t.Errorf("after SetPassword Err is %v", f.auth.Err(r))
+			}
+		})
+		return err
+	}
+	wantError(t, set(newBrowser(chrome130), "alice's password", "a new password"), ErrNotLoggedIn)
+	wantError(t, set(ours, "wrong", "a new password"), ErrInvalidCredentials)
+	wantError(t, set(ours, "alice's password", ""), ErrUsage)
+	wantError(t, set(ours, "alice's password", strings.Repeat("x", 73)), ErrPasswordTooLong)
+	f.isIn(others)
+
+	noError(t, set(ours, "alice's password", "a new password"))
+	f.isIn(ours)
+	f.isOut(others, ErrUnknown)
+	f.isOut(&before, ErrUnknown)
+	if err := f.try(owner, "alice@example.com", "alice's password"); err != ErrInvalidCredentials {
+		t.Errorf("the old password: %v", err)
+	}
+	noError(t, f.try(owner, "alice@example.com", "a new password"))
+
+	// Without the old password right after a login only: there may be none.
+	f.purged()
+	mustExec(t, f.db, "UPDATE users SET password = NULL WHERE id = 1")
+	noError(t, set(ours, "", "another password"))
+	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP(date) - 601)")
+	wantError(t, set(ours, "", "yet another password"), ErrNotFresh)
+	noError(t, f.try(owner, "alice@example.com", "another password"))
+}
+
+func TestSetPasswordIsThrottled(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{ClientIP: remoteIP})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	for i := range 6 {
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			err := f.auth.SetPassword(w, r, "wrong", "a new password")
+			if errors.Is(err, ErrTooManyAttempts) != (i == 5) || !errors.Is(err, ErrInvalidCredentials) {
+				t.Errorf("%d: %v", i, err)
+			}
+		})
+	}
+}
+
+func TestRotate(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b, other := newBrowser(chrome130), newBrowser(firefox)
+	f.login(b, alice)
+	f.login(other, alice)
+	before := *b
+	before.cookies = map[string]string{"__Host-session": b.cookies["__Host-session"]}
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		id := f.auth.Session(r).ID
+		noError(t, f.auth.Rotate(w, r))
+		if f.auth.Session(r).ID != id {
+			t.Error("it is another session")
+		}
+	})
+	f.isIn(b)
+	f.isIn(other)
+	f.isOut(&before, ErrUnknown)
+	f.inside(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) { wantError(t, f.auth.Rotate(w, r), ErrNotLoggedIn) })
+}
+
+func TestMaxSessions(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has no locks")
+	f := setup(t, Config{MaxSessions: 3})
+	var browsers []*browser
+	for range 5 {
+		b := newBrowser(chrome130)
+		f.login(b, alice)
+		browsers = append(browsers, b)
+	}
+	bobs := newBrowser(chrome130)
+	f.login(bobs, bob)
+	for i, b := range browsers {
+		if why := f.why(b); (why == nil) != (i >= 2) {
+			t.Errorf("session %d: %v", i, why)
+		}
+	}
+	// A login in place of an own session takes no other's.
+	f.login(browsers[4], alice)
+	for _, b := range append(browsers[2:], bobs) {
+		f.isIn(b)
+	}
+	// An expired session takes nobody's place.
+	f.purged()
+	mustExec(t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP() - 31 * 86400) WHERE token_x = ?", selectorOf(browsers[4]))
+	f.login(newBrowser(chrome130), alice)
+	f.isIn(browsers[2])
+
+	// Of logins at once as many stay.
+	f.purged()
+	var wg sync.WaitGroup
+	for range 30 {
+		wg.Go(func() {
+			r := httptest.NewRequest("POST", "/", nil)
+			if _, err := f.auth.LoginAs(httptest.NewRecorder(), r, 1); err != nil {
+				t.Error(err)
+			}
+			if n := get[int](t, f.db, "SELECT COUNT(*) FROM user_tokens WHERE user = 1"); n > 3 {
+				t.Errorf("%d sessions", n)
+			}
+		})
+	}
+	wg.Wait()
+	if n := get[int](t, f.db, "SELECT COUNT(*) FROM user_tokens WHERE user = 1"); n != 3 {
+		t.Errorf("%d sessions are left", n)
+	}
+}

@@ -2,6 +2,7 @@ package session
 
 import (
 	"context"
+	"database/sql"
 	"database/sql/driver"
 	"fmt"
 	"log/slog"
@@ -9,6 +10,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 )
@@ -50,6 +52,7 @@ func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fie
 	if err != nil {
 		return none, err
 	}
+	m.tell(r, EventRegistered, &record{owner: user.key}, nil)
 	if !options.NoLogin {
 		_, err = m.start(w, r, user)
 	}
@@ -88,7 +91,7 @@ func (m *Manager[U]) registration(ctx context.Context, fields Fields, options Re
 			var possible bool
 			if value, possible, err = c.arg(value); err != nil {
 				return nil, nil, fmt.Errorf("Register: %w", err)
-			} else if !possible {
+			} else if !possible || table.key.counts && (value == int64(0) || value == uint64(0)) {
 				return refuse("the field %q can't be the key, which is %s", name, c.definition)
 			}
 		} else if _, err := driver.DefaultParameterConverter.ConvertValue(value); err != nil {
@@ -112,7 +115,7 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 	if err != nil {
 		return user, err
 	}
-	err = m.store.inTransaction(ctx, func(tx *sqlx.Tx) error {
+	err = m.store.inTransactionAt(ctx, sql.LevelDefault, func(tx *sqlx.Tx) error {
 		id, err := m.store.insertUser(ctx, tx, columns, args)
 		if err != nil {
 			return err
@@ -134,6 +137,93 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 		return user, m.store.explainUser(ctx, err, columns, args)
 	}
 	return user, nil
+}
+
+// freshLogin is how long after a login SetPassword asks for no password.
+const freshLogin = 10 * time.Minute
+
+// SetPassword gives the user of this request a new password, ends all their other sessions, and gives this one a new
+// token (OWASP ASVS 5.0 V7.4.3). Call it before writing the body.
+//
+// The old password must be right: otherwise it is an [ErrInvalidCredentials], and after too many an
+// [ErrTooManyAttempts]. Right after a login, which may have been by a link sent by mail, it may be empty; later than ten
+// minutes after it that is an [ErrNotFresh]. Without a session it returns [ErrNotLoggedIn], for an empty new password
+// [ErrUsage], for one beyond 72 bytes [ErrPasswordTooLong]; how good it must be is for the app to say.
+//
+// If the other sessions could not be ended, the error is an [ErrUnavailable] although the password is changed: call
+// [Manager.LogoutOthers].
+func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, password string) error {
+	v, err := m.verdict(r)
+	switch {
+	case err != nil:
+		return err
+	case v.err != nil:
+		return ErrNotLoggedIn
+	case password == "":
+		return fmt.Errorf("%w: SetPassword: the new password is empty", ErrUsage)
+	case old == "" && !v.fresh(freshLogin):
+		return ErrNotFresh
+	}
+	user, err := m.accountOf(r.Context(), v.record.owner)
+	if err != nil {
+		return err
+	}
+	if old != "" {
+		attempt, err := m.attempt(r, []condition{{column{name: m.cfg.Key}, user.key}})
+		if err != nil {
+			return err
+		}
+		if err := m.verifyPassword(r, attempt, user, old); err != nil {
+			return err
+		}
+	}
+	hash, err := m.passwords.hash(r.Context(), password)
+	if err != nil {
+		return err
+	}
+	replaced, err := m.store.replacePassword(r.Context(), user.key, user.hash, hash)
+	if err != nil {
+		return err
+	}
+	if !replaced { // it was changed meanwhile
+		return ErrInvalidCredentials
+	}
+	m.tell(r, EventPassword, &v.record, nil)
+	return m.LogoutOthers(w, r)
+}
+
+// accountOf reads a user with the password hash.
+func (m *Manager[U]) accountOf(ctx context.Context, owner any) (user account[U], err error) {
+	table, err := m.store.usersTable(ctx)
+	if err != nil {
+		return user, err
+	}
+	key, _, err := table.key.arg(owner)
+	if err != nil {
+		return user, err
+	}
+	accounts, err := m.findAccounts(ctx, m.store.db, []condition{{table.key, key}}, true)
+	if err == nil && len(accounts) != 1 {
+		err = ErrUserGone
+	}
+	if err != nil {
+		return user, err
+	}
+	return accounts[0], nil
+}
+
+// verifyPassword ends an attempt: the password is that of the user, who is nobody if there is none.
+func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user account[U], password string) error {
+	ok, err := m.passwords.verify(r.Context(), user.hash, password)
+	switch {
+	case err != nil:
+		return m.store.explain("verify the password", err)
+	case !ok:
+		m.tell(r, EventFailed, &record{owner: user.key}, nil)
+		return ErrInvalidCredentials
+	}
+	attempt.succeeded(r.Context())
+	return nil
 }
 
 // String tells the columns, and no values: one is a password.

@@ -1,0 +1,110 @@
+package session
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+)
+
+// An Event is something that an auditor or an alarm may want to know (OWASP ASVS 5.0 V16.3). It holds no secret: no
+// token, password or hash.
+type Event struct {
+	Kind    EventKind
+	Session string // the ID that Sessions and Revoke know; "" if there is none
+	User    any    // the user's key; nil if it is not known
+	Address string // the client's, by Config.ClientIP; "" outside of a request
+	Reason  error  // why, of EventRefused and EventUnavailable
+	Count   int64  // how many sessions, of EventRevoked and EventPurged
+}
+
+// An EventKind names what has happened.
+type EventKind string
+
+// The kinds of events. EventWrongToken, EventWrongBrowser and EventEnded may show a stolen cookie.
+const (
+	EventLogin        EventKind = "login"
+	EventLogout       EventKind = "logout"
+	EventRenewed      EventKind = "renewed"       // a slide, or a new token
+	EventRevoked      EventKind = "revoked"       // one session or more were ended by Revoke, LogoutOthers, LogoutAll, SetPassword or MaxSessions
+	EventPurged       EventKind = "purged"        // expired sessions were deleted
+	EventFailed       EventKind = "failed"        // a login with wrong credentials
+	EventThrottled    EventKind = "throttled"     // a login that has to wait
+	EventPassword     EventKind = "password"      // a password was changed
+	EventRegistered   EventKind = "registered"    // a user was added
+	EventRefused      EventKind = "refused"       // a session cookie that is malformed, unknown or expired, or whose user is gone
+	EventWrongToken   EventKind = "wrong-token"   // a selector that exists, with a wrong verifier: somebody guesses, or has read the table
+	EventWrongBrowser EventKind = "wrong-browser" // the token of another browser
+	EventEnded        EventKind = "ended"         // the token of a session that was valid here before it ended
+	EventUnavailable  EventKind = "unavailable"   // the database failed, and the request was not served
+)
+
+// levels of the log; the others are for debugging.
+var levels = map[EventKind]slog.Level{
+	EventThrottled:   slog.LevelWarn,
+	EventWrongToken:  slog.LevelWarn,
+	EventUnavailable: slog.LevelError,
+}
+
+// event tells Config.OnEvent and the log.
+func (c *Config) event(ctx context.Context, e Event) {
+	if c.OnEvent != nil {
+		c.OnEvent(ctx, e)
+	}
+	level, ok := levels[e.Kind]
+	if !ok {
+		level = slog.LevelDebug
+	}
+	if !c.Logger.Enabled(ctx, level) {
+		return
+	}
+	attrs := []slog.Attr{slog.String("event", string(e.Kind))}
+	if e.Session != "" {
+		attrs = append(attrs, slog.String("session", e.Session))
+	}
+	if e.User != nil {
+		attrs = append(attrs, slog.Any("user", plainValue(e.User, textColumn)))
+	}
+	if e.Address != "" {
+		attrs = append(attrs, slog.String("address", e.Address))
+	}
+	if e.Reason != nil {
+		attrs = append(attrs, slog.Any("error", e.Reason))
+	}
+	if e.Count != 0 {
+		attrs = append(attrs, slog.Int64("count", e.Count))
+	}
+	c.Logger.LogAttrs(ctx, level, "session: "+string(e.Kind), attrs...)
+}
+
+// tell is an event of a request, and of a session if the record is of one.
+func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason error) {
+	e := Event{Kind: kind, Address: m.ip(r), Reason: reason}
+	if of != nil {
+		e.User = of.owner
+		if of.id != 0 {
+			e.Session = of.publicID()
+		}
+	}
+	m.cfg.event(r.Context(), e)
+}
+
+// refusal is the event of a cookie that is refused for this reason.
+func refusal(reason error) EventKind {
+	switch {
+	case errors.Is(reason, errWrongVerifier):
+		return EventWrongToken
+	case errors.Is(reason, errEnded):
+		return EventEnded
+	case reason == ErrWrongBrowser:
+		return EventWrongBrowser
+	}
+	return EventRefused
+}
+
+// What an ErrUnknown may be in more detail.
+var (
+	errWrongVerifier = fmt.Errorf("%w: wrong verifier", ErrUnknown)
+	errEnded         = fmt.Errorf("%w: it was valid before", ErrUnknown)
+)
