@@ -299,7 +299,7 @@ func TestSetPassword(t *testing.T) {
 
 func TestSetPasswordIsThrottled(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{ClientIP: remoteIP})
+	f := setup(t, Config{ClientIP: remoteIP, Throttle: newMemoryThrottle()})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	for i := range 6 {

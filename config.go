@@ -80,7 +80,8 @@ type Config struct {
 	MaxSessions int
 
 	// CookieName is the name of the session cookie. Key "cookieName", default "__Host-session" where its rules
-	// (Secure, Path=/, no Domain; RFC 6265bis section 4.1.3.2) hold, otherwise "session".
+	// (Secure, Path=/, no Domain; RFC 6265bis section 4.1.3.2) hold, otherwise "__Secure-session" (OWASP ASVS 5.0 V3.3.1),
+	// or "session" with Insecure.
 	CookieName string
 
 	// CookieDomain lets subdomains share the session. Key "cookieDomain", default "": this host only.
@@ -591,8 +592,12 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.CookiePath, "/")
 	setDefault(&c.Cache.Entries, 100_000)
 	if c.CookieName == "" && c.CandyPack != CandyPackShare {
-		c.CookieName = "session"
-		if c.CookieDomain == "" && c.CookiePath == "/" && !c.Insecure {
+		switch {
+		case c.Insecure:
+			c.CookieName = "session"
+		case c.CookieDomain != "" || c.CookiePath != "/":
+			c.CookieName = "__Secure-session"
+		default:
 			c.CookieName = "__Host-session"
 		}
 	}

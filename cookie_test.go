@@ -18,8 +18,8 @@ func TestCookies(t *testing.T) {
 		check func(*http.Cookie) bool
 	}{
 		"default":              {Config{}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 30*24*3600 }},
-		"with a domain":        {Config{CookieDomain: "example.com"}, "session", func(c *http.Cookie) bool { return c.Domain == "example.com" }},
-		"with a path":          {Config{CookiePath: "/app"}, "session", func(c *http.Cookie) bool { return c.Path == "/app" }},
+		"with a domain":        {Config{CookieDomain: "example.com"}, "__Secure-session", func(c *http.Cookie) bool { return c.Domain == "example.com" }},
+		"with a path":          {Config{CookiePath: "/app"}, "__Secure-session", func(c *http.Cookie) bool { return c.Path == "/app" }},
 		"insecure":             {Config{Insecure: true}, "session", func(c *http.Cookie) bool { return !c.Secure }},
 		"transient":            {Config{Transient: true}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 0 && c.RawExpires == "" }},
 		"a name":               {Config{CookieName: "sid"}, "sid", func(c *http.Cookie) bool { return true }},

@@ -39,7 +39,7 @@ func TestEvents(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "counts ids in another way")
 	var heard listener
-	f := setup(t, Config{OnEvent: heard.hear, MaxSessions: 3})
+	f := setup(t, Config{OnEvent: heard.hear, MaxSessions: 3, Throttle: newMemoryThrottle()})
 	const from = "192.0.2.1" // of httptest
 	expect := func(what string, want ...string) {
 		t.Helper()

@@ -159,7 +159,7 @@ func TestGuessesAtOnce(t *testing.T) {
 
 func TestClientsOfAThrottle(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{})
+	f := setup(t, Config{Throttle: newMemoryThrottle()})
 	fail := func(f *fixture[user], address string) (n int) {
 		for n = range 10 {
 			if errors.Is(f.try(address, "alice@example.com", "wrong"), ErrTooManyAttempts) {
@@ -188,13 +188,23 @@ func TestClientsOfAThrottle(t *testing.T) {
 		t.Errorf("said %d times: %s", n, f.log)
 	}
 	// With a function that knows them, they are.
-	behind := manage[user](t, f.db, f.dsn, Config{ClientIP: remoteIP})
+	behind := manage[user](t, f.db, f.dsn, Config{ClientIP: remoteIP, Throttle: newMemoryThrottle()})
 	if n := fail(behind, "10.1.2.3:1"); n != 5 {
 		t.Errorf("throttled after %d", n)
 	}
-	off := manage[user](t, f.db, f.dsn, Config{Throttle: NoThrottle})
+	off := manage[user](t, f.db, f.dsn, Config{})
 	if n := fail(off, attacker); n != -1 {
 		t.Errorf("NoThrottle throttles after %d", n)
+	}
+}
+
+// Without a setting there is a throttle.
+func TestThrottleIsOnByDefault(t *testing.T) {
+	t.Parallel()
+	cfg, err := Config{}.withDefaults()
+	noError(t, err)
+	if _, ok := cfg.Throttle.(*memoryThrottle); !ok {
+		t.Errorf("%T", cfg.Throttle)
 	}
 }
 
