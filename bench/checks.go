@@ -63,7 +63,7 @@ func warm(apps ...app) {
 
 func (b *bench) oneAtATime(report *report) error {
 	warm(b.ours, b.bare, b.scsDefault)
-	s, err := inTurn(rounds(41), oneByOne(b.ours), oneByOne(b.bare), oneByOne(b.scsDefault))
+	s, err := inTurn(rounds(101), oneByOne(b.ours), oneByOne(b.bare), oneByOne(b.scsDefault))
 	if err != nil {
 		return err
 	}
@@ -73,7 +73,7 @@ func (b *bench) oneAtATime(report *report) error {
 	if !wanted(10) {
 		return nil
 	}
-	if s, err = inTurn(rounds(5), oneByOne(b.ours), oneByOne(b.bcryptEach)); err != nil {
+	if s, err = inTurn(rounds(21), oneByOne(b.ours), oneByOne(b.bcryptEach)); err != nil {
 		return err
 	}
 	toBcrypt := ratios(s[1], s[0])

@@ -94,6 +94,7 @@ func run() error {
 		{[]int{13}, b.size},
 		{[]int{14}, b.memory},
 		{[]int{15}, b.wholeServer},
+		{[]int{16}, b.refusals},
 	} {
 		if slices.ContainsFunc(part.numbers, wanted) {
 			if err := part.measure(results); err != nil {
