@@ -164,7 +164,7 @@ func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, pa
 	case old == "" && !v.fresh(freshLogin):
 		return ErrNotFresh
 	}
-	user, err := m.accountOf(r.Context(), v.record.owner)
+	user, err := m.accountOf(r.Context(), v.record.owner, true)
 	if err != nil {
 		return err
 	}
@@ -192,17 +192,20 @@ func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, pa
 	return m.LogoutOthers(w, r)
 }
 
-// accountOf reads a user with the password hash.
-func (m *Manager[U]) accountOf(ctx context.Context, owner any) (user account[U], err error) {
+// accountOf reads the user with this key: ErrUserGone if there is none.
+func (m *Manager[U]) accountOf(ctx context.Context, key any, withPassword bool) (user account[U], err error) {
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
 		return user, err
 	}
-	key, _, err := table.key.arg(owner)
+	arg, possible, err := table.key.arg(key)
 	if err != nil {
 		return user, err
 	}
-	accounts, err := m.findAccounts(ctx, m.store.db, []condition{{table.key, key}}, true)
+	if !possible {
+		return user, ErrUserGone
+	}
+	accounts, err := m.findAccounts(ctx, m.store.db, []condition{{table.key, arg}}, withPassword)
 	if err == nil && len(accounts) != 1 {
 		err = ErrUserGone
 	}

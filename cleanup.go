@@ -109,7 +109,8 @@ func (p *purger) close() {
 
 // Purge deletes the sessions that were idle for more than Config.MaxAge, in small chunks, and tells how many there
 // were, also if it fails on the way. Every login has this done in the background, when its request has been answered and
-// with pauses, so there is no need to call it but to know when it is done. Sessions past Config.MaxLifetime are no longer renewed, and go when they have been idle so long.
+// with pauses, so there is no need to call it but to know when it is done. Sessions past Config.MaxLifetime are no
+// longer renewed, and go when they have been idle so long.
 func (m *Manager[U]) Purge(ctx context.Context) (n int64, err error) {
 	return m.purge.run(ctx, m.cfg.MaxAge)
 }

@@ -359,16 +359,14 @@ func parseConfig(path string, data []byte) (Config, error) {
 			delete(auth, o.key) // the environment decides
 		}
 	}
-	expanded, err := expand(path, "auth", auth, getenv)
+	expanded, err := expand(path, "auth", auth, getenv, func(key string) bool {
+		return slices.ContainsFunc(options, func(o option) bool { return o.key == key && !o.quoted })
+	})
 	if err != nil {
 		return Config{}, err
 	}
 	for _, o := range options {
 		if raw, ok := auth[o.key]; ok {
-			var text string
-			if expanded[o.key] && !o.quoted && json.Unmarshal(raw, &text) == nil {
-				raw = json.RawMessage(text)
-			}
 			if allowed := o.set(&c, raw); allowed != "" {
 				value := string(raw)
 				if expanded[o.key] {
@@ -406,8 +404,8 @@ func unmarshalBlock(path, name string, file, block []byte, into *map[string]json
 	return nil
 }
 
-// expand puts variables into the strings of a block, and tells into which.
-func expand(path, block string, keys map[string]json.RawMessage, getenv func(string) (string, bool)) (expanded map[string]bool, err error) {
+// expand puts variables into the strings of a block, and tells into which. What is bare is no string with its variables.
+func expand(path, block string, keys map[string]json.RawMessage, getenv func(string) (string, bool), bare func(key string) bool) (expanded map[string]bool, err error) {
 	expanded = map[string]bool{}
 	for key, raw := range keys {
 		var text string
@@ -426,7 +424,11 @@ func expand(path, block string, keys map[string]json.RawMessage, getenv func(str
 		if missing != "" {
 			return nil, &configError{where: path, name: block + "." + key, allowed: "the variable " + missing + " is set neither in the environment nor in .env"}
 		}
-		keys[key], _ = json.Marshal(text)
+		if bare(key) {
+			keys[key] = json.RawMessage(text)
+		} else {
+			keys[key], _ = json.Marshal(text)
+		}
 		expanded[key] = true
 	}
 	return expanded, nil
@@ -499,13 +501,8 @@ func parseMySQL(path string, file, block []byte, getenv func(string) (string, bo
 	if err := unmarshalBlock(path, "mysql", file, block, &keys); err != nil {
 		return "", err
 	}
-	expanded, err := expand(path, "mysql", keys, getenv)
-	if err != nil {
+	if _, err := expand(path, "mysql", keys, getenv, func(key string) bool { return key == "port" }); err != nil {
 		return "", err
-	}
-	var portText string
-	if expanded["port"] && json.Unmarshal(keys["port"], &portText) == nil {
-		keys["port"] = json.RawMessage(portText)
 	}
 	host, port := "localhost", 3306
 	dsn := mysql.NewConfig()

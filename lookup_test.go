@@ -311,7 +311,7 @@ func TestRevocationIsExactUnderLoad(t *testing.T) {
 	for range 64 {
 		wg.Go(func() {
 			for !stop.Load() {
-				_, err := f.auth.read(context.Background(), secret)
+				_, err := f.auth.read(context.Background(), secret, f.auth.verifier.of(secret))
 				if err == nil {
 					_, err = f.auth.bySelector.find(context.Background(), secret.selector, secret.selector)
 				}

@@ -141,22 +141,23 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 // find finds the session of a token, in the cache if there is one and it knows, otherwise in the table. While the
 // database fails, the cache may know what was so before: that is stale.
 func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bool, err error) {
+	key := m.verifier.of(t)
 	if m.cache == nil {
-		row, err = m.read(ctx, t)
+		row, err = m.read(ctx, t, key)
 		return row, false, err
 	}
 	now, generation := time.Now(), m.cache.begin()
 	kept, age := m.cache.get(t.selector, now)
-	if kept != nil && kept.key != m.verifier.of(t) {
+	if kept != nil && kept.key != key {
 		kept = nil // another verifier: the table decides
 	}
 	if kept != nil && age <= m.cfg.Cache.Fresh {
 		return &kept.found, false, nil
 	}
-	row, err = m.read(ctx, t)
+	row, err = m.read(ctx, t, key)
 	switch {
 	case err == nil:
-		m.cache.put(generation, row, m.verifier.of(t), now)
+		m.cache.put(generation, row, key, now)
 	case kept != nil && age <= m.cfg.Cache.Stale && errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
 		return &kept.found, true, nil
 	}
@@ -165,9 +166,8 @@ func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bo
 
 // read reads the session of a token from the table: the row that the selector selects, if the verifier matches its hash.
 // Of a token that was verified before, the row is read by its id, which costs the database less. If that is not the row
-// any more, the selector decides.
-func (m *Manager[U]) read(ctx context.Context, t token) (*found[U], error) {
-	key := m.verifier.of(t)
+// any more, the selector decides. The key is the verifier's, of the token.
+func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*found[U], error) {
 	memory := m.verifier.recall(key)
 	if memory.id != 0 {
 		row, err := m.byID.find(ctx, memory.id, t.selector)
@@ -362,26 +362,14 @@ func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password stri
 // same-site, from the request and from those that it is redirected to at once: answer with a page that goes on by
 // itself instead of a redirect.
 func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U, error) {
-	var none U
-	table, err := m.store.usersTable(r.Context())
+	user, err := m.accountOf(r.Context(), key, false)
+	if errors.Is(err, ErrUsage) {
+		err = fmt.Errorf("LoginAs: %w", err)
+	}
 	if err != nil {
-		return none, err
+		return user.user, err
 	}
-	arg, possible, err := table.key.arg(key)
-	if err != nil {
-		return none, fmt.Errorf("LoginAs: %w", err)
-	}
-	if !possible {
-		return none, ErrUserGone
-	}
-	accounts, err := m.findAccounts(r.Context(), m.store.db, []condition{{table.key, arg}}, false)
-	if err != nil {
-		return none, err
-	}
-	if len(accounts) != 1 {
-		return none, ErrUserGone
-	}
-	return m.start(w, r, accounts[0])
+	return m.start(w, r, user)
 }
 
 // start gives a user a session, in place of the one that the request came with.

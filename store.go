@@ -425,7 +425,6 @@ func (s *store) insertUser(ctx context.Context, tx *sqlx.Tx, columns []column, a
 // Refusals of a value, not failures of the database.
 var refusals = []uint16{
 	1048, // may not be NULL
-	1062, // duplicate
 	1110, // a column twice
 	1264, // out of range
 	1265, // truncated
@@ -670,13 +669,12 @@ func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint
 					return err
 				}
 			}
-			ending := surplus
+			ending := slices.Clone(surplus)
 			if replaced != 0 {
-				ending = append(slices.Clone(surplus), replaced)
-				slices.Sort(ending)
+				ending = append(ending, replaced)
 			}
-			for _, end := range ending {
-				if _, err := tx.ExecContext(ctx, "DELETE FROM "+s.tokens+" WHERE id = ?", end); err != nil {
+			if len(ending) > 0 {
+				if _, err := s.deleteWith(ctx, tx, ending, ""); err != nil {
 					return err
 				}
 			}
@@ -815,26 +813,30 @@ func (s *store) deleteAllOf(ctx context.Context, user any, but uint64) (n int64,
 
 // deleteIDs deletes rows by primary key, in its order, where a further condition still holds.
 func (s *store) deleteIDs(ctx context.Context, ids []uint64, condition string, conditionArgs ...any) (n int64, err error) {
-	slices.Sort(ids)
 	defer s.changed(ids...)
-	args := make([]any, len(ids), len(ids)+len(conditionArgs))
-	for i, id := range ids {
-		args[i] = id
-	}
-	args = append(args, conditionArgs...)
-	query := "DELETE FROM " + s.tokens + " WHERE id IN (?" + strings.Repeat(", ?", len(ids)-1) + ")" + condition
 	err = s.inTransaction(ctx, func(tx *sqlx.Tx) error {
-		result, err := tx.ExecContext(ctx, query, args...)
-		if err != nil {
-			return err
-		}
-		n, err = result.RowsAffected()
+		n, err = s.deleteWith(ctx, tx, ids, condition, conditionArgs...)
 		return err
 	})
 	if err != nil {
 		return 0, s.explain("delete sessions", err)
 	}
 	return n, nil
+}
+
+// deleteWith is deleteIDs in a transaction that is open. It sorts the ids, so that all take their locks in one order.
+func (s *store) deleteWith(ctx context.Context, tx *sqlx.Tx, ids []uint64, condition string, conditionArgs ...any) (n int64, err error) {
+	slices.Sort(ids)
+	args := make([]any, len(ids), len(ids)+len(conditionArgs))
+	for i, id := range ids {
+		args[i] = id
+	}
+	args = append(args, conditionArgs...)
+	result, err := tx.ExecContext(ctx, "DELETE FROM "+s.tokens+" WHERE id IN (?"+strings.Repeat(", ?", len(ids)-1)+")"+condition, args...)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected()
 }
 
 // deleteIdle deletes the rows that rested longest, if for more than the age, and no more than the limit. The index

@@ -49,16 +49,22 @@ func throttles(t *testing.T) map[string]func(*fixture[user]) (Throttle, func(tim
 	}
 }
 
+// throttled is an app with such a throttle.
+func throttled(t *testing.T, make func(*fixture[user]) (Throttle, func(time.Duration))) (f *fixture[user], pass func(time.Duration)) {
+	t.Helper()
+	base := setup(t, Config{})
+	throttle, pass := make(base)
+	return manage[user](t, base.db, base.dsn, Config{Throttle: throttle}), pass
+}
+
 func TestGuessingIsSlowedDown(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	for name, make := range throttles(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			base := setup(t, Config{})
-			throttle, pass := make(base)
-			f := manage[user](t, base.db, base.dsn, Config{Throttle: throttle})
-			throttled := func(err error, least, most time.Duration) {
+			f, pass := throttled(t, make)
+			waits := func(err error, least, most time.Duration) {
 				t.Helper()
 				var e *TooManyAttemptsError
 				if !errors.Is(err, ErrTooManyAttempts) || !errors.Is(err, ErrInvalidCredentials) || !errors.As(err, &e) || e.RetryAfter < least || e.RetryAfter > most {
@@ -77,15 +83,15 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 			for range 5 {
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
-			throttled(f.try(attacker, "alice@example.com", right), 0, time.Second)
-			throttled(f.try(attacker, " Alice@EXAMPLE.com ", right), 0, time.Second)
+			waits(f.try(attacker, "alice@example.com", right), 0, time.Second)
+			waits(f.try(attacker, " Alice@EXAMPLE.com ", right), 0, time.Second)
 			// The owner is elsewhere, and the attacker has other accounts to try.
 			noError(t, f.try(owner, "alice@example.com", right))
 			wrong(f.try(attacker, "bob@example.com", "wrong"))
 
 			// The wait doubles with each failure, up to a quarter of an hour.
 			for _, wait := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900} {
-				throttled(f.try(attacker, "alice@example.com", right), wait*time.Second-2*time.Second, wait*time.Second)
+				waits(f.try(attacker, "alice@example.com", right), wait*time.Second-2*time.Second, wait*time.Second)
 				pass(wait * time.Second)
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
@@ -95,12 +101,12 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 			for range 5 {
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
-			throttled(f.try(attacker, "alice@example.com", right), 0, time.Second)
+			waits(f.try(attacker, "alice@example.com", right), 0, time.Second)
 			pass(time.Hour + time.Second)
 			for range 5 {
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
-			throttled(f.try(attacker, "alice@example.com", right), 0, time.Second)
+			waits(f.try(attacker, "alice@example.com", right), 0, time.Second)
 		})
 	}
 }
@@ -111,9 +117,7 @@ func TestSprayingIsSlowedDown(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	for name, make := range throttles(t) {
-		base := setup(t, Config{})
-		throttle, pass := make(base)
-		f := manage[user](t, base.db, base.dsn, Config{Throttle: throttle})
+		f, pass := throttled(t, make)
 		for i := range 50 {
 			if err := f.try(attacker, fmt.Sprintf("user%d@example.com", i), "wrong"); err != ErrInvalidCredentials {
 				t.Fatalf("%s: %d: %v", name, i, err)
@@ -135,9 +139,7 @@ func TestGuessesAtOnce(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
 	for name, make := range throttles(t) {
-		base := setup(t, Config{})
-		throttle, _ := make(base)
-		f := manage[user](t, base.db, base.dsn, Config{Throttle: throttle})
+		f, _ := throttled(t, make)
 		var wg sync.WaitGroup
 		var tried atomic.Int64
 		for range 40 {

@@ -4,7 +4,6 @@ import (
 	"crypto/rand"
 	"crypto/subtle"
 	"encoding/base64"
-	"errors"
 	"log/slog"
 
 	"golang.org/x/crypto/bcrypt"
@@ -72,17 +71,9 @@ func (t token) verifies(r *record) bool {
 	if subtle.ConstantTimeCompare([]byte(t.selector), []byte(r.selector)) == 0 {
 		return false // the column's collation took another text for equal
 	}
-	return hashMatches([]byte(r.hash), t.verifier, maxTokenCost) == nil
-}
-
-var errUnusableHash = errors.New("not a bcrypt hash of an accepted cost")
-
-// hashMatches is bcrypt's comparison for hashes of a bounded cost.
-func hashMatches(hash []byte, secret string, maxCost int) error {
-	if cost, err := bcrypt.Cost(hash); err != nil || cost > maxCost {
-		return errUnusableHash
-	}
-	return bcrypt.CompareHashAndPassword(hash, []byte(secret))
+	hash := []byte(r.hash)
+	cost, err := bcrypt.Cost(hash)
+	return err == nil && cost <= maxTokenCost && bcrypt.CompareHashAndPassword(hash, []byte(t.verifier)) == nil
 }
 
 // A token is a secret: no format verb and no logger may show it.
