@@ -48,7 +48,7 @@ func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fie
 	if err != nil {
 		return none, err
 	}
-	user, err := m.addUser(r.Context(), columns, args)
+	user, err := m.addUser(steadfast(r.Context()), columns, args)
 	if err != nil {
 		return none, err
 	}
@@ -115,7 +115,8 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 	if err != nil {
 		return user, err
 	}
-	err = m.store.inTransactionAt(ctx, sql.LevelDefault, func(tx *sqlx.Tx) error {
+	var lost error
+	add := func(tx *sqlx.Tx) error {
 		id, err := m.store.insertUser(ctx, tx, columns, args)
 		if err != nil {
 			return err
@@ -124,7 +125,7 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 		if i := slices.IndexFunc(columns, func(c column) bool { return c.name == table.key.name }); i >= 0 {
 			key.arg = args[i]
 		}
-		accounts, err := m.findAccounts(ctx, tx, []condition{key}, false)
+		accounts, err := m.selectAccounts(ctx, tx, []condition{key}, false)
 		if err == nil && len(accounts) != 1 {
 			err = fmt.Errorf("session: %w: the user that was added is not found by its key %v", ErrUnavailable, key.arg)
 		}
@@ -132,6 +133,13 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 			user = accounts[0]
 		}
 		return err
+	}
+	err = m.store.runner.run(ctx, func(ctx context.Context, again bool) error {
+		if again { // nothing tells whose a user is that is there already
+			return fmt.Errorf("the user may have been added, or not: %v", lost)
+		}
+		lost = m.store.inTransactionAt(ctx, sql.LevelDefault, add)
+		return lost
 	})
 	if err != nil {
 		return user, m.store.explainUser(ctx, err, columns, args)
@@ -181,7 +189,7 @@ func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, pa
 	if err != nil {
 		return err
 	}
-	replaced, err := m.store.replacePassword(r.Context(), user.key, user.hash, hash)
+	replaced, err := m.store.replacePassword(steadfast(r.Context()), user.key, user.hash, hash)
 	if err != nil {
 		return err
 	}
@@ -205,7 +213,7 @@ func (m *Manager[U]) accountOf(ctx context.Context, key any, withPassword bool) 
 	if !possible {
 		return user, ErrUserGone
 	}
-	accounts, err := m.findAccounts(ctx, m.store.db, []condition{{table.key, arg}}, withPassword)
+	accounts, err := m.findAccounts(ctx, []condition{{table.key, arg}}, withPassword)
 	if err == nil && len(accounts) != 1 {
 		err = ErrUserGone
 	}

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/go-sql-driver/mysql"
+	"github.com/jmoiron/sqlx"
 	"golang.org/x/crypto/bcrypt"
 )
 
@@ -113,6 +114,17 @@ type Config struct {
 
 	// Cache spares queries, or bridges failures, at the price of knowing less. Default off.
 	Cache Cache
+
+	// Timeout ends whatever the database has not answered: the request gets OnError. It also bounds how long a look-up waits
+	// for a connection. Purge and PurgeIdle have it for each chunk; Migrate and Stats, which may take long, have only their
+	// context. With a pool that is not of Open, or has a longer readTimeout, a look-up costs a tenth more for it. Key
+	// "timeout" in milliseconds, default 10 seconds: longer than a Galera cluster needs to part with a dead server.
+	Timeout time.Duration
+
+	// Replica is a pool of servers that have what the database has a moment later. Sessions are looked up there, and only
+	// one that would be refused is looked up once more in the database: so a login is seen at once, and a logout with the
+	// replica's delay. Default nil: they are looked up in the database. A Galera cluster needs none.
+	Replica *sqlx.DB
 
 	// Throttle slows down who guesses passwords, by ClientIP: behind a proxy set that, or nobody is slowed down.
 	// Default: it counts in this process; after 5 failures for an identifier, or 50 in all, each further one of an
@@ -213,6 +225,7 @@ var options = []option{
 	{"token", "Token", text(func(c *Config) *string { return &c.Token })},
 	{"maxAge", "MaxAge", milliseconds(func(c *Config) *time.Duration { return &c.MaxAge })},
 	{"updateAge", "UpdateAge", milliseconds(func(c *Config) *time.Duration { return &c.UpdateAge })},
+	{"timeout", "Timeout", milliseconds(func(c *Config) *time.Duration { return &c.Timeout })},
 	{"maxLifetime", "MaxLifetime", milliseconds(func(c *Config) *time.Duration { return &c.MaxLifetime })},
 	{"passwordCost", "PasswordCost", number(func(c *Config) *int { return &c.PasswordCost })},
 	{"tokenCost", "TokenCost", number(func(c *Config) *int { return &c.TokenCost })},
@@ -585,6 +598,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.UpdateAge, min(DefaultUpdateAge, c.MaxAge/2))
 	setDefault(&c.PasswordCost, bcrypt.DefaultCost)
 	setDefault(&c.TokenCost, bcrypt.MinCost)
+	setDefault(&c.Timeout, DefaultTimeout)
 	setDefault(&c.HomeURL, "/")
 	setDefault(&c.CookiePath, "/")
 	setDefault(&c.Cache.Entries, 100_000)
@@ -658,6 +672,8 @@ func (c Config) validate() error {
 		return bad("UpdateAge", c.UpdateAge, fmt.Sprintf("must be below MaxAge, %v, or active users are logged out", c.MaxAge))
 	case c.MaxLifetime != 0 && (c.MaxLifetime < time.Second || c.MaxLifetime > maxDuration):
 		return bad("MaxLifetime", c.MaxLifetime, "must be from one second to 50 years (0 gives no limit)")
+	case c.Timeout < 100*time.Millisecond || c.Timeout > time.Hour:
+		return bad("Timeout", c.Timeout, fmt.Sprintf("must be from 100ms to an hour (0 gives %v)", DefaultTimeout))
 	case c.PasswordCost < bcrypt.MinCost || c.PasswordCost > maxPasswordCost:
 		return bad("PasswordCost", c.PasswordCost, fmt.Sprintf("must be from %d to %d (0 gives %d)", bcrypt.MinCost, maxPasswordCost, bcrypt.DefaultCost))
 	case c.TokenCost < bcrypt.MinCost || c.TokenCost > maxTokenCost:
@@ -692,7 +708,7 @@ func linkable(target string) bool {
 // String tells every setting, but none of the DSN, which holds a password.
 func (c Config) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "session.Config{Table:%q Key:%q Password:%q Token:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v", c.Table, c.Key, c.Password, c.Token, c.MaxAge, c.UpdateAge, c.MaxLifetime)
+	fmt.Fprintf(&b, "session.Config{Table:%q Key:%q Password:%q Token:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v Timeout:%v", c.Table, c.Key, c.Password, c.Token, c.MaxAge, c.UpdateAge, c.MaxLifetime, c.Timeout)
 	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q ConfirmURL:%q MaxSessions:%d CookieName:%q CookieDomain:%q CookiePath:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.ConfirmURL, c.MaxSessions, c.CookieName, c.CookieDomain, c.CookiePath)
 	fmt.Fprintf(&b, " CandyPack:%d Transient:%t Insecure:%t Cache:%v}", c.CandyPack, c.Transient, c.Insecure, c.Cache)
 	return b.String()

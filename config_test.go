@@ -72,7 +72,7 @@ func TestEverySetting(t *testing.T) {
 		"server": {"port": 80},
 		"auth": {
 			"table": "app.people", "key": "uid", "password": "hash", "token": "app.logins",
-			"maxAge": 3600000, "updateAge": 60000, "maxLifetime": 7200000, "passwordCost": 12, "tokenCost": 5,
+			"maxAge": 3600000, "updateAge": 60000, "maxLifetime": 7200000, "timeout": 5000, "passwordCost": 12, "tokenCost": 5,
 			"loginURL": "/login", "homeURL": "/home", "confirmURL": "/confirm", "maxSessions": 9, "cookieName": "sid", "cookieDomain": "example.com", "cookiePath": "/app",
 			"candyPack": "off", "transient": true, "insecure": true, "fingerprint": "off",
 			"cacheFresh": 1000, "cacheStale": 60000, "cacheEntries": 500
@@ -83,7 +83,7 @@ func TestEverySetting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := c.String(), `session.Config{Table:"app.people" Key:"uid" Password:"hash" Token:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s`+
+	if got, want := c.String(), `session.Config{Table:"app.people" Key:"uid" Password:"hash" Token:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s Timeout:5s`+
 		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" ConfirmURL:"/confirm" MaxSessions:9 CookieName:"sid" CookieDomain:"example.com" CookiePath:"/app"`+
 		` CandyPack:0 Transient:true Insecure:true Cache:{1s 1m0s 500}}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
@@ -171,7 +171,7 @@ func TestOverriddenVariables(t *testing.T) {
 // Every key of the file is a field of Config, and every field that a file can hold has a key.
 func TestOptionsCoverConfig(t *testing.T) {
 	t.Parallel()
-	inGoOnly := map[string]bool{"Cache": true, "ClientIP": true, "VerifyPassword": true, "Throttle": true, "OnEvent": true, "OnError": true, "Logger": true, "DSN": true}
+	inGoOnly := map[string]bool{"Cache": true, "Replica": true, "ClientIP": true, "VerifyPassword": true, "Throttle": true, "OnEvent": true, "OnError": true, "Logger": true, "DSN": true}
 	byField := map[string]string{}
 	for _, o := range options {
 		byField[o.field] = o.key
@@ -261,6 +261,7 @@ var badConfigs = []struct{ file, says string }{
 	{`{"auth": {"updateAge": -1}}`, `auth.updateAge = -1: must be a whole number of milliseconds`},
 	{`{"auth": {"maxLifetime": -1}}`, `auth.maxLifetime = -1: must be a whole number of milliseconds`},
 	{`{"auth": {"maxAge": 999}}`, `auth.maxAge = 999ms: must be from one second to 50 years`},
+	{`{"auth": {"timeout": 99}}`, `auth.timeout = 99ms: must be from 100ms to an hour (0 gives 10s)`},
 	{`{"auth": {"maxLifetime": 999}}`, `auth.maxLifetime = 999ms: must be from one second to 50 years`},
 	{`{"auth": {"maxAge": 900000, "updateAge": 900000}}`, `auth.updateAge = 15m0s: must be below MaxAge, 15m0s`},
 	{`{"auth": {"updateAge": 2592000001}}`, `auth.updateAge = 720h0m0.001s: must be below MaxAge, 720h0m0s`},

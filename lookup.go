@@ -10,6 +10,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/jmoiron/sqlx"
 )
 
 // lookup finds sessions with their users by one column, token_x or id, and lets requests that come at once share a
@@ -23,10 +25,13 @@ import (
 // What a request learns is never older than its question: it joins no statement that was sent before it came.
 type lookup[U any] struct {
 	store      *store
+	db         *sqlx.DB // a replica, perhaps
 	plan       userPlan[U]
 	column     string
+	certain    bool                                        // sees all that was acknowledged before
 	statements [maxBatchBits + 1]atomic.Pointer[statement] // by the logarithm of how many keys they take
-	patience   time.Duration                               // laneTimeout
+	patience   time.Duration                               // laneTimeout, or Config.Timeout if that is less
+	prompt     bool                                        // the driver ends a statement by itself, in Config.Timeout
 	closed     atomic.Bool
 	scanners   sync.Pool // of *scanner[U]
 
@@ -49,9 +54,6 @@ const (
 	crowd      = 5 // requests at once
 	fullLanes  = 8
 
-	// batchTimeout ends a batch that the database does not answer. Each request also has its own context.
-	batchTimeout = 30 * time.Second
-
 	// laneTimeout takes the lane from a request that has it for itself and gets no answer.
 	laneTimeout = 5 * time.Second
 )
@@ -63,8 +65,11 @@ type statement struct {
 	table *usersTable
 }
 
-// A batch is a statement that several requests wait for. Once done is closed nothing of it changes.
+// A batch is a statement that several requests wait for. Once done is closed nothing of it changes. Its context is that
+// of none of them, and ends Config.Timeout after the first has come.
 type batch[U any] struct {
+	ctx  context.Context
+	end  context.CancelFunc
 	keys []any
 	done chan struct{}
 	rows matches[U]
@@ -103,8 +108,10 @@ type found[U any] struct {
 }
 
 // newLookup makes a lookup by this column.
-func newLookup[U any](s *store, plan userPlan[U], column string) *lookup[U] {
-	return &lookup[U]{store: s, plan: plan, column: column, patience: laneTimeout}
+func newLookup[U any](s *store, db *sqlx.DB, plan userPlan[U], column string) *lookup[U] {
+	of, ok := db.Driver().(tuned)
+	prompt := ok && of.cfg.ReadTimeout > 0 && of.cfg.ReadTimeout <= s.timeout
+	return &lookup[U]{store: s, db: db, plan: plan, column: column, patience: min(laneTimeout, s.timeout), prompt: prompt}
 }
 
 // find reads the row with this key and selector: ErrUnknown if there is none.
@@ -124,6 +131,8 @@ func (l *lookup[U]) find(ctx context.Context, key any, selector string) (*found[
 	case <-b.done:
 	case <-ctx.Done():
 		return nil, l.store.explain("look up the session", ctx.Err())
+	case <-b.ctx.Done():
+		return nil, l.store.explain("look up the session", b.ctx.Err())
 	}
 	if b.err != nil {
 		return nil, b.err
@@ -141,14 +150,18 @@ func (l *lookup[U]) open() int {
 
 // alone is a look-up with a lane of its own. A deadline holds for it, but if the client just leaves, it goes on: it is
 // over before anything could be gained, and to listen for that costs database/sql a goroutine, a tenth of the whole
-// look-up. A database that hangs so keeps the request until the driver's readTimeout, but the lane only for laneTimeout.
+// look-up. For the same reason Config.Timeout is left to the driver's readTimeout where that does, and there are
+// connections enough to get one without waiting.
 func (l *lookup[U]) alone(ctx context.Context, key any, selector string) (*found[U], error) {
 	if err := ctx.Err(); err != nil {
 		l.free()
 		return nil, l.store.explain("look up the session", err)
 	}
-	if _, ok := ctx.Deadline(); !ok {
-		ctx = context.WithoutCancel(ctx)
+	ctx = steadfast(ctx)
+	if _, ok := ctx.Deadline(); ok || !l.prompt || !l.roomy() {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, l.store.timeout)
+		defer cancel()
 	}
 	lost := time.AfterFunc(l.patience, l.free)
 	rows, err := l.read(ctx, []any{key})
@@ -161,10 +174,16 @@ func (l *lookup[U]) alone(ctx context.Context, key any, selector string) (*found
 	return rows.pick(selector)
 }
 
+// roomy reports whether the pool has connections for all who may come at once.
+func (l *lookup[U]) roomy() bool {
+	pool := l.db.Stats()
+	return pool.MaxOpenConnections == 0 || pool.InUse+fullLanes < pool.MaxOpenConnections
+}
+
 // join adds a key to the batch that waits, with l.mu held.
 func (l *lookup[U]) join(key any) *batch[U] {
 	if l.filling == nil {
-		l.filling = &batch[U]{keys: make([]any, 0, maxBatch), done: make(chan struct{})}
+		l.filling = l.newBatch()
 	}
 	b := l.filling
 	b.keys = append(b.keys, key)
@@ -177,6 +196,12 @@ func (l *lookup[U]) join(key any) *batch[U] {
 			l.full = append(l.full, b)
 		}
 	}
+	return b
+}
+
+func (l *lookup[U]) newBatch() *batch[U] {
+	b := &batch[U]{keys: make([]any, 0, maxBatch), done: make(chan struct{})}
+	b.ctx, b.end = context.WithTimeout(context.Background(), l.store.timeout)
 	return b
 }
 
@@ -216,8 +241,7 @@ func (l *lookup[U]) run(b *batch[U]) {
 }
 
 func (l *lookup[U]) fill(b *batch[U]) {
-	ctx, cancel := context.WithTimeout(context.Background(), batchTimeout)
-	defer cancel()
+	defer b.end()
 	defer close(b.done)
 	defer func() {
 		// A Scan method of the app may panic. Without the batch the server would catch that for its request alone.
@@ -225,19 +249,25 @@ func (l *lookup[U]) fill(b *batch[U]) {
 			b.err = fmt.Errorf("session: look up the session: panic: %v", v)
 		}
 	}()
-	b.rows, b.err = l.read(ctx, b.keys)
+	b.rows, b.err = l.read(b.ctx, b.keys)
 }
 
-// read is one statement.
+// read is one statement, for a context that has its deadline.
 func (l *lookup[U]) read(ctx context.Context, keys []any) (rows matches[U], err error) {
-	err = l.store.withTable(ctx, "look up the session", func() error {
+	err = l.store.try(ctx, func(ctx context.Context, _ bool) error {
 		rows, err = l.query(ctx, keys)
+		if isError(err, erNoTable) && l.db == l.store.cfg.Replica {
+			rows, err = nil, nil // it comes later, too
+		}
 		return err
 	})
 	if isError(err, erUnknownColumn) {
 		l.forget()
 	}
-	return rows, err
+	if err != nil {
+		return nil, l.store.explain("look up the session", err)
+	}
+	return rows, nil
 }
 
 func (l *lookup[U]) query(ctx context.Context, keys []any) (matches[U], error) {
@@ -287,7 +317,15 @@ func (l *lookup[U]) prepare(ctx context.Context, n int) (*statement, error) {
 			return nil, err
 		}
 	}
-	if stmt.Stmt, err = l.store.db.PrepareContext(ctx, l.store.selectSessions(l.plan.names(stmt.table), l.column, stmt.size)); err != nil {
+	query := l.store.selectSessions(l.plan.names(stmt.table), l.column, stmt.size)
+	if l.certain {
+		causal, err := l.store.causal(ctx)
+		if err != nil {
+			return nil, err
+		}
+		query = causal + query
+	}
+	if stmt.Stmt, err = l.db.PrepareContext(ctx, query); err != nil {
 		return nil, err
 	}
 	if !l.statements[i].CompareAndSwap(nil, stmt) {

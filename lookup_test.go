@@ -288,7 +288,8 @@ func TestPanicInScan(t *testing.T) {
 	named := manage[strict](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	batch := &batch[strict]{keys: []any{selectorOf(b)}, done: make(chan struct{})}
+	batch := named.auth.bySelector.newBatch()
+	batch.keys = []any{selectorOf(b)}
 	named.auth.bySelector.fill(batch)
 	<-batch.done
 	if batch.err == nil || !strings.Contains(batch.err.Error(), "a bug of the app") {

@@ -52,6 +52,7 @@ type Manager[U any] struct {
 	store      *store
 	bySelector *lookup[U]
 	byID       *lookup[U] // for tokens that were verified before
+	certainly  *lookup[U] // for those that would be refused, where a read may be late
 	cache      *cache[U]
 	verifier   *verifier
 	passwords  *passwords
@@ -81,8 +82,14 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	cfg.DSN = "" // it holds a password, which nothing here needs
 	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
 	m.store = newStore(db, &m.cfg)
-	m.bySelector = newLookup(m.store, plan, selectorColumn)
-	m.byID = newLookup(m.store, plan, idColumn)
+	reads := db
+	if cfg.Replica != nil {
+		reads = cfg.Replica
+	}
+	m.bySelector = newLookup(m.store, reads, plan, selectorColumn)
+	m.byID = newLookup(m.store, reads, plan, idColumn)
+	m.certainly = newLookup(m.store, db, plan, selectorColumn)
+	m.certainly.certain = true
 	m.cache = newCache[U](cfg.Cache)
 	m.store.changed = m.cache.forget
 	m.purge = newPurger(m.store, cfg)
@@ -93,7 +100,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 // with a session after it fail with [ErrClosed].
 func (m *Manager[U]) Close() error {
 	m.purge.close()
-	return errors.Join(m.byID.close(), m.bySelector.close())
+	return errors.Join(m.byID.close(), m.bySelector.close(), m.certainly.close())
 }
 
 // A verdict is what is known of a request's session.
@@ -143,7 +150,7 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bool, err error) {
 	key := m.verifier.of(t)
 	if m.cache == nil {
-		row, err = m.read(ctx, t, key)
+		row, err = m.look(ctx, t, key)
 		return row, false, err
 	}
 	now, generation := time.Now(), m.cache.begin()
@@ -154,7 +161,7 @@ func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bo
 	if kept != nil && age <= m.cfg.Cache.Fresh {
 		return &kept.found, false, nil
 	}
-	row, err = m.read(ctx, t, key)
+	row, err = m.look(ctx, t, key)
 	switch {
 	case err == nil:
 		m.cache.put(generation, row, key, now)
@@ -162,6 +169,35 @@ func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bo
 		return &kept.found, true, nil
 	}
 	return row, false, err
+}
+
+// look reads the session of a token. Where a read may be late, a session that would be refused is read once more, by one
+// that is not: it may have begun, or been renewed, just now and elsewhere.
+func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*found[U], error) {
+	row, err := m.read(ctx, t, key)
+	switch {
+	case err == nil && row.owner != nil && !m.expired(&row.record):
+		return row, nil
+	case err != nil && (!errors.Is(err, ErrUnknown) || err == errWrongVerifier):
+		return nil, err
+	}
+	if m.cfg.Replica == nil {
+		galera, unknown := m.store.isGalera(ctx)
+		if unknown != nil {
+			return nil, unknown
+		}
+		if !galera {
+			return row, err
+		}
+	}
+	late, ended := row, err
+	if row, err = m.certainly.find(ctx, t.selector, t.selector); err == nil {
+		return m.verified(ctx, t, row)
+	}
+	if late == nil && err == ErrUnknown {
+		return nil, ended
+	}
+	return nil, err
 }
 
 // read reads the session of a token from the table: the row that the selector selects, if the verifier matches its hash.
@@ -183,6 +219,11 @@ func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*found[U],
 	if err != nil {
 		return nil, err
 	}
+	return m.verified(ctx, t, row)
+}
+
+// verified is the row of a token's selector, if its verifier matches the hash.
+func (m *Manager[U]) verified(ctx context.Context, t token, row *found[U]) (*found[U], error) {
 	ok, err := m.verifier.verify(ctx, t, &row.record)
 	if err != nil {
 		return nil, m.store.explain("verify the token", err)
@@ -206,21 +247,20 @@ func (m *Manager[U]) browser(r *http.Request) string {
 // slide renews a session that rested for more than UpdateAge: its row, and with it the cookie. Of the requests that
 // come at once one does it. The session is valid either way, so a failure is only logged.
 func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]) {
-	if v.err != nil || v.stale || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) {
+	if v.err != nil || v.stale || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) || r.Context().Err() != nil {
 		return
 	}
 	browser := m.browser(r)
-	won, err := m.store.slide(r.Context(), v.record.id, browser, m.cfg.UpdateAge)
+	won, err := m.store.slide(steadfast(r.Context()), v.record.id, browser, m.cfg.UpdateAge)
 	if err != nil {
-		if r.Context().Err() == nil {
-			m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", v.record.id, "error", err)
-		}
-		return
+		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", v.record.id, "error", err)
 	}
-	if won {
+	if won { // or perhaps: the cookie must not end before the row
+		m.cookies.write(w, v.token)
+	}
+	if won && err == nil {
 		v.record.active, v.record.browser = v.record.now, browser
 		m.tell(r, EventRenewed, &v.record, nil)
-		m.cookies.write(w, v.token)
 	}
 }
 
@@ -229,7 +269,7 @@ func (m *Manager[U]) end(r *http.Request, v *verdict[U]) {
 	if m.cfg.CandyPack == CandyPackOff || v.err != ErrExpired || v.stale || !m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)) {
 		return
 	}
-	if err := m.store.deleteExpired(r.Context(), v.record.id); err != nil && r.Context().Err() == nil {
+	if err := m.store.deleteExpired(steadfast(r.Context()), v.record.id); err != nil {
 		m.cfg.Logger.WarnContext(r.Context(), "session: expired, but not deleted", "session", v.record.id, "error", err)
 	}
 }
@@ -262,7 +302,7 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	}
 	var accounts []account[U]
 	if possible {
-		accounts, err = m.findAccounts(r.Context(), m.store.db, conditions, true)
+		accounts, err = m.findAccounts(r.Context(), conditions, true)
 		if err != nil {
 			return none, err
 		}
@@ -393,8 +433,11 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 		active:   user.now,
 		now:      user.now,
 	}}
+	if err := r.Context().Err(); err != nil { // nobody is there to take the cookie
+		return none, m.store.explain("save the session", err)
+	}
 	var ended int64
-	if v.record.id, ended, err = m.store.insert(r.Context(), &v.record, before.record.id); err != nil {
+	if v.record.id, ended, err = m.store.insert(steadfast(r.Context()), &v.record, before.record.id); err != nil {
 		return none, err
 	}
 	m.verifier.remember(m.verifier.of(token), &v.record)
@@ -419,7 +462,7 @@ func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	if v.record.id != 0 {
-		if _, err := m.store.delete(r.Context(), v.record.id); err != nil {
+		if _, err := m.store.delete(steadfast(r.Context()), v.record.id); err != nil {
 			return err
 		}
 		m.tell(r, EventLogout, &v.record, nil)
@@ -461,7 +504,7 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	if err != nil {
 		return nil, err
 	}
-	found, err := m.store.retoken(r.Context(), &v.record, token.selector, hash)
+	found, err := m.store.retoken(steadfast(r.Context()), &v.record, token.selector, hash)
 	if err != nil {
 		return nil, err
 	}
@@ -485,12 +528,13 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	key, _, err := m.store.userArg(r.Context(), v.record.owner)
+	ctx := steadfast(r.Context())
+	key, _, err := m.store.userArg(ctx, v.record.owner)
 	if err != nil {
 		return err
 	}
-	n, err := m.store.deleteAllOf(r.Context(), key, v.record.id)
-	m.revoked(r.Context(), key, n)
+	n, err := m.store.deleteAllOf(ctx, key, v.record.id)
+	m.revoked(ctx, key, n)
 	return err
 }
 

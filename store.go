@@ -1,19 +1,16 @@
 package session
 
 import (
-	"bufio"
 	"context"
 	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
-	"net"
 	"reflect"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 	"unicode/utf8"
 
@@ -21,81 +18,13 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// Open opens a pool of connections that is tuned for this package, and does not connect yet. Any other *sqlx.DB of
-// the mysql driver works too.
-//
-// Whatever the DSN says, it has parseTime, loc=UTC, charset utf8mb4, and interpolateParams: one round trip for each
-// statement, safe in this charset. Where the DSN does not say otherwise, it has time_zone '+00:00', timeout 5s,
-// readTimeout and writeTimeout 30s. The pool has at most 32 connections, all of which may stay idle; each is replaced
-// after 5 minutes, so that a load balancer's or server's idle limit never meets a live one.
-//
-// A DSN that cannot be read, or names no database, is an [ErrConfig].
-func Open(dsn string) (*sqlx.DB, error) {
-	cfg, err := mysql.ParseDSN(dsn)
-	if err != nil { // the driver's error may quote the password
-		return nil, fmt.Errorf("%w: the DSN can't be read; it must look like user:password@tcp(host:3306)/database", ErrConfig)
-	}
-	if cfg.DBName == "" {
-		return nil, fmt.Errorf("%w: the DSN names no database; write it behind the last slash", ErrConfig)
-	}
-	cfg.ParseTime = true
-	cfg.Loc = time.UTC
-	cfg.InterpolateParams = true
-	if !strings.HasPrefix(cfg.Collation, "utf8mb4_") {
-		cfg.Collation = ""
-	}
-	cfg.Apply(mysql.Charset("utf8mb4", cfg.Collation)) // another, such as gbk, could swallow the backslash of an escape
-	setDefault(&cfg.Timeout, 5*time.Second)
-	setDefault(&cfg.ReadTimeout, 30*time.Second)
-	setDefault(&cfg.WriteTimeout, 30*time.Second)
-	if cfg.Params == nil {
-		cfg.Params = map[string]string{}
-	}
-	if cfg.Params["time_zone"] == "" {
-		cfg.Params["time_zone"] = "'+00:00'"
-	}
-	if cfg.Net == "tcp" || cfg.Net == "unix" { // others may have a dialer of their own
-		cfg.DialFunc = dialBuffered
-	}
-	connector, err := mysql.NewConnector(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("%w: DSN: %w", ErrConfig, err)
-	}
-	db := sqlx.NewDb(sql.OpenDB(connector), "mysql")
-	db.SetMaxOpenConns(32)
-	db.SetMaxIdleConns(32)
-	db.SetConnMaxLifetime(5 * time.Minute)
-	return db, nil
-}
-
-// A bufferedConn takes what the server has sent in one system call: the driver reads 4 kB at a time, and the answer to
-// many look-ups is longer.
-type bufferedConn struct {
-	net.Conn
-	reader *bufio.Reader
-}
-
-func (c *bufferedConn) Read(p []byte) (int, error) { return c.reader.Read(p) }
-
-// SyscallConn lets the driver see whether the server has closed a connection that it is about to use again.
-func (c *bufferedConn) SyscallConn() (syscall.RawConn, error) {
-	return c.Conn.(syscall.Conn).SyscallConn()
-}
-
-func dialBuffered(ctx context.Context, network, address string) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, network, address)
-	if err != nil {
-		return nil, err
-	}
-	return &bufferedConn{conn, bufio.NewReaderSize(conn, 32<<10)}, nil
-}
-
 // store speaks SQL. Every age is computed by the database from its own clock, in seconds since the epoch: so nothing
 // depends on the time zones of app, driver and connection, or on the app's clock.
 //
 // A time is written as the column's DEFAULT, never as CURRENT_TIMESTAMP: MySQL stores the latter by way of local time,
 // and so an hour off in the hour that a time zone repeats in autumn.
 type store struct {
+	runner
 	db       *sqlx.DB
 	cfg      *Config
 	tokens   string // quoted names
@@ -105,8 +34,9 @@ type store struct {
 	idle     string // true of a row that rested for more than so many seconds
 	resting  string // true of those that may have, by the index active
 	table    atomic.Pointer[usersTable]
-	skewed   atomic.Bool         // times of another time zone were seen, and a warning given
-	changed  func(ids ...uint64) // hears of every session that was changed or ended, or may have been
+	galera   atomic.Pointer[bool] // nil until it is known
+	skewed   atomic.Bool          // times of another time zone were seen, and a warning given
+	changed  func(ids ...uint64)  // hears of every session that was changed or ended, or may have been
 }
 
 func newStore(db *sqlx.DB, cfg *Config) *store {
@@ -122,6 +52,10 @@ func newStore(db *sqlx.DB, cfg *Config) *store {
 		resting: "active < FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)",
 		changed: func(...uint64) {},
 	}
+	s.runner = runner{cfg.Timeout, func(ctx context.Context) error {
+		_, err := s.createTable(ctx, db)
+		return err
+	}}
 	if cfg.CandyPack != CandyPackOff { // as record.seen
 		skew := strconv.Itoa(maxSkew)
 		s.idle = "(IF(UNIX_TIMESTAMP(active) > UNIX_TIMESTAMP() + " + skew + ", UNIX_TIMESTAMP(date), GREATEST(UNIX_TIMESTAMP(active), UNIX_TIMESTAMP(date))) + ? < UNIX_TIMESTAMP())"
@@ -141,6 +75,11 @@ const (
 	erTableDenied     = 1142
 	erDuplicateIndex  = 1061
 	erNoTable         = 1146
+	erLockWait        = 1205
+	erDeadlock        = 1213
+	erShutdown        = 1053
+	erInterrupted     = 1317
+	erKilled          = 1927 // MariaDB
 	erMixedCollations = 1267
 	erCannotConvert   = 3854
 )
@@ -162,19 +101,48 @@ func (s *store) explain(doing string, err error) error {
 	return fmt.Errorf("session: %s: %w: %w", doing, ErrUnavailable, err)
 }
 
-// withTable does what needs the token table, and makes the table first if it does not exist.
-func (s *store) withTable(ctx context.Context, doing string, do func() error) error {
-	err := do()
-	if isError(err, erNoTable) {
-		if _, err := s.create(ctx); err != nil {
-			return err
-		}
-		err = do()
-	}
-	if err != nil {
+// run does what may need the token table, as runner.run does.
+func (s *store) run(ctx context.Context, doing string, do func(ctx context.Context, again bool) error) error {
+	if err := s.runner.run(ctx, do); err != nil {
 		return s.explain(doing, err)
 	}
 	return nil
+}
+
+// causal is what makes a SELECT see all that was acknowledged before, by whichever server: nothing where that is so
+// anyway. The servers of a Galera cluster have a write of another one a moment later.
+func (s *store) causal(ctx context.Context) (prefix string, err error) {
+	galera, err := s.isGalera(ctx)
+	if !galera {
+		return "", err
+	}
+	return "SET STATEMENT wsrep_sync_wait = 1 FOR ", nil
+}
+
+// isGalera asks once whether the database is a MariaDB Galera cluster.
+func (s *store) isGalera(ctx context.Context) (bool, error) {
+	if known := s.galera.Load(); known != nil {
+		return *known, nil
+	}
+	var variables []struct {
+		Name  string `db:"Variable_name"`
+		Value string `db:"Value"`
+	}
+	err := s.run(ctx, "read the server's variables", func(ctx context.Context, _ bool) error {
+		variables = nil
+		return s.db.SelectContext(ctx, &variables, "SHOW VARIABLES WHERE Variable_name = 'version' OR Variable_name = 'wsrep_on'")
+	})
+	if err != nil {
+		return false, err
+	}
+	on, mariaDB := false, false
+	for _, v := range variables {
+		on = on || strings.EqualFold(v.Name, "wsrep_on") && strings.EqualFold(v.Value, "ON")
+		mariaDB = mariaDB || strings.Contains(v.Value, "MariaDB")
+	}
+	galera := on && mariaDB
+	s.galera.Store(&galera)
+	return galera, nil
 }
 
 // The users table.
@@ -225,11 +193,23 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 	if t := s.table.Load(); t != nil {
 		return t, nil
 	}
+	var t *usersTable
+	err := s.run(ctx, "read the users table", func(ctx context.Context, _ bool) (err error) {
+		t, err = s.readUsersTable(ctx)
+		return err
+	})
+	if err == nil {
+		s.table.Store(t)
+	}
+	return t, err
+}
+
+func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	database, table := splitName(s.cfg.Table)
 	rows, err := s.db.QueryxContext(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA"+
 		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", database, table)
 	if err != nil {
-		return nil, s.explain("read the users table", err)
+		return nil, err
 	}
 	defer rows.Close()
 	t := &usersTable{}
@@ -241,7 +221,7 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 		var charset, collation, extra sql.NullString
 		var width sql.NullInt64
 		if err := rows.Scan(&c.name, &dataType, &c.definition, &charset, &collation, &width, &extra); err != nil {
-			return nil, s.explain("read the users table", err)
+			return nil, err
 		}
 		switch strings.ToLower(dataType) {
 		case "tinyint", "smallint", "mediumint", "int", "bigint":
@@ -266,7 +246,7 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 		}
 	}
 	if err := rows.Err(); err != nil {
-		return nil, s.explain("read the users table", err)
+		return nil, err
 	}
 	switch {
 	case !exists:
@@ -276,7 +256,6 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 	case t.key.kind == otherColumn:
 		return nil, fmt.Errorf("session: %w: %w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrUnavailable, ErrConfig, s.key, t.key.definition)
 	}
-	s.table.Store(t)
 	return t, nil
 }
 
@@ -382,12 +361,19 @@ func (s *store) replacePassword(ctx context.Context, key any, old []byte, hash s
 	if old != nil {
 		was = string(old)
 	}
-	result, err := s.db.ExecContext(ctx, "UPDATE "+s.users+" SET "+s.password+" = ? WHERE "+s.key+" = ? AND "+s.password+" <=> ?", hash, key, was)
-	if err != nil {
-		return false, s.explain("replace the password", err)
-	}
-	n, err := result.RowsAffected()
-	return n == 1, err
+	err = s.run(ctx, "replace the password", func(ctx context.Context, again bool) error {
+		result, err := s.db.ExecContext(ctx, "UPDATE "+s.users+" SET "+s.password+" = ? WHERE "+s.key+" = ? AND "+s.password+" <=> ?", hash, key, was)
+		if err != nil {
+			return err
+		}
+		n, err := result.RowsAffected()
+		if n == 0 && again {
+			return s.db.QueryRowContext(ctx, "SELECT COUNT(*) = 1 FROM "+s.users+" WHERE "+s.key+" = ? AND "+s.password+" = ?", key, hash).Scan(&replaced)
+		}
+		replaced = n == 1
+		return err
+	})
+	return replaced, err
 }
 
 // insertUser adds a user and returns the key that the database has counted up. Where the server would rather change a
@@ -464,9 +450,12 @@ func (s *store) taken(ctx context.Context, columns []column, args []any) (field 
 		Name   string         `db:"name"`
 		Column sql.NullString `db:"part"`
 	}
-	err = s.db.SelectContext(ctx, &parts, "SELECT INDEX_NAME AS name, COLUMN_NAME AS part FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, table)
+	err = s.run(ctx, "read the indexes of the users table", func(ctx context.Context, _ bool) error {
+		parts = nil
+		return s.db.SelectContext(ctx, &parts, "SELECT INDEX_NAME AS name, COLUMN_NAME AS part FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, table)
+	})
 	if err != nil {
-		return "", s.explain("read the indexes of the users table", err)
+		return "", err
 	}
 	for len(parts) > 0 {
 		n := 1
@@ -491,14 +480,18 @@ func (s *store) taken(ctx context.Context, columns []column, args []any) (field 
 		if len(conditions) < n {
 			continue
 		}
+		found := false
 		query, args := s.selectUsers(nil, conditions, false)
-		rows, err := s.db.QueryContext(ctx, query, args...)
+		err := s.run(ctx, "find the user", func(ctx context.Context, _ bool) error {
+			rows, err := s.db.QueryContext(ctx, query, args...)
+			if err != nil {
+				return err
+			}
+			found = rows.Next()
+			return errors.Join(rows.Err(), rows.Close())
+		})
 		if err != nil {
-			return "", s.explain("find the user", err)
-		}
-		found := rows.Next()
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			return "", s.explain("find the user", err)
+			return "", err
 		}
 		if found {
 			return strings.Join(names, ", "), nil
@@ -554,13 +547,13 @@ func (s *store) schema(ctx context.Context) (string, error) {
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`, nil
 }
 
-// create makes the token table, and tells how.
-func (s *store) create(ctx context.Context) (ran []string, err error) {
+// createTable makes the token table, and tells how.
+func (s *store) createTable(ctx context.Context, db *sqlx.DB) (ran []string, err error) {
 	statement, err := s.schema(ctx)
 	if err != nil {
 		return nil, err
 	}
-	_, err = s.db.ExecContext(ctx, statement)
+	_, err = db.ExecContext(ctx, statement)
 	if isError(err, erTableDenied, erDatabaseDenied) {
 		return nil, fmt.Errorf("session: %w: this database user may not create the token table; have it made with\n%s;\n%w", ErrUnavailable, statement, err)
 	}
@@ -572,12 +565,14 @@ func (s *store) create(ctx context.Context) (ran []string, err error) {
 
 // migrate makes the table, or adds the indexes that it lacks, and tells what it ran. InnoDB adds an index online.
 func (s *store) migrate(ctx context.Context) (ran []string, err error) {
-	indexed, err := s.indexedColumns(ctx)
+	db, done := patient(s.db)
+	defer done()
+	indexed, err := s.indexedColumns(ctx, db)
 	if err != nil {
 		return nil, err
 	}
 	if indexed == nil {
-		return s.create(ctx)
+		return s.createTable(ctx, db)
 	}
 	var twice error
 	for _, index := range []struct{ column, add string }{
@@ -589,7 +584,7 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 			continue
 		}
 		statement := "ALTER TABLE " + s.tokens + " ADD " + index.add + " " + index.column + " (" + index.column + ")"
-		_, err := s.db.ExecContext(ctx, statement)
+		_, err := db.ExecContext(ctx, statement)
 		switch {
 		case isError(err, erDuplicateIndex): // another process was faster
 		case isError(err, erDuplicate):
@@ -606,17 +601,17 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 }
 
 // indexedColumns tells which columns of the token table lead an index; nil if there is no table.
-func (s *store) indexedColumns(ctx context.Context) (map[string]bool, error) {
+func (s *store) indexedColumns(ctx context.Context, db *sqlx.DB) (map[string]bool, error) {
 	database, table := splitName(s.cfg.Token)
 	var names []string
-	err := s.db.SelectContext(ctx, &names, "SELECT COLUMN_NAME AS name FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
+	err := db.SelectContext(ctx, &names, "SELECT COLUMN_NAME AS name FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
 	if err != nil {
 		return nil, s.explain("read the token table", err)
 	}
 	if len(names) == 0 {
 		return nil, nil
 	}
-	err = s.db.SelectContext(ctx, &names, "SELECT COLUMN_NAME AS name FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND SEQ_IN_INDEX = 1", database, table)
+	err = db.SelectContext(ctx, &names, "SELECT COLUMN_NAME AS name FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND SEQ_IN_INDEX = 1", database, table)
 	if err != nil {
 		return nil, s.explain("read the indexes of the token table", err)
 	}
@@ -658,7 +653,7 @@ func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint
 	}
 	var surplus []uint64
 	defer func() { s.changed(surplus...) }()
-	err = s.withTable(ctx, "save the session", func() error {
+	save := func(ctx context.Context) error {
 		if replaced == 0 && s.cfg.MaxSessions == 0 {
 			id, err = s.insertWith(ctx, s.db, r)
 			return err
@@ -681,11 +676,47 @@ func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint
 			id, err = s.insertWith(ctx, tx, r)
 			return err
 		})
+	}
+	err = s.run(ctx, "save the session", func(ctx context.Context, again bool) error {
+		if !again {
+			return save(ctx)
+		}
+		// The selector tells whether it was saved. If the server is still at it, the unique index has this one wait.
+		if id, err = s.saved(ctx, r.selector); id != 0 || err != nil {
+			return err
+		}
+		err := save(ctx)
+		if isError(err, erDuplicate) {
+			id, err = s.saved(ctx, r.selector)
+		}
+		return err
 	})
 	if err != nil {
 		return 0, 0, err
 	}
 	return id, int64(len(surplus)), nil
+}
+
+// saved finds a session that may have been saved by its selector, where an index keeps that from standing twice.
+func (s *store) saved(ctx context.Context, selector string) (id uint64, err error) {
+	database, table := splitName(s.cfg.Token)
+	var unique bool
+	err = s.db.GetContext(ctx, &unique, "SELECT COUNT(*) > 0 FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND COLUMN_NAME = 'token_x' AND SEQ_IN_INDEX = 1 AND NON_UNIQUE = 0", database, table)
+	if err != nil {
+		return 0, err
+	}
+	if !unique {
+		return 0, errors.New("the connection was lost, and as token_x has no unique index it can't be tried again; let Migrate add that")
+	}
+	causal, err := s.causal(ctx)
+	if err != nil {
+		return 0, err
+	}
+	err = s.db.GetContext(ctx, &id, causal+"SELECT id FROM "+s.tokens+" WHERE token_x = ?", selector)
+	if errors.Is(err, sql.ErrNoRows) {
+		return 0, nil
+	}
+	return id, err
 }
 
 // surplus finds the sessions that must end before a user may have another one: all but the latest. It locks the user's
@@ -729,19 +760,21 @@ func (s *store) inTransactionAt(ctx context.Context, isolation sql.IsolationLeve
 	return tx.Commit()
 }
 
-// slide renews a session that was idle for more than the age. Of those who try at once one wins; a row that was
-// deleted meanwhile stays so.
+// slide renews a session that was idle for more than the age. Of those who try at once one wins; who can't know whether
+// it did counts as a winner too. A row that was deleted meanwhile stays so.
 func (s *store) slide(ctx context.Context, id uint64, browser string, age time.Duration) (won bool, err error) {
 	defer s.changed(id)
-	n, err := s.exec(ctx, "renew the session", "UPDATE "+s.tokens+" SET active = DEFAULT, browser = ? WHERE id = ? AND "+s.idle, browser, id, seconds(age))
-	return n == 1, err
+	n, again, err := s.exec(ctx, "renew the session", "UPDATE "+s.tokens+" SET active = DEFAULT, browser = ? WHERE id = ? AND "+s.idle, browser, id, seconds(age))
+	return n == 1 || again || uncertain(err), err
 }
 
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 
-// exec runs one statement on the token table and tells how many rows it changed.
-func (s *store) exec(ctx context.Context, doing, query string, args ...any) (n int64, err error) {
-	err = s.withTable(ctx, doing, func() error {
+// exec runs one statement on the token table and tells how many rows it changed; again if these may have been more, as
+// the answer to a try before was lost.
+func (s *store) exec(ctx context.Context, doing, query string, args ...any) (n int64, again bool, err error) {
+	err = s.run(ctx, doing, func(ctx context.Context, lost bool) error {
+		again = lost
 		result, err := s.db.ExecContext(ctx, query, args...)
 		if err != nil {
 			return err
@@ -749,14 +782,19 @@ func (s *store) exec(ctx context.Context, doing, query string, args ...any) (n i
 		n, err = result.RowsAffected()
 		return err
 	})
-	return n, err
+	return n, again, err
 }
 
 // retoken gives a session another token, if it still has the one that its holder knows. That is written so that no index
 // serves it: going by token_x first would take its locks in another order than a delete by id, and could deadlock.
 func (s *store) retoken(ctx context.Context, old *record, selector, hash string) (found bool, err error) {
 	defer s.changed(old.id)
-	n, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET token_x = ?, token_y = ? WHERE id = ? AND CONCAT(token_x, '') = ?", selector, hash, old.id, old.selector)
+	n, again, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET token_x = ?, token_y = ? WHERE id = ? AND CONCAT(token_x, '') = ?", selector, hash, old.id, old.selector)
+	if n == 0 && again && err == nil {
+		err = s.run(ctx, "find the new token", func(ctx context.Context, _ bool) error {
+			return s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM "+s.tokens+" WHERE id = ? AND CONCAT(token_x, '') = ?", old.id, selector).Scan(&n)
+		})
+	}
 	return n == 1, err
 }
 
@@ -767,15 +805,15 @@ func (s *store) deleteExpired(ctx context.Context, id uint64) error {
 	if lifetime == 0 {
 		lifetime = 2 * maxDuration
 	}
-	_, err := s.exec(ctx, "end the expired session", "DELETE FROM "+s.tokens+" WHERE id = ? AND ("+s.idle+" OR UNIX_TIMESTAMP(date) + ? < UNIX_TIMESTAMP())", id, seconds(s.cfg.MaxAge), seconds(lifetime))
+	_, _, err := s.exec(ctx, "end the expired session", "DELETE FROM "+s.tokens+" WHERE id = ? AND ("+s.idle+" OR UNIX_TIMESTAMP(date) + ? < UNIX_TIMESTAMP())", id, seconds(s.cfg.MaxAge), seconds(lifetime))
 	return err
 }
 
 // delete ends one session.
 func (s *store) delete(ctx context.Context, id uint64) (found bool, err error) {
 	defer s.changed(id)
-	n, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ?", id)
-	return n == 1, err
+	n, again, err := s.exec(ctx, "end the session", "DELETE FROM "+s.tokens+" WHERE id = ?", id)
+	return n == 1 || again, err
 }
 
 // Whose a session is never changes, and no id comes twice. So rows are found by user with plain reads, and deleted by
@@ -784,10 +822,7 @@ func (s *store) delete(ctx context.Context, id uint64) (found bool, err error) {
 
 // deleteOf ends one session if it is that user's.
 func (s *store) deleteOf(ctx context.Context, user any, id uint64) (found bool, err error) {
-	var ids []uint64
-	err = s.withTable(ctx, "find the session", func() error {
-		return s.db.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE id = ? AND user = ?", id, user)
-	})
+	ids, err := s.selectIDs(ctx, "find the session", "id = ? AND user = ?", id, user)
 	if err != nil || len(ids) == 0 {
 		return false, err
 	}
@@ -796,11 +831,7 @@ func (s *store) deleteOf(ctx context.Context, user any, id uint64) (found bool, 
 
 // deleteAllOf ends every session of a user but one.
 func (s *store) deleteAllOf(ctx context.Context, user any, but uint64) (n int64, err error) {
-	var ids []uint64
-	err = s.withTable(ctx, "find the user's sessions", func() error {
-		ids = nil
-		return s.db.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE user = ? AND id <> ?", user, but)
-	})
+	ids, err := s.selectIDs(ctx, "find the user's sessions", "user = ? AND id <> ?", user, but)
 	for len(ids) > 0 && err == nil {
 		chunk := ids[:min(len(ids), purgeChunk)]
 		ids = ids[len(chunk):]
@@ -811,15 +842,30 @@ func (s *store) deleteAllOf(ctx context.Context, user any, but uint64) (n int64,
 	return n, err
 }
 
+// selectIDs finds rows, those too that another server of a cluster has just taken.
+func (s *store) selectIDs(ctx context.Context, doing, condition string, args ...any) (ids []uint64, err error) {
+	causal, err := s.causal(ctx)
+	if err != nil {
+		return nil, err
+	}
+	err = s.run(ctx, doing, func(ctx context.Context, _ bool) error {
+		ids = nil
+		return s.db.SelectContext(ctx, &ids, causal+"SELECT id FROM "+s.tokens+" WHERE "+condition, args...)
+	})
+	return ids, err
+}
+
 // deleteIDs deletes rows by primary key, in its order, where a further condition still holds.
 func (s *store) deleteIDs(ctx context.Context, ids []uint64, condition string, conditionArgs ...any) (n int64, err error) {
 	defer s.changed(ids...)
-	err = s.inTransaction(ctx, func(tx *sqlx.Tx) error {
-		n, err = s.deleteWith(ctx, tx, ids, condition, conditionArgs...)
-		return err
+	err = s.run(ctx, "delete sessions", func(ctx context.Context, _ bool) error {
+		return s.inTransaction(ctx, func(tx *sqlx.Tx) error {
+			n, err = s.deleteWith(ctx, tx, ids, condition, conditionArgs...)
+			return err
+		})
 	})
 	if err != nil {
-		return 0, s.explain("delete sessions", err)
+		return 0, err
 	}
 	return n, nil
 }
@@ -843,7 +889,7 @@ func (s *store) deleteWith(ctx context.Context, tx *sqlx.Tx, ids []uint64, condi
 // active finds them; its range is in local time, which repeats an hour in autumn, so the epoch has the last word.
 func (s *store) deleteIdle(ctx context.Context, age time.Duration, limit int) (found int, deleted int64, err error) {
 	var ids []uint64
-	err = s.withTable(ctx, "find idle sessions", func() error {
+	err = s.run(ctx, "find idle sessions", func(ctx context.Context, _ bool) error {
 		ids = nil
 		return s.db.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE "+s.resting+" AND "+s.idle+
 			" ORDER BY active LIMIT ?", seconds(age), seconds(age), limit)
@@ -857,13 +903,17 @@ func (s *store) deleteIdle(ctx context.Context, age time.Duration, limit int) (f
 
 // sessionsOf reads a user's living sessions, the last used first.
 func (s *store) sessionsOf(ctx context.Context, user any) (records []record, err error) {
-	query := "SELECT id, browser, ip, UNIX_TIMESTAMP(date), UNIX_TIMESTAMP(active), UNIX_TIMESTAMP() FROM " + s.tokens + " WHERE user = ? AND NOT " + s.idle
+	causal, err := s.causal(ctx)
+	if err != nil {
+		return nil, err
+	}
+	query := causal + "SELECT id, browser, ip, UNIX_TIMESTAMP(date), UNIX_TIMESTAMP(active), UNIX_TIMESTAMP() FROM " + s.tokens + " WHERE user = ? AND NOT " + s.idle
 	args := []any{user, seconds(s.cfg.MaxAge)}
 	if s.cfg.MaxLifetime > 0 {
 		query += " AND UNIX_TIMESTAMP(date) + ? >= UNIX_TIMESTAMP()"
 		args = append(args, seconds(s.cfg.MaxLifetime))
 	}
-	err = s.withTable(ctx, "list the user's sessions", func() error {
+	err = s.run(ctx, "list the user's sessions", func(ctx context.Context, _ bool) error {
 		records = nil
 		rows, err := s.db.QueryxContext(ctx, query+" ORDER BY active DESC, id DESC", args...)
 		if err != nil {
@@ -887,12 +937,14 @@ func (s *store) sessionsOf(ctx context.Context, user any) (records []record, err
 func (s *store) stats(ctx context.Context) (stats Stats, err error) {
 	var oldest sql.NullInt64
 	var expired sql.NullFloat64 // a sum of truth values is a DECIMAL
-	err = s.withTable(ctx, "count the sessions", func() error {
+	db, done := patient(s.db)
+	defer done()
+	err = s.try(ctx, func(ctx context.Context, _ bool) error {
 		query := "SELECT COUNT(*), SUM(" + s.idle + "), MIN(UNIX_TIMESTAMP(active)) FROM " + s.tokens
-		return s.db.QueryRowxContext(ctx, query, seconds(s.cfg.MaxAge)).Scan(&stats.Rows, &expired, &oldest)
+		return db.QueryRowxContext(ctx, query, seconds(s.cfg.MaxAge)).Scan(&stats.Rows, &expired, &oldest)
 	})
 	if err != nil {
-		return Stats{}, err
+		return Stats{}, s.explain("count the sessions", err)
 	}
 	stats.Expired = int64(expired.Float64)
 	stats.Active = stats.Rows - stats.Expired
@@ -900,7 +952,7 @@ func (s *store) stats(ctx context.Context) (stats Stats, err error) {
 		stats.Oldest = time.Unix(oldest.Int64, 0).UTC()
 	}
 	database, table := splitName(s.cfg.Token)
-	err = s.db.GetContext(ctx, &stats.Bytes, "SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS bytes FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
+	err = db.GetContext(ctx, &stats.Bytes, "SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS bytes FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
 	if err != nil {
 		return Stats{}, s.explain("measure the token table", err)
 	}

@@ -13,6 +13,7 @@ import (
 
 // mysqlThrottle counts in a table.
 type mysqlThrottle struct {
+	runner
 	db    *sqlx.DB
 	table string // quoted
 }
@@ -24,11 +25,13 @@ func NewMySQLThrottle(db *sqlx.DB, table string) (Throttle, error) {
 	if db == nil || !isTable(table) {
 		return nil, fmt.Errorf("%w: NewMySQLThrottle: it needs a database, and a table's name of letters, digits, _, $ and -, not %q", ErrConfig, table)
 	}
-	return &mysqlThrottle{db, quote(table)}, nil
+	t := &mysqlThrottle{db: db, table: quote(table)}
+	t.runner = runner{DefaultTimeout, t.create}
+	return t, nil
 }
 
 func (t *mysqlThrottle) Try(ctx context.Context, key string, limit Limit) (wait time.Duration, err error) {
-	err = t.withTable(ctx, func() error {
+	err = t.run(ctx, func(ctx context.Context, _ bool) error {
 		for tried := false; !tried; {
 			if wait, tried, err = t.try(ctx, key, limit); err != nil {
 				return err
@@ -61,6 +64,9 @@ func (t *mysqlThrottle) try(ctx context.Context, key string, limit Limit) (wait 
 	if since > seconds(limit.Forget) {
 		count = 0
 	}
+	if since < -60 { // the database's clock was set back, by more than servers of a cluster differ
+		since = seconds(limit.Longest)
+	}
 	if wait = limit.wait(int(count)) - time.Duration(since)*time.Second; wait > 0 {
 		return wait, true, nil
 	}
@@ -90,25 +96,18 @@ func (t *mysqlThrottle) Forgive(ctx context.Context, key string, everything bool
 	if everything {
 		query = "DELETE FROM " + t.table + " WHERE name = ?"
 	}
-	return t.withTable(ctx, func() error {
+	return t.run(ctx, func(ctx context.Context, _ bool) error {
 		_, err := t.db.ExecContext(ctx, query, key)
 		return err
 	})
 }
 
-// withTable does what needs the table, and makes the table first if it does not exist.
-func (t *mysqlThrottle) withTable(ctx context.Context, do func() error) error {
-	err := do()
-	if isError(err, erNoTable) {
-		_, err = t.db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+t.table+` (
+func (t *mysqlThrottle) create(ctx context.Context) error {
+	_, err := t.db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+t.table+` (
   name CHAR(`+strconv.Itoa(throttleKeyLength)+`) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
   failed INT NOT NULL,
   last TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
   KEY last (last)
 ) ENGINE=InnoDB`)
-		if err == nil {
-			err = do()
-		}
-	}
 	return err
 }

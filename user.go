@@ -175,7 +175,15 @@ type account[U any] struct {
 }
 
 // findAccounts reads the users that match every condition, two at the most.
-func (m *Manager[U]) findAccounts(ctx context.Context, on sqlx.QueryerContext, conditions []condition, withPassword bool) ([]account[U], error) {
+func (m *Manager[U]) findAccounts(ctx context.Context, conditions []condition, withPassword bool) (accounts []account[U], err error) {
+	err = m.store.run(ctx, "find the user", func(ctx context.Context, _ bool) error {
+		accounts, err = m.selectAccounts(ctx, m.store.db, conditions, withPassword)
+		return err
+	})
+	return accounts, err
+}
+
+func (m *Manager[U]) selectAccounts(ctx context.Context, on sqlx.QueryerContext, conditions []condition, withPassword bool) ([]account[U], error) {
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
 		return nil, err
@@ -186,7 +194,7 @@ func (m *Manager[U]) findAccounts(ctx context.Context, on sqlx.QueryerContext, c
 		return nil, nil // an identifier has characters that the column's character set lacks
 	}
 	if err != nil {
-		return nil, m.store.explain("find the user", err)
+		return nil, err
 	}
 	defer rows.Close()
 	var accounts []account[U]
@@ -194,7 +202,7 @@ func (m *Manager[U]) findAccounts(ctx context.Context, on sqlx.QueryerContext, c
 		var a account[U]
 		var values []any
 		if err := rows.Scan(append([]any{&a.now, &a.key, &a.hash}, m.plan.targets(&a.user, &values, table)...)...); err != nil {
-			return nil, m.store.explain("read the user", err)
+			return nil, err
 		}
 		if a.key, _, err = table.key.arg(a.key); err != nil {
 			return nil, err
@@ -204,10 +212,7 @@ func (m *Manager[U]) findAccounts(ctx context.Context, on sqlx.QueryerContext, c
 		}
 		accounts = append(accounts, a)
 	}
-	if err := rows.Err(); err != nil {
-		return nil, m.store.explain("find the user", err)
-	}
-	return accounts, nil
+	return accounts, rows.Err()
 }
 
 // names are the columns of the users table that make a U.
