@@ -456,6 +456,18 @@ func environment(path string) (func(string) (string, bool), error) {
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, fmt.Errorf("session: read the variables: %w", err)
 	}
+	file := parseEnv(text)
+	return func(name string) (string, bool) {
+		if value, ok := os.LookupEnv(name); ok {
+			return value, true
+		}
+		value, ok := file[name]
+		return value, ok
+	}, nil
+}
+
+// parseEnv reads the lines of a file .env.
+func parseEnv(text []byte) map[string]string {
 	file := map[string]string{}
 	for line := range strings.Lines(string(bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")))) {
 		name, value, _ := strings.Cut(line, "=")
@@ -464,13 +476,7 @@ func environment(path string) (func(string) (string, bool), error) {
 		}
 		file[strings.TrimSpace(name)] = envValue(strings.TrimSpace(value))
 	}
-	return func(name string) (string, bool) {
-		if value, ok := os.LookupEnv(name); ok {
-			return value, true
-		}
-		value, ok := file[name]
-		return value, ok
-	}, nil
+	return file
 }
 
 func envValue(text string) string {

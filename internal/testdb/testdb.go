@@ -26,6 +26,9 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
+// fuzzDSN is the variable that tells the workers of a fuzz test where the server is.
+const fuzzDSN = "SESSION_TEST_FUZZ_DSN"
+
 // A server is where the schemas are.
 type server struct {
 	dsn      *mysql.Config
@@ -51,10 +54,14 @@ var (
 // Main runs the tests of a package with a server, tells which one it is, and ends with their status, or failing if one of
 // the checks fails that come after them. Call it from TestMain.
 func Main(m *testing.M, checks ...func() error) {
-	if slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.fuzzworker") }) {
-		os.Exit(m.Run()) // fuzz targets need no database, and there is a process for each worker
-	}
 	var err error
+	if slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.fuzzworker") }) {
+		// There is a process for each worker, and all use the server of their parent.
+		if dsn, err := mysql.ParseDSN(os.Getenv(fuzzDSN)); err == nil {
+			current.dsn = dsn
+		}
+		os.Exit(m.Run())
+	}
 	if current, err = start(); err != nil {
 		fmt.Fprintln(os.Stderr, "testdb:", err)
 		os.Exit(1)
@@ -70,6 +77,7 @@ func Main(m *testing.M, checks ...func() error) {
 		flag.Parse()
 		flag.Set("test.parallel", "1") // it loses schemas, too, that are made at once
 	}
+	os.Setenv(fuzzDSN, current.dsn.FormatDSN())
 	status := m.Run()
 	current.stop()
 	for _, check := range checks {
