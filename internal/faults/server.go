@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql"
+)
+
+// A server is a MariaDB that can be killed and started again. What it has acknowledged survives its end.
+type server struct {
+	dir    string
+	host   string
+	port   string
+	args   []string
+	env    []string
+	cmd    *exec.Cmd
+	exited chan struct{}
+	root   *sql.DB // over the socket, so past every proxy
+}
+
+// template is a data directory that every server starts with a copy of.
+func template() (dir string, err error) {
+	dir, err = tempDir()
+	if err != nil {
+		return "", err
+	}
+	out, err := exec.Command("mariadb-install-db", asUser("--no-defaults", "--datadir="+dir+"/data",
+		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=8M")...).CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
+	}
+	return dir, nil
+}
+
+// tempDir is in memory where that can be: a disk that is slow to sync is a fault of its own.
+func tempDir() (string, error) {
+	parent := "/dev/shm"
+	if _, err := os.Stat(parent); err != nil {
+		parent = ""
+	}
+	return os.MkdirTemp(parent, "session-faults-")
+}
+
+func asUser(args ...string) []string {
+	if os.Geteuid() == 0 {
+		args = append(args, "--user=root")
+	}
+	return args
+}
+
+// newServer prepares a server in a directory that has the template's data.
+func newServer(dir, host string, args ...string) *server {
+	s := &server{dir: dir, host: host, port: freePort(host)}
+	s.args = append(asUser("--no-defaults", "--datadir="+dir+"/data", "--socket="+s.socket(), "--pid-file="+dir+"/pid", "--log-error="+dir+"/log",
+		"--bind-address="+host, "--port="+s.port, "--skip-name-resolve", "--character-set-server=utf8mb4", "--max-connections=200",
+		"--innodb-buffer-pool-size=64M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=1", "--innodb-flush-method=nosync",
+		"--performance-schema=0"), args...)
+	return s
+}
+
+func (s *server) socket() string  { return filepath.Join(s.dir, "s") }
+func (s *server) address() string { return net.JoinHostPort(s.host, s.port) }
+
+// start runs the server until it answers. It dies with this program, whose thread that started it therefore stays.
+func (s *server) start() error {
+	if err := s.launch(); err != nil {
+		return err
+	}
+	return s.await("SELECT 1")
+}
+
+func (s *server) launch() error {
+	path, err := exec.LookPath("mariadbd")
+	if err != nil {
+		path = "/usr/sbin/mariadbd"
+	}
+	s.cmd = exec.Command(path, s.args...)
+	s.cmd.Env = append(os.Environ(), s.env...)
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	s.exited = make(chan struct{})
+	started := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		err := s.cmd.Start()
+		started <- err
+		if err == nil {
+			s.cmd.Wait()
+		}
+		close(s.exited)
+	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	if s.root == nil {
+		s.root, err = sql.Open("mysql", "root@unix("+s.socket()+")/")
+	}
+	return err
+}
+
+// await waits until a query gives true.
+func (s *server) await(query string) error {
+	for deadline := time.Now().Add(60 * time.Second); ; {
+		var ok bool
+		err := s.root.QueryRow(query).Scan(&ok)
+		if err == nil && ok {
+			return nil
+		}
+		select {
+		case <-s.exited:
+			log, _ := os.ReadFile(s.dir + "/log")
+			return fmt.Errorf("the server ended: %w\n%s", err, log)
+		case <-time.After(20 * time.Millisecond):
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("%s: %w", query, err)
+		}
+	}
+}
+
+func (s *server) kill() {
+	s.cmd.Process.Signal(syscall.SIGKILL)
+	<-s.exited
+}
+
+func (s *server) stop() {
+	if s.cmd == nil {
+		return
+	}
+	s.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-s.exited:
+	case <-time.After(20 * time.Second):
+		s.kill()
+	}
+}
+
+// exec runs statements as root.
+func (s *server) exec(statements ...string) error {
+	for _, statement := range statements {
+		if _, err := s.root.ExecContext(context.Background(), statement); err != nil {
+			return fmt.Errorf("%s: %w", statement, err)
+		}
+	}
+	return nil
+}
+
+// number is what a query gives.
+func (s *server) number(query string) (n int64) {
+	s.root.QueryRow(query).Scan(&n)
+	return n
+}
+
+// prepare makes the database, its users, and the user app, who is no administrator.
+func (s *server) prepare(hash string) error {
+	err := s.exec("CREATE DATABASE app", "CREATE USER app@'%' IDENTIFIED BY 'app'", "GRANT ALL ON app.* TO app@'%'",
+		"CREATE TABLE app.users (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, email VARCHAR(190) NOT NULL UNIQUE, password VARCHAR(255) NOT NULL)")
+	for i := range users {
+		err = errors.Join(err, s.exec(fmt.Sprintf("INSERT INTO app.users (id, email, password) VALUES (%d, 'user%d@example.com', '%s')", i+1, i, hash)))
+	}
+	return err
+}
+
+// copyTree copies the template.
+func copyTree(from, to string) error {
+	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
+		return fmt.Errorf("%w: %s", err, out)
+	}
+	return nil
+}
+
+func freePort(host string) string {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+	if err != nil {
+		return "0"
+	}
+	defer l.Close()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+// library finds one of the usual files.
+func library(name string) string {
+	found, _ := filepath.Glob("/usr/lib/*/" + name)
+	found = append(found, "")
+	slices.SortFunc(found, func(a, b string) int { return strings.Compare(b, a) })
+	return found[0]
+}

@@ -1,0 +1,385 @@
+package main
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/Shopify/toxiproxy/v2"
+	"github.com/jmoiron/sqlx"
+	"github.com/rs/zerolog"
+)
+
+// A fault is something that happens to one server while an app works with it.
+type fault struct {
+	name  string
+	what  string // how it is made
+	setUp func(*site) error
+	// begin makes it happen, and returns what ends it.
+	begin func(*site) (end func() error, err error)
+	args  []string // of the server
+	gone  time.Duration
+	long  int  // times the usual duration
+	quick bool // it is in the subset for CI
+}
+
+// A site is an app with its server, and a proxy between them.
+type site struct {
+	server *server
+	front  *forwarder // the app's connections go through it, and then through the proxy
+	proxy  *toxiproxy.Proxy
+	app    *app
+	load   *load
+	notes  []string // what is worth telling of this run
+}
+
+// repeatedly runs something until it is ended, in the background.
+func repeatedly(do func(context.Context) error) (end func() error, err error) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var running sync.WaitGroup
+	running.Go(func() {
+		for ctx.Err() == nil {
+			if err = do(ctx); err != nil {
+				return
+			}
+		}
+	})
+	return func() error {
+		cancel()
+		running.Wait()
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}, nil
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	select {
+	case <-time.After(d):
+	case <-ctx.Done():
+	}
+}
+
+// toxic adds one of toxiproxy's toxics to what the server sends.
+func toxic(kind, attributes string) func(*site) (func() error, error) {
+	return func(s *site) (func() error, error) {
+		_, err := s.proxy.Toxics.AddToxicJson(strings.NewReader(`{"name": "fault", "type": "` + kind + `", "stream": "downstream", "attributes": {` + attributes + `}}`))
+		return func() error { return s.proxy.Toxics.RemoveToxic(context.Background(), "fault") }, err
+	}
+}
+
+var faults = []fault{
+	{name: "none", what: "for comparison", quick: true, begin: func(*site) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "latency", what: "answers take 100 to 300 ms more", begin: toxic("latency", `"latency": 200, "jitter": 100`)},
+	{name: "reset", what: "all connections are reset, every half second", quick: true, begin: func(s *site) (func() error, error) {
+		return repeatedly(func(ctx context.Context) error {
+			end, err := toxic("reset_peer", `"timeout": 0`)(s)
+			if err != nil {
+				return err
+			}
+			pause(ctx, 100*time.Millisecond)
+			err = end()
+			pause(ctx, 400*time.Millisecond)
+			return err
+		})
+	}},
+	{name: "half-open", what: "the server's answers get lost, and no connection closes", quick: true, begin: toxic("timeout", `"timeout": 0`), long: 2},
+	{name: "connections forgotten", what: "those of before the fault never work again and do not close, as behind a firewall that lost its state; new ones work", quick: true,
+		begin: func(s *site) (func() error, error) {
+			s.front.forget()
+			return func() error { return nil }, nil
+		}},
+	{name: "slow close", what: "connections take a second to close", begin: toxic("slow_close", `"delay": 1000`)},
+	{name: "connections used up", what: "others hold all that the server has, and those of the app are killed", quick: true,
+		setUp: func(s *site) error { return s.server.exec("SET GLOBAL max_connections = 60") },
+		begin: func(s *site) (func() error, error) {
+			others, err := sql.Open("mysql", "other:other@tcp("+s.server.address()+")/")
+			if err != nil {
+				return nil, err
+			}
+			var held []*sql.Conn
+			end, _ := repeatedly(func(ctx context.Context) error {
+				s.killConnections()
+				for {
+					conn, err := others.Conn(ctx)
+					if err != nil {
+						break
+					}
+					held = append(held, conn)
+				}
+				pause(ctx, 50*time.Millisecond)
+				return nil
+			})
+			return func() error {
+				end()
+				for _, conn := range held {
+					conn.Close()
+				}
+				return others.Close()
+			}, nil
+		}},
+	{name: "pool used up", what: "the app's own code holds every connection of the pool", quick: true, begin: func(s *site) (func() error, error) {
+		var held []*sqlx.Conn
+		for range s.app.db.Stats().MaxOpenConnections {
+			conn, err := s.app.db.Connx(context.Background())
+			if err != nil {
+				return nil, err
+			}
+			held = append(held, conn)
+		}
+		return func() error {
+			for _, conn := range held {
+				conn.Close()
+			}
+			return nil
+		}, nil
+	}},
+	{name: "server killed", what: "SIGKILL; it is started again after the time", quick: true, begin: func(s *site) (func() error, error) {
+		s.server.kill()
+		return s.server.start, nil
+	}},
+	{name: "server killed, often", what: "SIGKILL and start, again and again", begin: func(s *site) (func() error, error) {
+		return repeatedly(func(ctx context.Context) error {
+			s.server.kill()
+			err := s.server.start()
+			pause(ctx, 700*time.Millisecond)
+			return err
+		})
+	}},
+	{name: "read-only", what: "read_only = 1", quick: true, begin: func(s *site) (func() error, error) {
+		return func() error { return s.server.exec("SET GLOBAL read_only = 0") }, s.server.exec("SET GLOBAL read_only = 1")
+	}},
+	{name: "disk full", what: "the file system of the server is full", begin: func(s *site) (func() error, error) {
+		filler := filepath.Join(s.server.dir, "filler")
+		f, err := os.Create(filler)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		block := make([]byte, 64<<10)
+		for err == nil {
+			_, err = f.Write(block)
+		}
+		// Sessions are small: rows that are larger use up what the table has left.
+		s.server.exec("CREATE TABLE app.filler (t LONGTEXT)")
+		for i := 0; i < 200 && s.server.exec("INSERT INTO app.filler VALUES (REPEAT('x', 200000))") == nil; i++ {
+		}
+		return func() error { return os.Remove(filler) }, nil
+	}},
+	{name: "table dropped", what: "DROP TABLE; what was in it is not asked about any more", quick: true, begin: func(s *site) (func() error, error) {
+		if err := s.server.exec("DROP TABLE app.user_tokens"); err != nil {
+			return nil, err
+		}
+		now := time.Now()
+		s.load.dropped.Store(&now)
+		return func() error { return nil }, nil
+	}},
+	{name: "table locked", what: "ALTER TABLE … FORCE, ALGORITHM=COPY, LOCK=EXCLUSIVE, with 200,000 rows of others, again and again", quick: true,
+		setUp: func(s *site) error {
+			return s.server.exec("INSERT INTO app.user_tokens (user, token_x, token_y) SELECT 1, CONCAT('filler', seq), 'filler' FROM app.users, app.seq_1_to_200000 WHERE id = 1")
+		},
+		begin: func(s *site) (func() error, error) {
+			n := 0
+			end, err := repeatedly(func(ctx context.Context) error {
+				err := s.server.exec("ALTER TABLE app.user_tokens FORCE, ALGORITHM=COPY, LOCK=EXCLUSIVE")
+				n++
+				pause(ctx, 300*time.Millisecond)
+				return err
+			})
+			return func() error {
+				err := end()
+				s.note("%d ALTERs", n)
+				return err
+			}, err
+		}},
+	{name: "deadlocks", what: "others lock rows in the opposite order (1213)", quick: true, begin: func(s *site) (func() error, error) {
+		before := s.server.number("SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Innodb_deadlocks'")
+		end, err := s.lockers(8, 2*time.Millisecond)
+		return func() error {
+			err := end()
+			s.note("%d deadlocks", s.server.number("SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Innodb_deadlocks'")-before)
+			return err
+		}, err
+	}},
+	{name: "lock waits", what: "others hold rows for longer than innodb_lock_wait_timeout, a second (1205)", args: []string{"--innodb-lock-wait-timeout=1"},
+		begin: func(s *site) (func() error, error) { return s.lockers(2, 1500*time.Millisecond) }},
+	{name: "clients gone", what: "every second browser leaves within 3 ms of its request", quick: true, gone: 3 * time.Millisecond,
+		begin: func(s *site) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "app's clock behind", what: "the database's clock is an hour ahead of the app's", quick: true, setUp: clock("+3600"),
+		begin: func(s *site) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "app's clock ahead", what: "the database's clock is an hour behind the app's", setUp: clock("-3600"),
+		begin: func(s *site) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "clock set back", what: "the database's clock goes back an hour, and forward again at the end", quick: true, setUp: clock("+0"),
+		begin: func(s *site) (func() error, error) {
+			return func() error { return clock("+0")(s) }, clock("-3600")(s)
+		}},
+}
+
+// clock sets the clock of a server that runs under libfaketime.
+func clock(offset string) func(*site) error {
+	return func(s *site) error {
+		if err := os.WriteFile(s.clockFile(), []byte(offset+"\n"), 0o644); err != nil {
+			return err
+		}
+		want := map[string]string{"+3600": "3600", "-3600": "-3600", "+0": "0"}[offset]
+		return s.server.await(fmt.Sprintf("SELECT ABS(UNIX_TIMESTAMP() - %d - (%s)) < 60", time.Now().Unix(), want))
+	}
+}
+
+func (s *site) clockFile() string { return filepath.Join(s.server.dir, "clock") }
+
+func (s *site) note(format string, a ...any) { s.notes = append(s.notes, fmt.Sprintf(format, a...)) }
+
+// killConnections ends those of the app.
+func (s *site) killConnections() {
+	rows, err := s.server.root.Query("SELECT id FROM information_schema.PROCESSLIST WHERE user = 'app'")
+	if err != nil {
+		return
+	}
+	var ids []int64
+	for rows.Next() {
+		var id int64
+		if rows.Scan(&id) == nil {
+			ids = append(ids, id)
+		}
+	}
+	rows.Close()
+	for _, id := range ids {
+		s.server.exec(fmt.Sprintf("KILL %d", id))
+	}
+}
+
+// lockers lock two rows of one user each, the later one first, and hold them.
+func (s *site) lockers(n int, hold time.Duration) (end func() error, err error) {
+	var ends []func() error
+	for range n {
+		end, _ := repeatedly(func(ctx context.Context) error {
+			tx, err := s.server.root.BeginTx(ctx, nil)
+			if err != nil {
+				return nil
+			}
+			defer tx.Rollback()
+			var low, high int64
+			err = tx.QueryRow("SELECT MIN(id), MAX(id) FROM app.user_tokens WHERE user = ?", 1+rand.N(users)).Scan(&low, &high)
+			if err != nil || low == high {
+				return nil
+			}
+			for _, id := range []int64{high, low} {
+				if _, err := tx.Exec("UPDATE app.user_tokens SET ip = ip WHERE id = ?", id); err != nil {
+					return nil // it was our turn to lose
+				}
+				pause(ctx, hold)
+			}
+			return nil
+		})
+		ends = append(ends, end)
+	}
+	return func() error {
+		for _, end := range ends {
+			end()
+		}
+		return nil
+	}, nil
+}
+
+// run has a fault happen to a site under load, and tells what came of it.
+func (f *fault) run(template, hash string, duration time.Duration, log *slog.Logger) (row result, err error) {
+	dir, err := tempDir()
+	if err != nil {
+		return row, err
+	}
+	defer os.RemoveAll(dir)
+	if f.name == "disk full" {
+		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=120m"); err != nil {
+			return row, fmt.Errorf("a file system to fill: %w", err)
+		}
+		defer syscall.Unmount(dir, 0)
+	}
+	if err := copyTree(template+"/data", dir+"/data"); err != nil {
+		return row, err
+	}
+	s := &site{server: newServer(dir, "127.0.0.1", f.args...)}
+	if strings.Contains(f.name, "clock") {
+		preload := library("faketime/libfaketimeMT.so.1")
+		if preload == "" {
+			return row, fmt.Errorf("libfaketime is not installed (Debian: faketime)")
+		}
+		os.WriteFile(s.clockFile(), []byte("+0\n"), 0o644)
+		s.server.env = []string{"LD_PRELOAD=" + preload, "FAKETIME_TIMESTAMP_FILE=" + s.clockFile(), "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"}
+	}
+	if err := s.server.start(); err != nil {
+		return row, err
+	}
+	defer s.server.stop()
+	if err := s.server.prepare(hash); err != nil {
+		return row, err
+	}
+	if err := s.server.exec("CREATE USER other@'%' IDENTIFIED BY 'other'"); err != nil {
+		return row, err
+	}
+	api := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(nil), zerolog.Nop())
+	s.proxy = toxiproxy.NewProxy(api, "database", "127.0.0.1:0", s.server.address())
+	if err := s.proxy.Start(); err != nil {
+		return row, err
+	}
+	defer s.proxy.Stop()
+	if s.front, err = forward(s.proxy.Listen); err != nil {
+		return row, err
+	}
+	defer s.front.Close()
+	if s.app, err = newApp("app:app@tcp("+s.front.Addr().String()+")/app", 2*time.Second, log); err != nil {
+		return row, err
+	}
+	defer s.app.close()
+	if _, err := s.app.auth.Migrate(context.Background()); err != nil {
+		return row, err
+	}
+	if f.setUp != nil {
+		if err := f.setUp(s); err != nil {
+			return row, err
+		}
+	}
+	s.load = newLoad(f.name, s.app)
+	s.load.gone = f.gone
+	s.load.age = func(id string) error {
+		return s.server.exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY WHERE id = " + id)
+	}
+	s.load.start()
+	time.Sleep(time.Second)
+	end, err := f.begin(s)
+	if err != nil {
+		s.load.finish()
+		return row, err
+	}
+	time.Sleep(duration * time.Duration(max(1, f.long)))
+	if err := end(); err != nil {
+		s.load.finish()
+		return row, fmt.Errorf("to end it: %w", err)
+	}
+	recovery, err := s.load.recover(time.Now())
+	if err != nil {
+		return row, err
+	}
+	row = s.load.result(f.name, f.what, recovery)
+	row.notes = s.notes
+	// Every row that is left is a session that its user can end.
+	for i := range users {
+		if _, err := s.app.auth.LogoutAll(context.Background(), i+1); err != nil {
+			return row, err
+		}
+	}
+	if n := s.server.number("SELECT COUNT(*) FROM app.user_tokens WHERE token_y <> 'filler'"); n != 0 {
+		row.other += n
+		row.notes = append(row.notes, fmt.Sprintf("%d rows that nobody can revoke", n))
+	}
+	return row, nil
+}
