@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -128,11 +129,7 @@ func run(quick bool, only string, inside bool, duration time.Duration, verbose b
 		}
 	}
 	if inside {
-		logins := 10000
-		if quick {
-			logins = 1000
-		}
-		if err := runCluster(base, string(hash), duration, logins, log, show); err != nil {
+		if err := runCluster(base, string(hash), only, quick, duration, log, show); err != nil {
 			return err
 		}
 		return lossless(dirty)
@@ -148,8 +145,8 @@ func run(quick bool, only string, inside bool, duration time.Duration, verbose b
 		}
 		show(r)
 	}
-	if wanted.MatchString("Galera") {
-		lines, err := inNamespace("-in-namespace", fmt.Sprintf("-quick=%t", quick), fmt.Sprintf("-v=%t", verbose), fmt.Sprintf("-seconds=%v", duration.Seconds()))
+	if wantsCluster(wanted) {
+		lines, err := inNamespace("-in-namespace", "-only="+only, fmt.Sprintf("-quick=%t", quick), fmt.Sprintf("-v=%t", verbose), fmt.Sprintf("-seconds=%v", duration.Seconds()))
 		page.WriteString(lines)
 		if err != nil {
 			return fmt.Errorf("Galera: %w", err)
@@ -159,6 +156,10 @@ func run(quick bool, only string, inside bool, duration time.Duration, verbose b
 		return err
 	}
 	return os.WriteFile("../../docs/faults.md", []byte(strings.Replace(text, "{table}", page.String(), 1)+machine()), 0o644)
+}
+
+func wantsCluster(wanted *regexp.Regexp) bool {
+	return slices.ContainsFunc(clusterFaults, func(f clusterFault) bool { return wanted.MatchString(f.name) })
 }
 
 func lossless(dirty int) error {
