@@ -52,7 +52,7 @@ func Open(dsn string) (*sqlx.DB, error) {
 		cfg.Params["time_zone"] = "'+00:00'"
 	}
 	if cfg.Net == "tcp" || cfg.Net == "unix" { // others may have a dialer of their own
-		cfg.DialFunc = new(dialer).dial
+		cfg.DialFunc = (&dialer{silent: 2 * time.Second}).dial
 	}
 	db, err := openPool(cfg)
 	if err != nil {
@@ -99,11 +99,9 @@ func patient(db *sqlx.DB) (pool *sqlx.DB, done func()) {
 
 // A dialer makes connections, and knows which of them the server may have forgotten.
 type dialer struct {
-	silence atomic.Int64 // since when it was silent on one of them, in nanoseconds of the epoch
+	silent  time.Duration // for so long the server must not have answered on a connection that is then given up
+	silence atomic.Int64  // since when it was, in nanoseconds of the epoch
 }
-
-// silent is how long the server must not have answered on a connection that is then given up.
-const silent = 2 * time.Second
 
 var errSilent = errors.New("session: the server fell silent on a connection as old as this")
 
@@ -127,7 +125,7 @@ type bufferedConn struct {
 func (c *bufferedConn) Read(p []byte) (int, error) {
 	begun := time.Now()
 	n, err := c.reader.Read(p)
-	if err != nil && time.Since(begun) > silent {
+	if err != nil && time.Since(begun) > c.dialer.silent {
 		c.dialer.silence.Store(begun.UnixNano())
 	}
 	return n, err

@@ -251,6 +251,30 @@ func TestMySQLThrottleForgets(t *testing.T) {
 	}
 }
 
+// Who has to wait does not wait longer because the database's clock was set back; a second of difference between servers
+// lets nobody in.
+func TestThrottleOfAClockThatWentBack(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "ignores time zones")
+	f := setup(t, Config{})
+	throttle, err := NewMySQLThrottle(f.db, "session_attempts")
+	noError(t, err)
+	key := throttleKey("account", "")
+	limit := Limit{Free: 1, First: time.Minute, Longest: time.Minute, Forget: time.Hour}
+	for _, test := range []struct {
+		ahead int
+		waits bool
+	}{{0, true}, {5, true}, {3600, false}} {
+		mustExec(t, f.db, "DROP TABLE IF EXISTS session_attempts")
+		noError(t, second(throttle.Try(t.Context(), key, limit)))
+		mustExec(t, f.db, "UPDATE session_attempts SET last = FROM_UNIXTIME(UNIX_TIMESTAMP(last) + ?)", test.ahead)
+		wait, err := throttle.Try(t.Context(), key, limit)
+		if err != nil || (wait > 0) != test.waits || wait > time.Minute+5*time.Second {
+			t.Errorf("%d s ahead: %v, %v", test.ahead, wait, err)
+		}
+	}
+}
+
 // Logins at once wait for each other, and too many are turned away, before they cost anything.
 func TestLoginsAreBounded(t *testing.T) {
 	t.Parallel()

@@ -3,6 +3,7 @@ package main
 import (
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
 )
 
@@ -12,6 +13,7 @@ type forwarder struct {
 	to        string
 	forgotten atomic.Int64 // connections with a number up to this
 	count     atomic.Int64
+	servers   sync.Map // from the number of a connection to its server's side
 }
 
 func forward(to string) (*forwarder, error) {
@@ -34,12 +36,24 @@ func forward(to string) (*forwarder, error) {
 
 func (f *forwarder) forget() { f.forgotten.Store(f.count.Load()) }
 
+// bury has the server learn that those that were forgotten are dead, as it would by TCP's keepalive.
+func (f *forwarder) bury() {
+	f.servers.Range(func(number, server any) bool {
+		if number.(int64) <= f.forgotten.Load() {
+			server.(net.Conn).Close()
+		}
+		return true
+	})
+}
+
 func (f *forwarder) serve(client net.Conn, number int64) {
 	server, err := net.Dial("tcp", f.to)
 	if err != nil {
 		client.Close()
 		return
 	}
+	f.servers.Store(number, server)
+	defer f.servers.Delete(number)
 	pass := func(to, from net.Conn) {
 		io.Copy(passing{to, f, number}, from)
 		if f.forgotten.Load() < number {

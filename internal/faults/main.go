@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -155,7 +156,7 @@ func run(quick bool, only string, inside bool, duration time.Duration, verbose b
 	if err := lossless(dirty); err != nil || quick || only != "" {
 		return err
 	}
-	return os.WriteFile("../../docs/faults.md", []byte(strings.Replace(text, "{table}", page.String(), 1)+machine()), 0o644)
+	return os.WriteFile("../../docs/faults.md", []byte(strings.NewReplacer("{table}", page.String(), "{tools}", tools()).Replace(text)), 0o644)
 }
 
 func wantsCluster(wanted *regexp.Regexp) bool {
@@ -172,9 +173,32 @@ func lossless(dirty int) error {
 // text is docs/faults.md.
 const text = `# What faults do
 
-{table}`
+Written by ` + "`go -C internal/faults run .`" + `, which needs root, MariaDB with Galera, HAProxy, faketime, iproute2 and iptables (Debian:
+mariadb-server haproxy faketime iproute2 iptables). {tools}
 
-func machine() string {
-	version, _ := exec.Command("mariadbd", "--version").Output()
-	return "\n" + strings.TrimSpace(string(version)) + "\n"
+24 users in several browsers each log in, open pages, log out, end other sessions and all of their sessions, have sessions that
+are due for renewal, and purge, as fast as they are answered. Each compares every answer with those it got before:
+
+- **acknowledged logins lost**: a login was answered with success, and its session is unknown at the first request after it;
+- **acknowledged logouts alive**: a session is let in by a request that was sent after its end was acknowledged (on a cluster: more
+  than a second after it, as another node may be so late);
+- **false logouts**: a session that was let in before is refused, although nobody ended it.
+
+What was answered with 503 may have been done or not, and is held to neither; but a failed login must not set a cookie, and when it
+is over, ` + "`LogoutAll`" + ` must leave no row. At the end each session that is left is asked for once more. Config.Timeout is 2 s, on the
+cluster the default of 10 s. A request may make several statements, each with that limit. Recovery is the time from the end of the
+fault to the last 503.
+
+{table}
+What it looks like in the log, and what to do: [operations.md](operations.md).
+`
+
+// tools names what it was run with.
+func tools() string {
+	first := func(name string, args ...string) string {
+		out, _ := exec.Command(name, args...).Output()
+		line, _, _ := strings.Cut(string(out), "\n")
+		return strings.TrimSpace(line)
+	}
+	return fmt.Sprintf("Here: %s, %d processors, which servers and load share; %s; %s.", runtime.Version(), runtime.NumCPU(), first("mariadbd", "--version"), first("haproxy", "-v"))
 }

@@ -93,10 +93,10 @@ var faults = []fault{
 		})
 	}},
 	{name: "half-open", what: "the server's answers get lost, and no connection closes", quick: true, begin: toxic("timeout", `"timeout": 0`), long: 2},
-	{name: "connections forgotten", what: "those of before the fault never work again and do not close, as behind a firewall that lost its state; new ones work", quick: true,
+	{name: "connections forgotten", what: "those of before the fault never work again and do not close, as behind a firewall that lost its state; new ones work. At the end the server gives up the old ones", quick: true,
 		begin: func(s *site) (func() error, error) {
 			s.front.forget()
-			return func() error { return nil }, nil
+			return func() error { s.front.bury(); return nil }, nil
 		}},
 	{name: "slow close", what: "connections take a second to close", begin: toxic("slow_close", `"delay": 1000`)},
 	{name: "connections used up", what: "others hold all that the server has, and those of the app are killed", quick: true,

@@ -1,0 +1,96 @@
+package session
+
+import (
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/candysession/session/internal/testdb"
+)
+
+// A replica that never has anything new: what it lacks is looked up in the database, and nothing else.
+func TestReplica(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	behind := setup(t, Config{})
+	auth := manage[user](t, f.db, f.dsn, Config{Replica: behind.db, MaxAge: time.Hour})
+	b := newBrowser(chrome130)
+	auth.login(b, alice) // whose table the replica does not even have
+	auth.isIn(b)
+	noError(t, second(behind.auth.Migrate(t.Context())))
+	auth.isIn(b)
+
+	copied := func() {
+		var row struct {
+			ID       int64  `db:"id"`
+			Selector string `db:"token_x"`
+			Hash     string `db:"token_y"`
+			Browser  string `db:"browser"`
+		}
+		noError(t, f.db.Get(&row, "SELECT id, token_x, token_y, browser FROM user_tokens"))
+		mustExec(t, behind.db, "DELETE FROM user_tokens")
+		mustExec(t, behind.db, "INSERT INTO user_tokens (id, user, token_x, token_y, browser) VALUES (?, 1, ?, ?, ?)", row.ID, row.Selector, row.Hash, row.Browser)
+	}
+	// A session that has expired there and was renewed here, or whose user is not there yet, is asked for here.
+	copied()
+	behind.age(2 * time.Hour)
+	auth.isIn(b)
+	copied()
+	mustExec(t, behind.db, "DELETE FROM users")
+	auth.isIn(b)
+	mustExec(t, behind.db, "INSERT INTO users (id, email) VALUES (1, 'alice@example.com')")
+
+	// What it has is not asked for here; so a logout is seen when it comes there.
+	auth.isIn(b)
+	kept := b.cookies["__Host-session"]
+	auth.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, auth.auth.Logout(w, r)) })
+	b.cookies["__Host-session"] = kept
+	auth.isIn(b)
+	mustExec(t, behind.db, "DELETE FROM user_tokens")
+	auth.isOut(b, ErrUnknown)
+	auth.isOut(newBrowser(""), ErrNoCookie)
+}
+
+// The statements that ask a Galera cluster for what is certain; a server that is none takes them too.
+func TestCausalReads(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	if version := get[string](t, f.db, "SELECT VERSION()"); !strings.Contains(version, "MariaDB") {
+		t.Skip("SET STATEMENT is MariaDB's")
+	}
+	galera := true
+	f.auth.store.galera.Store(&galera)
+	b, other := newBrowser(chrome130), newBrowser(firefox)
+	f.login(b, alice)
+	f.login(other, alice)
+	f.isIn(b)
+	sessions, err := f.auth.Sessions(t.Context(), 1)
+	noError(t, err)
+	if len(sessions) != 2 {
+		t.Errorf("%d sessions", len(sessions))
+	}
+	noError(t, f.auth.Revoke(t.Context(), 1, sessions[0].ID))
+	if n, err := f.auth.LogoutAll(t.Context(), 1); n != 1 || err != nil {
+		t.Errorf("%d, %v", n, err)
+	}
+	f.isOut(b, ErrUnknown)
+	f.isOut(other, ErrUnknown)
+	if f.auth.certainly.statements[0].Load() == nil {
+		t.Error("nothing was asked for with certainty")
+	}
+}
+
+// A plain server is asked once whether it is one of a cluster.
+func TestNoCluster(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	testdb.SkipEmbedded(t, "is no server")
+	f.login(newBrowser(""), bob)
+	stranger := newBrowser("")
+	stranger.cookies["__Host-session"] = newToken().selector + "." + newToken().verifier
+	f.isOut(stranger, ErrUnknown)
+	if known := f.auth.store.galera.Load(); known == nil || *known || f.auth.certainly.statements[0].Load() != nil {
+		t.Error("a plain server is taken for a cluster")
+	}
+}
