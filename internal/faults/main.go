@@ -150,7 +150,7 @@ func run(quick bool, only string, inside bool, duration time.Duration, verbose b
 		lines, err := inNamespace("-in-namespace", "-only="+only, fmt.Sprintf("-quick=%t", quick), fmt.Sprintf("-v=%t", verbose), fmt.Sprintf("-seconds=%v", duration.Seconds()))
 		page.WriteString(lines)
 		if err != nil {
-			return fmt.Errorf("Galera: %w", err)
+			return fmt.Errorf("cluster: %w", err)
 		}
 	}
 	if err := lossless(dirty); err != nil || quick || only != "" {
