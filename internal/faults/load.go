@@ -124,7 +124,7 @@ type load struct {
 
 	operations, unavailable                   atomic.Int64
 	lostLogins, livingLogouts, falseLogouts   atomic.Int64
-	slides, failures                          atomic.Int64
+	slides                                    atomic.Int64
 	lastUnavailable, longest, otherViolations atomic.Int64 // unix nanoseconds; nanoseconds; count
 
 	stop    atomic.Bool
