@@ -76,6 +76,23 @@ type batch[U any] struct {
 	err  error
 }
 
+// wait waits for the answer, or for the end of a context: of one's own, or the batch's, which also ends after the answer.
+func (b *batch[U]) wait(ctx context.Context) error {
+	select {
+	case <-b.done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-b.ctx.Done():
+	}
+	select {
+	case <-b.done:
+		return nil
+	default:
+		return b.ctx.Err()
+	}
+}
+
 // matches are the rows that were found, by selector, to the letter: the collation of another app's table may be more
 // generous. That table may lack the unique index, too; a selector that stands twice decides nothing, and so is nil.
 type matches[U any] map[string]*found[U]
@@ -127,12 +144,8 @@ func (l *lookup[U]) find(ctx context.Context, key any, selector string) (*found[
 	b := l.join(key)
 	l.mu.Unlock()
 
-	select {
-	case <-b.done:
-	case <-ctx.Done():
-		return nil, l.store.explain("look up the session", ctx.Err())
-	case <-b.ctx.Done():
-		return nil, l.store.explain("look up the session", b.ctx.Err())
+	if err := b.wait(ctx); err != nil {
+		return nil, l.store.explain("look up the session", err)
 	}
 	if b.err != nil {
 		return nil, b.err

@@ -152,6 +152,20 @@ func TestHungLookupsGiveTheirLanesBack(t *testing.T) {
 	f.isIn(b)
 }
 
+// Who looks late at a batch that was answered gets the answer, although its context has ended; one that was not is an error.
+func TestLateForABatch(t *testing.T) {
+	t.Parallel()
+	l := setup(t, Config{}).auth.bySelector
+	answered, given := l.newBatch(), l.newBatch()
+	close(answered.done)
+	answered.end()
+	given.end()
+	for range 100 {
+		noError(t, answered.wait(t.Context()))
+	}
+	wantError(t, given.wait(t.Context()), context.Canceled)
+}
+
 // Full batches open lanes of their own, up to a limit; nobody is forgotten.
 func TestMoreThanABatch(t *testing.T) {
 	t.Parallel()
