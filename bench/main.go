@@ -95,6 +95,7 @@ func run() error {
 		{[]int{14}, b.memory},
 		{[]int{15}, b.wholeServer},
 		{[]int{16}, b.refusals},
+		{[]int{17}, b.flood},
 	} {
 		if slices.ContainsFunc(part.numbers, wanted) {
 			if err := part.measure(results); err != nil {

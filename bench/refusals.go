@@ -1,11 +1,15 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
 	"net/http/httptest"
 	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/candysession/session"
@@ -44,6 +48,58 @@ func (b *bench) refusals(report *report) error {
 	p := min(sameDistribution(times[0], times[1]), sameDistribution(times[0], times[2]), sameDistribution(times[1], times[2]))
 	report.add(16, fmt.Sprintf("%d refused logins each of a missing user, a wrong password and a hash that is none, in turn (medians %.1f, %.1f, %.1f ms): medians apart; least p of two-sample Kolmogorov–Smirnov tests", len(times[0]), medians[0]/1e3, medians[1]/1e3, medians[2]/1e3),
 		"≤ 3 %; ≥ 0.01", fmt.Sprintf("%.2f %%; %.2f", apart, p), apart <= 3 && p >= 0.01)
+	return nil
+}
+
+// flood asks what people notice while others send their selectors with wrong verifiers, as fast as they are answered.
+func (b *bench) flood(report *report) error {
+	warm(b.ours)
+	forged := slices.Clone(b.ours.cookies)
+	for i, cookie := range forged {
+		forged[i] = cookie[:len(cookie)-20] + strings.Repeat("A", 20)
+	}
+	strangers := app{"forged", b.ours.handler, forged}
+	var forgeries atomic.Int64
+	p99 := func(flooding int) func() (float64, error) {
+		return func() (float64, error) {
+			ctx, cancel := context.WithTimeout(context.Background(), length(2*time.Second))
+			defer cancel()
+			var running sync.WaitGroup
+			for i := range flooding {
+				running.Go(func() {
+					for v := newVisitor(ctx, strangers, i*people/flooding); ctx.Err() == nil; forgeries.Add(1) {
+						v.visit()
+					}
+				})
+			}
+			var mu sync.Mutex
+			var times spread
+			for i := range 8 {
+				running.Go(func() {
+					var own spread
+					for v := newVisitor(context.Background(), b.ours, i*people/8); ctx.Err() == nil; {
+						begun := time.Now()
+						v.visit()
+						own = append(own, float64(time.Since(begun).Microseconds()))
+						time.Sleep(2 * time.Millisecond) // people are not a load
+					}
+					mu.Lock()
+					times = append(times, own...)
+					mu.Unlock()
+				})
+			}
+			running.Wait()
+			slices.Sort(times)
+			return times[len(times)*99/100], nil
+		}
+	}
+	s, err := inTurn(rounds(11), p99(0), p99(16))
+	if err != nil {
+		return err
+	}
+	r := ratios(s[1], s[0])
+	report.add(17, fmt.Sprintf("p99 of the checks of 8 people (%s ms), while 16 others send valid selectors with wrong verifiers (%d in all), against the same without", digits(s[1].median()/1e3), forgeries.Load()),
+		"≤ 2 ×", r.String()+" ×", r.median() <= 2)
 	return nil
 }
 
