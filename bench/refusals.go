@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math"
+	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
@@ -53,12 +55,18 @@ func (b *bench) refusals(report *report) error {
 
 // flood asks what people notice while others send their selectors with wrong verifiers, as fast as they are answered.
 func (b *bench) flood(report *report) error {
-	warm(b.ours)
+	auth, err := session.New[User](b.db, session.Config{Logger: slog.New(slog.DiscardHandler)}) // each forgery is a warning
+	if err != nil {
+		return err
+	}
+	defer auth.Close()
+	visitors := with("session", auth, b.ours.cookies)
+	warm(visitors)
 	forged := slices.Clone(b.ours.cookies)
 	for i, cookie := range forged {
 		forged[i] = cookie[:len(cookie)-20] + strings.Repeat("A", 20)
 	}
-	strangers := app{"forged", b.ours.handler, forged}
+	strangers := app{"forged", auth.Middleware(http.NotFoundHandler()), forged}
 	var forgeries atomic.Int64
 	p99 := func(flooding int) func() (float64, error) {
 		return func() (float64, error) {
@@ -77,7 +85,7 @@ func (b *bench) flood(report *report) error {
 			for i := range 8 {
 				running.Go(func() {
 					var own spread
-					for v := newVisitor(context.Background(), b.ours, i*people/8); ctx.Err() == nil; {
+					for v := newVisitor(context.Background(), visitors, i*people/8); ctx.Err() == nil; {
 						begun := time.Now()
 						v.visit()
 						own = append(own, float64(time.Since(begun).Microseconds()))

@@ -55,11 +55,12 @@ func TestNoGoroutineAfterClose(t *testing.T) {
 	for l.operations.Load() < 3000 {
 		time.Sleep(10 * time.Millisecond)
 	}
+	l.stop.Store(true)
+	l.running.Wait()
 	if _, err := a.db.Exec("UPDATE user_tokens SET active = active - INTERVAL 1 YEAR"); err != nil {
 		t.Fatal(err)
 	}
-	l.stop.Store(true)
-	l.running.Wait()
+	l.clients[0].login("") // begins a purge
 	a.close()
 	goleak.VerifyNone(t, before)
 }
