@@ -60,7 +60,7 @@ func TestCachingProxy(t *testing.T) {
 
 	dir := t.TempDir()
 	os.Chmod(dir, 0o777)
-	address := net.JoinHostPort("127.0.0.1", freePort("127.0.0.1"))
+	address := net.JoinHostPort("127.0.0.1", testdb.FreePort("127.0.0.1"))
 	config := fmt.Sprintf(`daemon off; master_process off; pid %[1]s/pid; error_log %[1]s/log; events {}
 http {
   access_log off; client_body_temp_path %[1]s/body; proxy_temp_path %[1]s/proxy; fastcgi_temp_path %[1]s/f; uwsgi_temp_path %[1]s/u; scgi_temp_path %[1]s/s;

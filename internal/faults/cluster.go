@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/candysession/session/internal/testdb"
 )
 
 // A cluster is three Galera nodes, on 127.0.0.11 to 127.0.0.13 so that they can be parted, each with an app server that
@@ -30,9 +32,9 @@ const namespace = "session-faults"
 
 // inNamespace runs this program once more, in a network of its own, and returns what it prints.
 func inNamespace(args ...string) (printed string, err error) {
-	for _, command := range [][]string{{"ip", "netns", "add", namespace}, {"ip", "netns", "exec", namespace, "ip", "link", "set", "lo", "up"}} {
-		if out, err := exec.Command(command[0], command[1:]...).CombinedOutput(); err != nil && !strings.Contains(string(out), "File exists") {
-			return "", fmt.Errorf("%s: %w: %s", strings.Join(command, " "), err, out)
+	for _, args := range [][]string{{"netns", "add", namespace}, {"netns", "exec", namespace, "ip", "link", "set", "lo", "up"}} {
+		if err := command("ip", args...); err != nil && !strings.Contains(err.Error(), "File exists") {
+			return "", err
 		}
 	}
 	defer exec.Command("ip", "netns", "delete", namespace).Run()
@@ -46,14 +48,6 @@ func inNamespace(args ...string) (printed string, err error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
 	err = cmd.Run()
 	return out.String(), err
-}
-
-func command(name string, args ...string) error {
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
-	}
-	return nil
 }
 
 // newCluster starts everything. The first node is filled and stopped, and the others begin with its data, so that nothing
@@ -195,7 +189,7 @@ func (c *cluster) balance() (ports []string, err error) {
 	}
 	config := "global\n  external-check\n  insecure-fork-wanted\ndefaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1h\n  timeout server 1h\n  option external-check\n  external-check path /usr/bin:/bin\n  external-check command " + check + "\n"
 	for i := range 3 {
-		port := freePort("127.0.0.1")
+		port := testdb.FreePort("127.0.0.1")
 		ports = append(ports, port)
 		config += fmt.Sprintf("listen app%d\n  bind 127.0.0.1:%s\n", i+1, port)
 		for j, n := range c.nodes {
@@ -335,13 +329,12 @@ var clusterFaults = []clusterFault{
 }
 
 // runCluster runs the cluster's part. It must be in a namespace.
-func runCluster(template, hash, only string, quick bool, duration time.Duration, log *slog.Logger, tell func(result)) error {
+func runCluster(template, hash string, wanted *regexp.Regexp, quick bool, duration time.Duration, log *slog.Logger, tell func(result)) error {
 	c, err := newCluster(template, hash, log)
 	if err != nil {
 		return err
 	}
 	defer c.close()
-	wanted := regexp.MustCompile(only)
 	logins := 10000
 	if quick {
 		logins = 1000
@@ -355,22 +348,8 @@ func runCluster(template, hash, only string, quick bool, duration time.Duration,
 		}
 		c.load = newLoad(f.name, c.apps...)
 		c.load.grace = time.Second
-		c.load.age = func(id string) error {
-			return c.nodes[0].exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY WHERE id = " + id)
-		}
-		c.load.start()
-		time.Sleep(time.Second)
-		end, err := f.begin(c)
-		if err != nil {
-			c.load.finish()
-			return fmt.Errorf("%s: %w", f.name, err)
-		}
-		time.Sleep(duration * time.Duration(max(1, f.long)))
-		if err := end(); err != nil {
-			c.load.finish()
-			return fmt.Errorf("%s: to end it: %w", f.name, err)
-		}
-		recovery, err := c.load.recover(time.Now())
+		c.load.age = c.nodes[0].age
+		recovery, err := c.load.suffer(func() (func() error, error) { return f.begin(c) }, duration*time.Duration(max(1, f.long)))
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}

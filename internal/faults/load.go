@@ -124,7 +124,6 @@ type load struct {
 
 	operations, unavailable                   atomic.Int64
 	lostLogins, livingLogouts, falseLogouts   atomic.Int64
-	slides                                    atomic.Int64
 	lastUnavailable, longest, otherViolations atomic.Int64 // unix nanoseconds; nanoseconds; count
 
 	stop    atomic.Bool
@@ -148,6 +147,22 @@ func (l *load) start() {
 			}
 		})
 	}
+}
+
+// suffer has something happen to the load for a while, and tells how long after its end the last 503 was.
+func (l *load) suffer(begin func() (end func() error, err error), duration time.Duration) (recovery time.Duration, err error) {
+	l.start()
+	time.Sleep(time.Second)
+	end, err := begin()
+	if err == nil {
+		time.Sleep(duration)
+		if err = end(); err == nil {
+			return l.recover(time.Now())
+		}
+		err = fmt.Errorf("to end it: %w", err)
+	}
+	l.finish()
+	return 0, err
 }
 
 // finish stops the load, and asks once more about every session.
@@ -236,7 +251,7 @@ func (c *client) act() {
 	}
 	i := rand.N(len(c.sessions))
 	s := c.sessions[i]
-	if dropped := c.load.dropped.Load(); dropped != nil && s.begun.Before(*dropped) {
+	if c.wasDropped(s) {
 		c.remove(i)
 		return
 	}
@@ -253,7 +268,7 @@ func (c *client) act() {
 		}
 	case n < 76: // the same browser logs in once more
 		if s.state == alive {
-			if status, _, _ := c.login(s.cookie); status == http.StatusOK {
+			if c.login(s.cookie) == http.StatusOK {
 				c.ended(s)
 			} else {
 				s.state = unsure
@@ -273,7 +288,6 @@ func (c *client) act() {
 		}
 	case n < 98:
 		if s.state == alive && s.id != "" && c.load.age(s.id) == nil {
-			c.load.slides.Add(1)
 			c.check(s, on)
 		}
 	default:
@@ -283,9 +297,9 @@ func (c *client) act() {
 
 func (c *client) remove(i int) { c.sessions = append(c.sessions[:i], c.sessions[i+1:]...) }
 
-func (c *client) login(cookie string) (status int, header http.Header, newCookie string) {
+func (c *client) login(cookie string) (status int) {
 	s := &tracked{begun: time.Now()}
-	status, header, newCookie = c.do(c.load.app(), "POST", "/login?email="+url.QueryEscape(c.email), cookie)
+	status, _, newCookie := c.do(c.load.app(), "POST", "/login?email="+url.QueryEscape(c.email), cookie)
 	switch {
 	case status == http.StatusOK && newCookie == "":
 		c.load.violation(&c.load.otherViolations, "a login gave no cookie")
@@ -295,7 +309,7 @@ func (c *client) login(cookie string) (status int, header http.Header, newCookie
 	case status != http.StatusServiceUnavailable && status != 0:
 		c.load.violation(&c.load.otherViolations, "a login was answered with %d", status)
 	}
-	return status, header, newCookie
+	return status
 }
 
 // check asks whether a session is let in, and compares.
@@ -304,7 +318,7 @@ func (c *client) check(s *tracked, on *app) int {
 	before := s.since
 	asked := time.Now()
 	status, header, _ := c.do(on, "GET", "/", s.cookie)
-	if dropped := l.dropped.Load(); dropped != nil && s.begun.Before(*dropped) {
+	if c.wasDropped(s) {
 		s.state = unsure
 	}
 	switch {
@@ -327,22 +341,18 @@ func (c *client) check(s *tracked, on *app) int {
 // acknowledge asks for the end of sessions. If that fails, nobody knows.
 func (c *client) acknowledge(s *tracked, on *app, target string, ending ...*tracked) {
 	status, _, _ := c.do(on, "POST", target, s.cookie)
-	known := map[int]state{http.StatusOK: ended, http.StatusUnauthorized: s.state, http.StatusConflict: unsure}
-	if status == http.StatusUnauthorized && s.state == alive && !c.wasDropped(s) {
-		c.load.violation(&c.load.falseLogouts, "session %s was refused for %s", s.id, strings.TrimRight(target, "0123456789"))
-		s.state = unsure
-	}
-	next, ok := known[status]
-	if !ok {
-		next = unsure
+	if status == http.StatusUnauthorized {
+		if s.state == alive && !c.wasDropped(s) {
+			c.load.violation(&c.load.falseLogouts, "session %s was refused for %s", s.id, strings.TrimRight(target, "0123456789"))
+			s.state = unsure
+		}
+		return
 	}
 	for _, e := range ending {
-		switch {
-		case status == http.StatusUnauthorized:
-		case next == ended:
+		if status == http.StatusOK {
 			c.ended(e)
-		case e.state == alive:
-			e.state = next
+		} else if e.state == alive {
+			e.state = unsure
 		}
 	}
 }

@@ -130,7 +130,7 @@ func run(quick bool, only string, inside bool, duration time.Duration, verbose b
 		}
 	}
 	if inside {
-		if err := runCluster(base, string(hash), only, quick, duration, log, show); err != nil {
+		if err := runCluster(base, string(hash), wanted, quick, duration, log, show); err != nil {
 			return err
 		}
 		return lossless(dirty)

@@ -9,12 +9,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
-	"slices"
 	"strings"
 	"syscall"
 	"time"
 
+	"github.com/candysession/session/internal/testdb"
 	_ "github.com/go-sql-driver/mysql"
 )
 
@@ -26,7 +25,7 @@ type server struct {
 	args   []string
 	env    []string
 	cmd    *exec.Cmd
-	exited chan struct{}
+	exited <-chan struct{}
 	root   *sql.DB // over the socket, so past every proxy
 }
 
@@ -36,12 +35,8 @@ func template() (dir string, err error) {
 	if err != nil {
 		return "", err
 	}
-	out, err := exec.Command("mariadb-install-db", asUser("--no-defaults", "--datadir="+dir+"/data",
-		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=8M")...).CombinedOutput()
-	if err != nil {
-		return "", fmt.Errorf("mariadb-install-db: %w\n%s", err, out)
-	}
-	return dir, nil
+	return dir, command("mariadb-install-db", testdb.AsUser("--no-defaults", "--datadir="+dir+"/data",
+		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=8M")...)
 }
 
 // tempDir is in memory where that can be: a disk that is slow to sync is a fault of its own.
@@ -53,17 +48,10 @@ func tempDir() (string, error) {
 	return os.MkdirTemp(parent, "session-faults-")
 }
 
-func asUser(args ...string) []string {
-	if os.Geteuid() == 0 {
-		args = append(args, "--user=root")
-	}
-	return args
-}
-
 // newServer prepares a server in a directory that has the template's data.
 func newServer(dir, host string, args ...string) *server {
-	s := &server{dir: dir, host: host, port: freePort(host)}
-	s.args = append(asUser("--no-defaults", "--datadir="+dir+"/data", "--socket="+s.socket(), "--pid-file="+dir+"/pid", "--log-error="+dir+"/log",
+	s := &server{dir: dir, host: host, port: testdb.FreePort(host)}
+	s.args = append(testdb.AsUser("--no-defaults", "--datadir="+dir+"/data", "--socket="+s.socket(), "--pid-file="+dir+"/pid", "--log-error="+dir+"/log",
 		"--bind-address="+host, "--port="+s.port, "--skip-name-resolve", "--character-set-server=utf8mb4", "--max-connections=200",
 		"--innodb-buffer-pool-size=64M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=1", "--innodb-flush-method=nosync",
 		"--performance-schema=0"), args...)
@@ -73,7 +61,7 @@ func newServer(dir, host string, args ...string) *server {
 func (s *server) socket() string  { return filepath.Join(s.dir, "s") }
 func (s *server) address() string { return net.JoinHostPort(s.host, s.port) }
 
-// start runs the server until it answers. It dies with this program, whose thread that started it therefore stays.
+// start runs the server until it answers. It dies with this program.
 func (s *server) start() error {
 	if err := s.launch(); err != nil {
 		return err
@@ -82,25 +70,10 @@ func (s *server) start() error {
 }
 
 func (s *server) launch() error {
-	path, err := exec.LookPath("mariadbd")
-	if err != nil {
-		path = "/usr/sbin/mariadbd"
-	}
-	s.cmd = exec.Command(path, s.args...)
+	s.cmd = exec.Command(testdb.Find("mariadbd"), s.args...)
 	s.cmd.Env = append(os.Environ(), s.env...)
-	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	s.exited = make(chan struct{})
-	started := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		err := s.cmd.Start()
-		started <- err
-		if err == nil {
-			s.cmd.Wait()
-		}
-		close(s.exited)
-	}()
-	if err := <-started; err != nil {
+	var err error
+	if s.exited, err = testdb.StartChild(s.cmd); err != nil {
 		return err
 	}
 	if s.root == nil {
@@ -156,6 +129,11 @@ func (s *server) exec(statements ...string) error {
 	return nil
 }
 
+// age makes a session old enough for a slide.
+func (s *server) age(id string) error {
+	return s.exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY WHERE id = " + id)
+}
+
 // number is what a query gives.
 func (s *server) number(query string) (n int64) {
 	s.root.QueryRow(query).Scan(&n)
@@ -174,26 +152,22 @@ func (s *server) prepare(hash string) error {
 
 // copyTree copies the template.
 func copyTree(from, to string) error {
-	if out, err := exec.Command("cp", "-a", from, to).CombinedOutput(); err != nil {
-		return fmt.Errorf("%w: %s", err, out)
-	}
-	return nil
+	return command("cp", "-a", from, to)
 }
 
-func freePort(host string) string {
-	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
+func command(name string, args ...string) error {
+	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
-		return "0"
+		return fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, out)
 	}
-	defer l.Close()
-	_, port, _ := net.SplitHostPort(l.Addr().String())
-	return port
+	return nil
 }
 
 // library finds one of the usual files.
 func library(name string) string {
 	found, _ := filepath.Glob("/usr/lib/*/" + name)
-	found = append(found, "")
-	slices.SortFunc(found, func(a, b string) int { return strings.Compare(b, a) })
+	if len(found) == 0 {
+		return ""
+	}
 	return found[0]
 }

@@ -350,22 +350,8 @@ func (f *fault) run(template, hash string, duration time.Duration, log *slog.Log
 	}
 	s.load = newLoad(f.name, s.app)
 	s.load.gone = f.gone
-	s.load.age = func(id string) error {
-		return s.server.exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY WHERE id = " + id)
-	}
-	s.load.start()
-	time.Sleep(time.Second)
-	end, err := f.begin(s)
-	if err != nil {
-		s.load.finish()
-		return row, err
-	}
-	time.Sleep(duration * time.Duration(max(1, f.long)))
-	if err := end(); err != nil {
-		s.load.finish()
-		return row, fmt.Errorf("to end it: %w", err)
-	}
-	recovery, err := s.load.recover(time.Now())
+	s.load.age = s.server.age
+	recovery, err := s.load.suffer(func() (func() error, error) { return f.begin(s) }, duration*time.Duration(max(1, f.long)))
 	if err != nil {
 		return row, err
 	}

@@ -39,7 +39,7 @@ type server struct {
 // Private starts a private MariaDB or MySQL outside of tests, for benchmarks, with arguments beside or instead of those
 // that tests have. It can be reached by TCP too.
 func Private(extra ...string) (dsn *mysql.Config, stop func(), err error) {
-	s, err := startInstalled("", append(extra, "--skip-networking=OFF", "--bind-address=127.0.0.1", "--port="+freePort())...)
+	s, err := startInstalled("", append(extra, "--skip-networking=OFF", "--bind-address=127.0.0.1", "--port="+FreePort("127.0.0.1"))...)
 	if err == nil && s.dsn == nil {
 		err = fmt.Errorf("neither mariadbd nor mysqld is installed")
 	}
@@ -176,22 +176,22 @@ func start() (server, error) {
 
 // startInstalled starts the wanted server, or the first that is installed. There may be none: then it has no DSN.
 func startInstalled(want string, extra ...string) (server, error) {
-	if find("mariadbd") != "" && find("mariadb-install-db") != "" && (want == "" || want == "mariadb") {
-		return startPrivate(find("mariadbd"), func(data string) *exec.Cmd {
-			return exec.Command(find("mariadb-install-db"), asUser("--no-defaults", "--datadir="+data,
+	if Find("mariadbd") != "" && Find("mariadb-install-db") != "" && (want == "" || want == "mariadb") {
+		return startPrivate(Find("mariadbd"), func(data string) *exec.Cmd {
+			return exec.Command(Find("mariadb-install-db"), AsUser("--no-defaults", "--datadir="+data,
 				"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=4M")...)
 		}, append([]string{"--innodb-log-file-size=4M"}, extra...)...)
 	}
-	if bin := find("mysqld"); bin != "" && (want == "" || want == "mysql") {
+	if bin := Find("mysqld"); bin != "" && (want == "" || want == "mysql") {
 		return startPrivate(bin, func(data string) *exec.Cmd {
-			return exec.Command(bin, asUser("--no-defaults", "--initialize-insecure", "--datadir="+data)...)
+			return exec.Command(bin, AsUser("--no-defaults", "--initialize-insecure", "--datadir="+data)...)
 		}, append([]string{"--mysqlx=OFF", "--skip-log-bin"}, extra...)...)
 	}
 	return server{}, nil
 }
 
-// find is the path of a program, also where servers are that are not in a user's PATH.
-func find(program string) string {
+// Find is the path of a program, also where servers are that are not in a user's PATH.
+func Find(program string) string {
 	if path, err := exec.LookPath(program); err == nil {
 		return path
 	}
@@ -203,8 +203,8 @@ func find(program string) string {
 	return ""
 }
 
-// asUser adds what the servers ask of root. It must follow --no-defaults, which is only taken in front.
-func asUser(args ...string) []string {
+// AsUser adds what the servers ask of root. It must follow --no-defaults, which is only taken in front.
+func AsUser(args ...string) []string {
 	if os.Geteuid() == 0 {
 		args = append(args, "--user=root")
 	}
@@ -225,14 +225,14 @@ func startPrivate(bin string, install func(data string) *exec.Cmd, extra ...stri
 	if out, err := install(data).CombinedOutput(); err != nil {
 		return fail(fmt.Errorf("install a private server: %w\n%s", err, out))
 	}
-	args := asUser("--no-defaults", "--datadir="+data, "--socket="+socket, "--pid-file="+filepath.Join(dir, "pid"),
+	args := AsUser("--no-defaults", "--datadir="+data, "--socket="+socket, "--pid-file="+filepath.Join(dir, "pid"),
 		"--log-error="+log, "--skip-networking", "--skip-name-resolve", "--character-set-server=utf8mb4",
 		"--max-connections=500", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync",
 		"--innodb-doublewrite=0", "--performance-schema=0")
 	cmd := exec.Command(bin, append(args, extra...)...)
 	// A zone with summer time, so that whatever wrongly depends on the server's local time shows.
 	cmd.Env = append(os.Environ(), "TZ=America/New_York")
-	exited, err := startChild(cmd)
+	exited, err := StartChild(cmd)
 	if err != nil {
 		return fail(err)
 	}
@@ -251,8 +251,9 @@ func startPrivate(bin string, install func(data string) *exec.Cmd, extra ...stri
 	return server{dsn: cfg, stop: stop}, nil
 }
 
-func freePort() string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+// FreePort is one that nobody listens on at this address.
+func FreePort(host string) string {
+	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
 		return "0"
 	}
@@ -261,9 +262,9 @@ func freePort() string {
 	return port
 }
 
-// startChild starts a program that dies with this one, however that ends. The kernel ties it to the thread that
+// StartChild starts a program that dies with this one, however that ends. The kernel ties it to the thread that
 // started it, so that thread stays.
-func startChild(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
+func StartChild(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
 	done := make(chan struct{})
 	started := make(chan error)
 	cmd.SysProcAttr = dieWithParent()
@@ -329,7 +330,7 @@ func startEmbedded() (server, error) {
 	}
 	reader, writer := io.Pipe()
 	cmd.Stdout = writer
-	exited, err := startChild(cmd)
+	exited, err := StartChild(cmd)
 	if err != nil {
 		return fail(err)
 	}
