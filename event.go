@@ -34,7 +34,7 @@ const (
 	EventPassword     EventKind = "password"      // a password was changed
 	EventRegistered   EventKind = "registered"    // a user was added
 	EventRefused      EventKind = "refused"       // a session cookie that is malformed, unknown or expired, or whose user is gone
-	EventWrongToken   EventKind = "wrong-token"   // a selector that exists, with a wrong verifier: somebody guesses, or has read the table
+	EventWrongToken   EventKind = "wrong-token"   // a selector that exists, with a wrong verifier: somebody has read the table; beyond ten a second they are only refused
 	EventWrongBrowser EventKind = "wrong-browser" // the token of another browser
 	EventEnded        EventKind = "ended"         // the token of a session that was valid here before it ended
 	EventUnavailable  EventKind = "unavailable"   // the database failed, and the request was not served
@@ -106,5 +106,6 @@ func refusal(reason error) EventKind {
 // What an ErrUnknown may be in more detail.
 var (
 	errWrongVerifier = fmt.Errorf("%w: wrong verifier", ErrUnknown)
+	errForged        = fmt.Errorf("%w: made up", ErrUnknown)
 	errEnded         = fmt.Errorf("%w: it was valid before", ErrUnknown)
 )

@@ -68,10 +68,9 @@ func TestEvents(t *testing.T) {
 	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
 	f.isOut(stolen, ErrWrongBrowser)
 	expect("another browser", "wrong-browser 1 1 "+from+" "+ErrWrongBrowser.Error()+" 0")
-	guess := newBrowser(chrome130)
-	guess.cookies["__Host-session"] = selectorOf(b) + "." + newToken().verifier
+	guess := forger(b)
 	f.isOut(guess, ErrUnknown)
-	expect("a wrong verifier", "wrong-token  <nil> "+from+" "+ErrUnknown.Error()+" 0")
+	expect("a wrong verifier", "wrong-token 1 1 "+from+" "+ErrUnknown.Error()+" 0")
 	f.isOut(withToken(newToken()), ErrUnknown)
 	expect("an unknown token", "refused  <nil> "+from+" "+ErrUnknown.Error()+" 0")
 	guess.cookies["__Host-session"] = "malformed"
@@ -207,7 +206,7 @@ func TestLinksOfOtherSites(t *testing.T) {
 		"in a frame":                {"GET", "", with("Sec-Fetch-Dest", "iframe"), false},
 		"fetched":                   {"GET", "", with("Sec-Fetch-Mode", "cors"), false},
 		"posted":                    {"POST", "", link, false},
-		"with a cookie that is old": {"GET", newToken().selector + "." + newToken().verifier, link, false},
+		"with a cookie that is old": {"GET", withToken(newToken()).cookies["__Host-session"], link, false},
 		"an old browser":            {"GET", "", []string{"Accept", "text/html"}, false},
 	} {
 		b := newBrowser(chrome130)

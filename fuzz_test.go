@@ -22,7 +22,8 @@ func FuzzMiddleware(f *testing.F) {
 	mustExec(f, db, "INSERT INTO users (id, email) VALUES (1, 'alice@example.com')")
 	forwarded := func(r *http.Request) string { return r.Header.Get("X-Forwarded-For") }
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
-	const known = "AAAAAAAAAAAAAAAAAAAAAA"
+	const known = "AAAAAAAAAAAAAAAAAAAAAA" // as long as none of ours, so only bcrypt knows of its verifier
+	ours := newToken().selector
 	var auths []*Manager[user]
 	for _, mode := range []CandyPackMode{CandyPackOff, CandyPackSwitch} {
 		auth, err := New[user](db, Config{CandyPack: mode, LoginURL: "/login?of=app", HomeURL: "/home", ClientIP: forwarded, Logger: quiet})
@@ -31,7 +32,7 @@ func FuzzMiddleware(f *testing.F) {
 		}
 		f.Cleanup(func() { auth.Close() })
 		noError(f, second(auth.Migrate(f.Context())))
-		for _, selector := range []string{known, "f64ae64d052c1ab92a4e57c5b106b208"} {
+		for _, selector := range []string{known, ours, "f64ae64d052c1ab92a4e57c5b106b208"} {
 			hash, err := newToken().hash(auth.cfg.TokenCost)
 			noError(f, err)
 			mustExec(f, db, "INSERT INTO "+auth.store.tokens+" (user, token_x, token_y, browser) VALUES (1, ?, ?, ?)", selector, hash, chrome130)
@@ -41,6 +42,7 @@ func FuzzMiddleware(f *testing.F) {
 	stranger := newToken()
 	for _, cookie := range []string{
 		"", "__Host-session=" + known + "." + stranger.verifier, "__Host-session=" + stranger.selector + "." + stranger.verifier, "__Host-session=.",
+		"__Host-session=" + ours + "." + stranger.verifier,
 		"candy_x=f64ae64d052c1ab92a4e57c5b106b208; candy_y=2a9fe3d1f99066f3da0d7eb2ba6c1462",
 		"candy_x=f64ae64d052c1ab92a4e57c5b106b208; candy_y=2a9fe3d1f99066f3da0d7eb2ba6c1462; __Host-session=" + known + "." + stranger.verifier,
 	} {

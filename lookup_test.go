@@ -73,7 +73,15 @@ func occupy(f *fixture[user]) *sync.WaitGroup {
 	return &wg
 }
 
-func selectorOf(b *browser) string { return b.cookies["__Host-session"][:22] }
+func tokenOf(b *browser) token {
+	selector, verifier, _ := strings.Cut(b.cookies["__Host-session"], ".")
+	return token{selector, verifier}
+}
+
+func selectorOf(b *browser) string { return tokenOf(b).selector }
+
+// forger is a browser with the selector of another's token, and a verifier that it has made up.
+func forger(b *browser) *browser { return withToken(token{selectorOf(b), newToken().verifier}) }
 
 func TestThoseWhoWaitShareAStatement(t *testing.T) {
 	t.Parallel()
@@ -321,7 +329,7 @@ func TestRevocationIsExactUnderLoad(t *testing.T) {
 	var checks atomic.Int64
 	background := newBrowser("")
 	f.login(background, bob)
-	secret := token{selectorOf(background), background.cookies["__Host-session"][23:]}
+	secret := tokenOf(background)
 	var wg sync.WaitGroup
 	for range 64 {
 		wg.Go(func() {

@@ -41,7 +41,7 @@ func BenchmarkMemory(b *testing.B) {
 			c := newCache[person](Cache{Fresh: time.Hour, Entries: n})
 			for i := range n {
 				text := newToken().selector + strings.Repeat("h", 60) + chrome130 + "203.0.113.7"
-				row := found[person]{record: record{id: uint64(i), owner: int64(i), selector: text[:22], hash: text[22:82], browser: text[82 : 82+len(chrome130)], ip: text[82+len(chrome130):]},
+				row := found[person]{record: record{id: uint64(i), owner: int64(i), selector: text[:24], hash: text[24:84], browser: text[84 : 84+len(chrome130)], ip: text[84+len(chrome130):]},
 					user: person{int64(i), strings.Repeat("u", 192)}}
 				c.put(c.begin(), &row, memoKey{}, time.Now())
 			}

@@ -87,9 +87,7 @@ func TestNoCluster(t *testing.T) {
 	f := setup(t, Config{})
 	testdb.SkipEmbedded(t, "is no server")
 	f.login(newBrowser(""), bob)
-	stranger := newBrowser("")
-	stranger.cookies["__Host-session"] = newToken().selector + "." + newToken().verifier
-	f.isOut(stranger, ErrUnknown)
+	f.isOut(withToken(newToken()), ErrUnknown)
 	if known := f.auth.store.galera.Load(); known == nil || *known || f.auth.certainly.statements[0].Load() != nil {
 		t.Error("a plain server is taken for a cluster")
 	}

@@ -55,6 +55,7 @@ type Manager[U any] struct {
 	certainly  *lookup[U] // for those that would be refused, where a read may be late
 	cache      *cache[U]
 	verifier   *verifier
+	forgeries  pace
 	passwords  *passwords
 	purge      *purger
 
@@ -123,7 +124,11 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 	}
 	row, stale, err := m.find(r.Context(), v.token)
 	if errors.Is(err, ErrUnknown) {
-		m.tell(r, refusal(err), nil, ErrUnknown)
+		var of *record
+		if row != nil { // it exists, but this is not its token
+			of = &row.record
+		}
+		m.tell(r, refusal(err), of, ErrUnknown)
 		return verdict[U]{err: ErrUnknown}, nil
 	}
 	if err != nil {
@@ -178,8 +183,8 @@ func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*found[U],
 	switch {
 	case err == nil && row.owner != nil && !m.expired(&row.record):
 		return row, nil
-	case err != nil && (!errors.Is(err, ErrUnknown) || err == errWrongVerifier):
-		return nil, err
+	case err != nil && err != ErrUnknown && err != errEnded:
+		return row, err
 	}
 	if m.cfg.Replica == nil {
 		galera, unknown := m.store.isGalera(ctx)
@@ -202,7 +207,8 @@ func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*found[U],
 
 // read reads the session of a token from the table: the row that the selector selects, if the verifier matches its hash.
 // Of a token that was verified before, the row is read by its id, which costs the database less. If that is not the row
-// any more, the selector decides. The key is the verifier's, of the token.
+// any more, the selector decides. The key is the verifier's, of the token. With errWrongVerifier comes the row that the
+// token is not of, for the event.
 func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*found[U], error) {
 	memory := m.verifier.recall(key)
 	if memory.id != 0 {
@@ -211,6 +217,8 @@ func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*found[U],
 			return row, err
 		}
 		m.verifier.forget(key)
+	} else if t.forged() {
+		return m.forgery(ctx, t)
 	}
 	row, err := m.bySelector.find(ctx, t.selector, t.selector)
 	if err == ErrUnknown && memory.id != 0 {
@@ -229,9 +237,20 @@ func (m *Manager[U]) verified(ctx context.Context, t token, row *found[U]) (*fou
 		return nil, m.store.explain("verify the token", err)
 	}
 	if !ok {
-		return nil, errWrongVerifier
+		return row, errWrongVerifier
 	}
 	return row, nil
+}
+
+// forgery refuses a token whose verifier was made up. Whose session it is meant for is only of interest for the event,
+// so a flood of them is looked up no more than maxForgeries times a second, and no failure of that matters.
+func (m *Manager[U]) forgery(ctx context.Context, t token) (*found[U], error) {
+	if m.forgeries.allows(time.Now()) {
+		if row, err := m.bySelector.find(ctx, t.selector, t.selector); err == nil {
+			return row, errWrongVerifier
+		}
+	}
+	return nil, errForged
 }
 
 // expired: idle for more than MaxAge, or older than MaxLifetime. Ages are the database's, in whole seconds.

@@ -622,8 +622,52 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 
+	// A selector that says nothing of its verifier, as CandyPack's: bcrypt decides.
+	theirs := token{strings.Repeat("0a", 16), strings.Repeat("1b", 16)}
+	hash, err := theirs.hash(bcrypt.MinCost)
+	noError(t, err)
+	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ?, token_y = ?", theirs.selector, hash)
+	f.isOut(withToken(token{theirs.selector, verifier}), ErrUnknown)
+	b.cookies["__Host-session"] = theirs.selector + "." + theirs.verifier
+	f.isIn(b)
+
 	mustExec(t, f.db, "DELETE FROM users WHERE id = 1")
 	f.isOut(b, ErrUserGone)
+}
+
+// Verifiers that were made up for a selector cost no bcrypt, and few look-ups.
+func TestForgeries(t *testing.T) {
+	t.Parallel()
+	kinds := map[EventKind]int{}
+	f := setup(t, Config{OnEvent: func(_ context.Context, e Event) {
+		kinds[e.Kind]++
+		if e.Kind == EventWrongToken && (e.Session != "1" || e.User != int64(1)) {
+			t.Errorf("%+v", e)
+		}
+	}})
+	b := newBrowser("")
+	f.login(b, alice)
+	f.auth.forgeries.since = time.Now().Add(time.Hour) // a second that does not end
+	for range 2 * maxForgeries {
+		f.isOut(forger(b), ErrUnknown)
+	}
+	if kinds[EventWrongToken] != maxForgeries || kinds[EventRefused] != maxForgeries {
+		t.Errorf("%v", kinds)
+	}
+	f.auth.forgeries.since = time.Now().Add(-time.Second)
+	f.isOut(forger(b), ErrUnknown)
+	f.isOut(withToken(token{newToken().selector, newToken().verifier}), ErrUnknown) // of no session
+	made := token{selectorOf(b), newToken().verifier}
+	hash, err := made.hash(bcrypt.MinCost)
+	noError(t, err)
+	mustExec(t, f.db, "UPDATE user_tokens SET token_y = ?", hash)
+	f.isOut(withToken(made), ErrUnknown) // whatever bcrypt says
+	f.purged()
+	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
+	f.isOut(forger(b), ErrUnknown) // whatever the database says
+	if kinds[EventWrongToken] != maxForgeries+2 || kinds[EventRefused] != maxForgeries+2 || kinds[EventUnavailable] != 0 {
+		t.Errorf("%v", kinds)
+	}
 }
 
 // flipLast changes the last character of a verifier in a bit that decodes to nothing: only the very text passes.
@@ -868,7 +912,7 @@ func TestSessionsAndRevoke(t *testing.T) {
 		}
 		phoneID = sessions[1].ID
 		for _, b := range []*browser{phone, laptop} {
-			if strings.Contains(fmt.Sprint(sessions), b.cookies["__Host-session"][:22]) {
+			if strings.Contains(fmt.Sprint(sessions), selectorOf(b)) {
 				t.Error("the list gives away a token")
 			}
 		}
@@ -992,9 +1036,7 @@ func TestLogoutOfARefusedSession(t *testing.T) {
 	}
 	// A wrong verifier may not.
 	f.login(b, alice)
-	forger := newBrowser(firefox)
-	forger.cookies["__Host-session"] = b.cookies["__Host-session"][:23] + strings.Repeat("A", 43)
-	f.inside(forger, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.inside(forger(b), func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
 	f.isIn(b)
 }
 
@@ -1266,12 +1308,12 @@ func TestTokens(t *testing.T) {
 	seen := map[string]bool{}
 	for range 100 {
 		token := newToken()
-		if len(token.selector) != 22 || len(token.verifier) != 43 || seen[token.selector] || seen[token.verifier] {
+		if len(token.selector) != 24 || len(token.verifier) != 43 || seen[token.selector] || seen[token.verifier] {
 			t.Fatal("a token is short or came twice")
 		}
 		seen[token.selector], seen[token.verifier] = true, true
-		if parsed, ok := parseToken(token.selector, token.verifier); !ok || parsed != token {
-			t.Fatal("a token does not parse")
+		if parsed, ok := parseToken(token.selector, token.verifier); !ok || parsed != token || token.forged() {
+			t.Fatal("a token does not parse, or is taken for a forgery")
 		}
 	}
 	token := newToken()

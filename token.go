@@ -2,6 +2,7 @@ package session
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/subtle"
 	"encoding/base64"
 	"log/slog"
@@ -11,26 +12,39 @@ import (
 
 // A token is what a browser holds of a session. The selector finds the row, in clear; the verifier proves the right
 // to it, and only its bcrypt hash is stored: who reads the table cannot log in with it, and a look-up by selector
-// gives no timing that tells anything of the verifier.
+// gives no timing that helps to find the verifier.
+//
+// The selector is the beginning of the verifier's SHA-256. So a verifier that somebody makes up for a selector, which
+// he may have from the table, is found out before anything is looked up or computed.
 type token struct {
-	selector string // 128 random bits, in 22 characters
+	selector string // 144 bits, in 24 characters
 	verifier string // 256 random bits, in 43 characters
 }
 
 // What a token may look like. Ours are unpadded base64url; CandyPack's, 32 hex digits each, pass too. bcrypt reads no
 // more than 72 bytes, so a longer verifier would be cut silently.
 const (
+	ownSelector              = 24 // characters, which only ours has
 	minSelector, maxSelector = 22, 64
 	minVerifier, maxVerifier = 32, 72
 )
 
 func newToken() token {
-	random := make([]byte, 16+32)
+	random := make([]byte, 32)
 	rand.Read(random) // never fails: it ends the program where the system has no randomness
-	return token{
-		selector: base64.RawURLEncoding.EncodeToString(random[:16]),
-		verifier: base64.RawURLEncoding.EncodeToString(random[16:]),
-	}
+	verifier := base64.RawURLEncoding.EncodeToString(random)
+	return token{ownSelectorOf(verifier), verifier}
+}
+
+func ownSelectorOf(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return base64.RawURLEncoding.EncodeToString(sum[:])[:ownSelector]
+}
+
+// forged reports whether the verifier was made up: the selector is one of ours, and of another. Of CandyPack's tokens
+// only bcrypt knows.
+func (t token) forged() bool {
+	return len(t.selector) == ownSelector && t.selector != ownSelectorOf(t.verifier)
 }
 
 // parseToken takes the two halves as a browser sent them.

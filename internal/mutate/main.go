@@ -54,6 +54,8 @@ var mutations = []mutation{
 	{"TestInvalidCredentials", "exact integers", []edit{{"store.go", "	case c.kind == textColumn:\n		return text,", "	case c.kind == textColumn || c.kind == integerColumn:\n		return text,"}}},
 	{"TestRefusalsDoTheSameWork", "the limit of a hash's cost", []edit{{"password.go", "err != nil || cost > maxPasswordCost", "err != nil || cost > 99"}}},
 	{"TestLoginsAreBounded", "the end of the queue", []edit{{"password.go", "> int64(maxQueue*cap(p.slots))", "> 1<<40"}}},
+	{"TestForgeries", "the look at what was made up", []edit{{"session.go", "} else if t.forged() {", "} else if false {"}}},
+	{"TestForgeries", "the pace of their look-ups", []edit{{"throttle.go", "return p.n <= maxForgeries", "return true"}}},
 	{"TestStrangersHoldUpNobody", "the way of known sessions around bcrypt", []edit{
 		{"session.go", "	if memory.id != 0 {\n", "	if false {\n"},
 		{"memo.go", "if v.recall(key.memoKey).of(r) {", "if false {"}}},
