@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -54,7 +55,7 @@ func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fie
 	}
 	m.tell(r, EventRegistered, &record{owner: user.key}, nil)
 	if !options.NoLogin {
-		_, err = m.start(w, r, user)
+		_, err = m.start(w, r, user, nil)
 	}
 	return m.plan.copy(user.user), err
 }
@@ -235,6 +236,21 @@ func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user acco
 	}
 	attempt.succeeded(r.Context())
 	return nil
+}
+
+// confirm asks again whether the password is that of a user, now that the session is saved. If it was changed since it
+// was verified, the change may have ended all sessions that it saw, and not have seen this one.
+func (m *Manager[U]) confirm(r *http.Request, verified account[U], password string) error {
+	user, err := m.accountOf(steadfast(r.Context()), verified.key, true)
+	switch {
+	case err == ErrUserGone:
+		user.hash = nil
+	case err != nil:
+		return err
+	case bytes.Equal(user.hash, verified.hash):
+		return nil
+	}
+	return m.verifyPassword(r, nil, user, password)
 }
 
 // String tells the columns, and no values: one is a password.

@@ -297,6 +297,40 @@ func TestSetPassword(t *testing.T) {
 	noError(t, f.try(owner, "alice@example.com", "another password"))
 }
 
+// A login with the old password is under way while the password changes, and is not there yet when all sessions end.
+func TestPasswordChangedDuringALogin(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		change string
+		want   error
+	}{
+		{"UPDATE users SET password = '" + hashOf("another") + "' WHERE id = 1", ErrInvalidCredentials},
+		{"UPDATE users SET password = '" + hashOf(alice["password"]) + "' WHERE id = 1", nil}, // as another login does, which upgrades it
+		{"DELETE FROM users WHERE id = 1", ErrInvalidCredentials},
+	} {
+		f := setup(t, Config{})
+		var once sync.Once
+		f.auth.passwords.compare = func(hash, password []byte) error {
+			err := bcrypt.CompareHashAndPassword(hash, password)
+			once.Do(func() {
+				mustExec(t, f.db, test.change)
+				second(f.auth.LogoutAll(t.Context(), 1))
+			})
+			return err
+		}
+		b := newBrowser("")
+		b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			if _, err := f.auth.Login(w, r, alice); err != test.want {
+				t.Errorf("%s: %v", test.change, err)
+			}
+		}), "POST", "/login")
+		in := test.want == nil
+		if rows := f.rows(); (len(b.cookies) == 1) != in || (rows == 1) != in {
+			t.Errorf("%s: %d cookies, %d sessions", test.change, len(b.cookies), rows)
+		}
+	}
+}
+
 func TestSetPasswordIsThrottled(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{ClientIP: remoteIP, Throttle: newMemoryThrottle()})

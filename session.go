@@ -336,8 +336,11 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	if err := m.verifyPassword(r, attempt, user, password); err != nil {
 		return none, err
 	}
-	m.upgrade(r.Context(), user, password)
-	return m.start(w, r, user)
+	loggedIn, err := m.start(w, r, user, func() error { return m.confirm(r, user, password) })
+	if err == nil {
+		m.upgrade(r.Context(), user, password)
+	}
+	return loggedIn, err
 }
 
 // conditions takes credentials apart. It reports false if a column can't have the value, so no user does.
@@ -428,11 +431,12 @@ func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U
 	if err != nil {
 		return user.user, err
 	}
-	return m.start(w, r, user)
+	return m.start(w, r, user, nil)
 }
 
-// start gives a user a session, in place of the one that the request came with.
-func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[U]) (U, error) {
+// start gives a user a session, in place of the one that the request came with, if what is asked once it is saved does
+// not fail.
+func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[U], confirm func() error) (U, error) {
 	var none U
 	before, err := m.verdict(r)
 	if err != nil {
@@ -458,6 +462,12 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	var ended int64
 	if v.record.id, ended, err = m.store.insert(steadfast(r.Context()), &v.record, before.record.id); err != nil {
 		return none, err
+	}
+	if confirm != nil {
+		if err := confirm(); err != nil {
+			m.store.delete(steadfast(r.Context()), v.record.id) // or not: nobody has its token
+			return none, err
+		}
 	}
 	m.verifier.remember(m.verifier.of(token), &v.record)
 	m.cookies.write(w, token)

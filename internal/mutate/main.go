@@ -75,6 +75,7 @@ var mutations = []mutation{
 	{"TestRegisterAtOnce", "the answer of the unique index", []edit{{"store.go", "	case isError(err, erDuplicate):\n		field,", "	case false:\n		field,"}}},
 	{"TestSetPassword", "the end of other sessions", []edit{{"account.go", "	return m.LogoutOthers(w, r)", "	return nil"}}},
 	{"TestSetPassword", "the old password", []edit{{"account.go", "	if old != \"\" {\n", "	if false {\n"}, {"account.go", "		attempt, err := m.attempt(r, []condition{{column{name: m.cfg.Key}, user.key}})", "		attempt, err := m.attempt(r, nil)"}}},
+	{"TestPasswordChangedDuringALogin", "the second look at the password", []edit{{"session.go", "	if confirm != nil {", "	if false {"}}},
 	{"TestFresh", "the time of the login", []edit{{"middleware.go", "v.record.now-v.record.created <= seconds(within)", "v.record.now-v.record.created <= seconds(within)+1<<40"}}},
 	{"TestMaxSessions", "the turn of each login", []edit{{"store.go", ` = ? FOR UPDATE", user)`, ` = ?", user)`}}},
 	{"TestSecretsAreNotPrinted", "the mask of a token", []edit{{"token.go", `func (token) String() string       { return "[session token]" }`, "func (t token) String() string     { return t.verifier }"}}},
