@@ -42,7 +42,7 @@ func TestNoGoroutineAfterClose(t *testing.T) {
 	root.Close()
 	before := goleak.IgnoreCurrent()
 	dsn.DBName = "app"
-	a, err := newApp(dsn.FormatDSN(), 2*time.Second, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
+	a, err := newApp(dsn.FormatDSN(), "", 2*time.Second, slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError})))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -140,7 +140,7 @@ func newCluster(template, hash string, log *slog.Logger) (c *cluster, err error)
 		return nil, err
 	}
 	for _, port := range ports {
-		a, err := newApp("app:app@tcp(127.0.0.1:"+port+")/app", 10*time.Second, log)
+		a, err := newApp("app:app@tcp(127.0.0.1:"+port+")/app", "", 10*time.Second, log)
 		if err != nil {
 			return nil, err
 		}

@@ -21,6 +21,7 @@ import (
 // An app is one app server: a Manager on a pool of its own, and its pages.
 type app struct {
 	db      *sqlx.DB
+	replica *sqlx.DB // or nil
 	auth    *session.Manager[user]
 	handler http.Handler
 }
@@ -30,16 +31,26 @@ type user struct {
 	Email string `db:"email"`
 }
 
-func newApp(dsn string, timeout time.Duration, log *slog.Logger) (*app, error) {
-	db, err := session.Open(dsn + fmt.Sprintf("?timeout=%v&readTimeout=%v&writeTimeout=%v", timeout, timeout, timeout))
+// newApp makes one on a database and, unless its DSN is empty, a replica.
+func newApp(dsn, replica string, timeout time.Duration, log *slog.Logger) (*app, error) {
+	a := &app{}
+	cfg := session.Config{Timeout: timeout, PasswordCost: 4, Throttle: session.NoThrottle, Logger: log}
+	var err error
+	limits := fmt.Sprintf("?timeout=%v&readTimeout=%v&writeTimeout=%v", timeout, timeout, timeout)
+	if a.db, err = session.Open(dsn + limits); err != nil {
+		return nil, err
+	}
+	if replica != "" {
+		if cfg.Replica, err = session.Open(replica + limits); err != nil {
+			return nil, err
+		}
+		a.replica = cfg.Replica
+	}
+	auth, err := session.New[user](a.db, cfg)
 	if err != nil {
 		return nil, err
 	}
-	auth, err := session.New[user](db, session.Config{Timeout: timeout, PasswordCost: 4, Throttle: session.NoThrottle, Logger: log})
-	if err != nil {
-		return nil, err
-	}
-	a := &app{db: db, auth: auth}
+	a.auth = auth
 	answer := func(w http.ResponseWriter, err error) {
 		switch {
 		case err == nil:
@@ -86,6 +97,9 @@ func newApp(dsn string, timeout time.Duration, log *slog.Logger) (*app, error) {
 func (a *app) close() {
 	a.auth.Close()
 	a.db.Close()
+	if a.replica != nil {
+		a.replica.Close()
+	}
 }
 
 // What is known of a session from the answers that its browser got.

@@ -24,21 +24,23 @@ type fault struct {
 	what  string // how it is made
 	setUp func(*site) error
 	// begin makes it happen, and returns what ends it.
-	begin func(*site) (end func() error, err error)
-	args  []string // of the server
-	gone  time.Duration
-	long  int  // times the usual duration
-	quick bool // it is in the subset for CI
+	begin   func(*site) (end func() error, err error)
+	args    []string // of the server
+	replica bool     // it has one, which the app uses
+	gone    time.Duration
+	long    int  // times the usual duration
+	quick   bool // it is in the subset for CI
 }
 
 // A site is an app with its server, and a proxy between them.
 type site struct {
-	server *server
-	front  *forwarder // the app's connections go through it, and then through the proxy
-	proxy  *toxiproxy.Proxy
-	app    *app
-	load   *load
-	notes  []string // what is worth telling of this run
+	server  *server
+	replica *server    // of the server, or nil
+	front   *forwarder // the app's connections go through it, and then through the proxy
+	proxy   *toxiproxy.Proxy
+	app     *app
+	load    *load
+	notes   []string // what is worth telling of this run
 }
 
 // repeatedly runs something until it is ended, in the background.
@@ -212,6 +214,14 @@ var faults = []fault{
 	}},
 	{name: "lock waits", what: "others hold rows for longer than innodb_lock_wait_timeout, a second (1205)", args: []string{"--innodb-lock-wait-timeout=1"},
 		begin: func(s *site) (func() error, error) { return s.lockers(2, 1500*time.Millisecond) }},
+	{name: "replica behind", what: "look-ups go to a replica that has everything one to two seconds late; logouts may take as long, and are held to three", quick: true, replica: true,
+		setUp: func(s *site) error { return s.replica.delay(1) },
+		begin: func(s *site) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "replica killed", what: "the same without delay; SIGKILL of the replica, which is started again after the time", replica: true,
+		begin: func(s *site) (func() error, error) {
+			s.replica.kill()
+			return s.replica.start, nil
+		}},
 	{name: "clients gone", what: "every second browser leaves within 3 ms of its request", quick: true, gone: 3 * time.Millisecond,
 		begin: func(s *site) (func() error, error) { return func() error { return nil }, nil }},
 	{name: "app's clock behind", what: "the database's clock is an hour ahead of the app's", quick: true, setUp: clock("+3600"),
@@ -307,7 +317,11 @@ func (f *fault) run(template, hash string, duration time.Duration, log *slog.Log
 	if err := copyTree(template+"/data", dir+"/data"); err != nil {
 		return row, err
 	}
-	s := &site{server: newServer(dir, "127.0.0.1", f.args...)}
+	args := f.args
+	if f.replica {
+		args = primary
+	}
+	s := &site{server: newServer(dir, "127.0.0.1", args...)}
 	if strings.Contains(f.name, "clock") {
 		preload := library("faketime/libfaketimeMT.so.1")
 		if preload == "" {
@@ -336,7 +350,18 @@ func (f *fault) run(template, hash string, duration time.Duration, log *slog.Log
 		return row, err
 	}
 	defer s.front.Close()
-	if s.app, err = newApp("app:app@tcp("+s.front.Addr().String()+")/app", 2*time.Second, log); err != nil {
+	replica, grace := "", time.Duration(0)
+	if f.replica {
+		s.replica, err = s.server.replicate(template)
+		if s.replica != nil {
+			defer s.replica.remove()
+		}
+		if err != nil {
+			return row, fmt.Errorf("a replica: %w", err)
+		}
+		replica, grace = "app:app@tcp("+s.replica.address()+")/app", 3*time.Second
+	}
+	if s.app, err = newApp("app:app@tcp("+s.front.Addr().String()+")/app", replica, 2*time.Second, log); err != nil {
 		return row, err
 	}
 	defer s.app.close()
@@ -349,7 +374,7 @@ func (f *fault) run(template, hash string, duration time.Duration, log *slog.Log
 		}
 	}
 	s.load = newLoad(f.name, s.app)
-	s.load.gone = f.gone
+	s.load.gone, s.load.grace = f.gone, grace
 	s.load.age = s.server.age
 	recovery, err := s.load.suffer(func() (func() error, error) { return f.begin(s) }, duration*time.Duration(max(1, f.long)))
 	if err != nil {
