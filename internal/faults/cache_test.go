@@ -15,6 +15,7 @@ import (
 
 	"github.com/candysession/session"
 	"github.com/candysession/session/internal/testdb"
+	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -29,21 +30,8 @@ func TestCachingProxy(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer stop()
-	root := sqlx.MustOpen("mysql", dsn.FormatDSN())
-	defer root.Close()
-	root.MustExec("CREATE DATABASE app")
-	root.MustExec("CREATE TABLE app.users (id INT PRIMARY KEY, email VARCHAR(190) NOT NULL, password VARCHAR(255) NOT NULL)")
-	root.MustExec("INSERT INTO app.users VALUES (1, 'ada@example.com', '')")
-	dsn.DBName = "app"
-	db, err := session.Open(dsn.FormatDSN())
-	if err != nil {
-		t.Fatal(err)
-	}
+	db, auth := oneUser(t, dsn, session.Config{})
 	defer db.Close()
-	auth, err := session.New[user](db, session.Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
 	defer auth.Close()
 	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, auth.Check(r)) })
 	mux := http.NewServeMux()
@@ -122,11 +110,31 @@ http {
 	if status, stored, _, body := get("/private", ada); stored == "HIT" || status != http.StatusOK || body != "true" {
 		t.Errorf("a refusal was stored: %d, %s, %q", status, stored, body)
 	}
-	root.MustExec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY")
+	db.MustExec("UPDATE user_tokens SET active = active - INTERVAL 2 DAY")
 	if _, _, renewed, body := get("/public", ada); renewed != ada || body != "true" {
 		t.Errorf("not renewed: %q, %q", renewed, body)
 	}
 	if _, stored, set, body := get("/public", ""); stored == "HIT" || set != "" || body != "false" {
 		t.Errorf("a renewal was stored: %s, %q, %q", stored, set, body)
 	}
+}
+
+// oneUser makes a database with a user, and a Manager on it.
+func oneUser(t *testing.T, dsn *mysql.Config, cfg session.Config) (*sqlx.DB, *session.Manager[user]) {
+	t.Helper()
+	root := sqlx.MustOpen("mysql", dsn.FormatDSN())
+	defer root.Close()
+	root.MustExec("CREATE DATABASE app")
+	root.MustExec("CREATE TABLE app.users (id INT PRIMARY KEY, email VARCHAR(190) NOT NULL, password VARCHAR(255) NOT NULL)")
+	root.MustExec("INSERT INTO app.users VALUES (1, 'ada@example.com', '')")
+	dsn.DBName = "app"
+	db, err := session.Open(dsn.FormatDSN())
+	if err != nil {
+		t.Fatal(err)
+	}
+	auth, err := session.New[user](db, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return db, auth
 }

@@ -1,0 +1,100 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/candysession/session"
+	"github.com/candysession/session/internal/testdb"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+)
+
+// Who is logged in and clicks a link of another site, a webmail, gets the page, although the browser withholds the
+// strictly same-site cookie at first; who is not, gets the login page. Either way the page is asked for twice at most.
+func TestLinkOfAnotherSite(t *testing.T) {
+	chromium, err := exec.LookPath("chromium")
+	if err != nil {
+		t.Skip("chromium is not installed")
+	}
+	dsn, stop, err := testdb.Private()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stop()
+	db, auth := oneUser(t, dsn, session.Config{LoginURL: "/login"})
+	defer db.Close()
+	defer auth.Close()
+
+	var mu sync.Mutex
+	var asked []string
+	mux := http.NewServeMux()
+	mux.HandleFunc("/enter", func(w http.ResponseWriter, r *http.Request) {
+		if _, err := auth.LoginAs(w, r, 1); err != nil {
+			t.Error(err)
+		}
+		fmt.Fprint(w, `<p id="entered">`)
+	})
+	mux.HandleFunc("/leave", func(w http.ResponseWriter, r *http.Request) {
+		if err := auth.Logout(w, r); err != nil {
+			t.Error(err)
+		}
+		fmt.Fprint(w, `<p id="left">`)
+	})
+	mux.Handle("/account", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `<p id="account">Ada`) })))
+	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `<p id="login">Who are you?`) })
+	app := httptest.NewServer(auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked = append(asked, r.URL.Path+" "+r.Header.Get("Sec-Fetch-Site"))
+		mu.Unlock()
+		mux.ServeHTTP(w, r)
+	})))
+	defer app.Close()
+	site := strings.Replace(app.URL, "127.0.0.1", "localhost", 1) // which browsers trust like https
+	mail := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, `<a href="%s/account">You have news</a>`, site)
+	}))
+	defer mail.Close()
+
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	ctx, cancel = chromedp.NewExecAllocator(ctx, append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]), chromedp.ExecPath(chromium), chromedp.NoSandbox)...)
+	defer cancel()
+	ctx, cancel = chromedp.NewContext(ctx)
+	defer cancel()
+	clicked := func(ctx context.Context, target *chromedp.Target) (chromedp.Void, error) {
+		_, err := chromedp.Evaluate[any]("document.querySelector('a').click()", func(p *runtime.EvaluateParams) {
+			yes := true
+			p.UserGesture = &yes
+		})(ctx, target)
+		return chromedp.Void{}, err
+	}
+	click := func(first, then string, want ...string) {
+		t.Helper()
+		if err := chromedp.Do(ctx, chromedp.Navigate(site+first), chromedp.Navigate(mail.URL)); err != nil {
+			t.Fatal(err)
+		}
+		mu.Lock()
+		asked = nil
+		mu.Unlock()
+		if err := chromedp.Do(ctx, clicked, chromedp.WaitReady(then)); err != nil {
+			t.Errorf("%s did not come: %v; asked for %q", then, err, asked)
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		asked = slices.DeleteFunc(asked, func(request string) bool { return strings.HasPrefix(request, "/favicon.ico") })
+		if !slices.Equal(asked, want) {
+			t.Errorf("asked for %q, want %q", asked, want)
+		}
+	}
+	click("/enter", "#account", "/account cross-site", "/account same-origin")
+	click("/leave", "#login", "/account cross-site", "/account same-origin", "/login same-origin")
+}
