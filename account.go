@@ -242,12 +242,10 @@ func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user acco
 // was verified, the change may have ended all sessions that it saw, and not have seen this one.
 func (m *Manager[U]) confirm(r *http.Request, verified account[U], password string) error {
 	user, err := m.accountOf(steadfast(r.Context()), verified.key, true)
-	switch {
-	case err == ErrUserGone:
-		user.hash = nil
-	case err != nil:
+	if err != nil && err != ErrUserGone { // who is gone has no hash
 		return err
-	case bytes.Equal(user.hash, verified.hash):
+	}
+	if bytes.Equal(user.hash, verified.hash) {
 		return nil
 	}
 	return m.verifyPassword(r, nil, user, password)

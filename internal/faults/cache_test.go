@@ -15,7 +15,6 @@ import (
 
 	"github.com/candysession/session"
 	"github.com/candysession/session/internal/testdb"
-	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -25,14 +24,7 @@ func TestCachingProxy(t *testing.T) {
 	if err != nil {
 		t.Skip("nginx is not installed")
 	}
-	dsn, stop, err := testdb.Private()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	db, auth := oneUser(t, dsn, session.Config{})
-	defer db.Close()
-	defer auth.Close()
+	db, auth := oneUser(t, session.Config{})
 	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, auth.Check(r)) })
 	mux := http.NewServeMux()
 	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) {
@@ -119,9 +111,14 @@ http {
 	}
 }
 
-// oneUser makes a database with a user, and a Manager on it.
-func oneUser(t *testing.T, dsn *mysql.Config, cfg session.Config) (*sqlx.DB, *session.Manager[user]) {
+// oneUser starts a server that has a user, and makes a Manager on it.
+func oneUser(t *testing.T, cfg session.Config) (*sqlx.DB, *session.Manager[user]) {
 	t.Helper()
+	dsn, stop, err := testdb.Private()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(stop)
 	root := sqlx.MustOpen("mysql", dsn.FormatDSN())
 	defer root.Close()
 	root.MustExec("CREATE DATABASE app")
@@ -132,9 +129,11 @@ func oneUser(t *testing.T, dsn *mysql.Config, cfg session.Config) (*sqlx.DB, *se
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { db.Close() })
 	auth, err := session.New[user](db, cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { auth.Close() })
 	return db, auth
 }

@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"github.com/candysession/session"
-	"github.com/candysession/session/internal/testdb"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
@@ -25,14 +24,7 @@ func TestLinkOfAnotherSite(t *testing.T) {
 	if err != nil {
 		t.Skip("chromium is not installed")
 	}
-	dsn, stop, err := testdb.Private()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer stop()
-	db, auth := oneUser(t, dsn, session.Config{LoginURL: "/login"})
-	defer db.Close()
-	defer auth.Close()
+	_, auth := oneUser(t, session.Config{LoginURL: "/login"})
 
 	var mu sync.Mutex
 	var asked []string
