@@ -22,6 +22,10 @@ var (
 	// ErrUserGone: the user is not in the users table. LoginAs returns it too.
 	ErrUserGone = errors.New("session: no such user")
 
+	// ErrAccountChanged is reported when the user's password, or another
+	// column that Config.AccountColumns names, has changed since the login.
+	ErrAccountChanged = errors.New("session: account changed since login")
+
 	// ErrNoMiddleware: the request did not pass through this Manager's Middleware, Require, Guest or Switch,
 	// so nothing is known of it.
 	ErrNoMiddleware = errors.New("session: request did not pass through the Manager's Middleware")
@@ -56,6 +60,10 @@ var (
 	// ErrUnavailable: the database did not answer, or answered with an error that says nothing about the session.
 	// The driver's error is wrapped beside it: errors.As finds a *mysql.MySQLError.
 	ErrUnavailable = errors.New("session: database unavailable")
+
+	// ErrBusy is returned when too many passwords are being hashed: the call
+	// did not get its turn within Config.Timeout. Answer 503 with Retry-After.
+	ErrBusy = errors.New("session: too busy to hash a password")
 
 	// ErrClosed: the Manager was closed.
 	ErrClosed = errors.New("session: manager is closed")

@@ -38,7 +38,8 @@ func TestPagesNameTests(t *testing.T) {
 	noError(t, err)
 	for _, row := range strings.Split(threats, "\n")[2:] {
 		test := strings.TrimSpace(strings.Split(row, "|")[3])
-		if !exists[test] {
+		function, _, _ := strings.Cut(test, "/") // a subtest of TestCases
+		if !exists[function] {
 			t.Errorf("%s names no test", row)
 		}
 		if !strings.Contains(string(mutations), test) {

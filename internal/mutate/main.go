@@ -142,7 +142,7 @@ func (m mutation) run(dir string) string {
 	if err := os.WriteFile(file, text, 0o600); err != nil {
 		log.Fatal(err)
 	}
-	out, err := exec.Command("go", "test", "-count=1", "-timeout=60s", "-overlay="+file, "-run=^"+m.test+"$", ".").CombinedOutput()
+	out, err := exec.Command("go", "test", "-count=1", "-timeout=60s", "-overlay="+file, "-run=^"+strings.Replace(m.test, "/", "$/^", 1)+"$", ".").CombinedOutput()
 	switch {
 	case strings.Contains(string(out), "[build failed]"):
 		return "does not build: " + string(out)

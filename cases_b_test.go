@@ -1,0 +1,6 @@
+package session
+
+import "slices"
+
+// The cases of group B: people thrown out or turned away.
+var casesB = slices.Concat(webCasesB, poolCases, passwordCasesB, throttleCasesB)

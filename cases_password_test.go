@@ -1,0 +1,7 @@
+package session
+
+// The cases of password hashes, of bcrypt under load and of fingerprints.
+var (
+	passwordCasesB = []testCase{}
+	passwordCasesC = []testCase{}
+)

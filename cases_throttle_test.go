@@ -1,0 +1,7 @@
+package session
+
+// The cases of guessing passwords.
+var (
+	throttleCasesB = []testCase{}
+	throttleCasesC = []testCase{}
+)
