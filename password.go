@@ -1,9 +1,11 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"regexp"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -79,14 +81,40 @@ func (p *passwords) verify(ctx context.Context, hash []byte, password string) (b
 	return p.matches(hash, password), nil
 }
 
-func (p *passwords) matches(hash []byte, password string) bool {
-	cost, err := bcrypt.Cost(hash)
-	if err != nil && p.legacy != nil && len(hash) > 0 {
-		if p.legacy(string(hash), password) {
-			return true // and the new hash takes the time of a comparison
-		}
+// usable reports whether a stored hash can be that of a password: bcrypt's, or
+// with Config.VerifyPassword any text.
+func (p *passwords) usable(hash []byte) bool {
+	cost, isBcrypt := bcryptCost(unpadded(hash))
+	if isBcrypt {
+		return cost <= maxPasswordCost
 	}
-	if err != nil || cost > maxPasswordCost {
+	return p.legacy != nil && len(unpadded(hash)) > 0
+}
+
+// unpadded is a hash without the blanks or zero bytes that a column of fixed
+// width adds, or the line break of an import.
+func unpadded(hash []byte) []byte { return bytes.TrimRight(hash, " \t\r\n\x00") }
+
+// bcryptCost returns the cost of a bcrypt hash, and reports whether it is one
+// to the letter: bcrypt.Cost also takes what cannot be compared with, or ends
+// in anything, and comparing would end early.
+func bcryptCost(hash []byte) (int, bool) {
+	if !bcryptGrammar.Match(hash) {
+		return 0, false
+	}
+	cost, err := bcrypt.Cost(hash)
+	return cost, err == nil
+}
+
+var bcryptGrammar = regexp.MustCompile(`^\$2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)
+
+func (p *passwords) matches(hash []byte, password string) bool {
+	usable := p.usable(hash)
+	cost, isBcrypt := bcryptCost(unpadded(hash))
+	if usable && !isBcrypt && p.legacy(string(hash), password) {
+		return true // and the new hash takes the time of a comparison
+	}
+	if !usable || !isBcrypt {
 		p.refuse(password)
 		return false
 	}
@@ -94,7 +122,7 @@ func (p *passwords) matches(hash []byte, password string) bool {
 	for seen := p.highest.Load(); equal > seen && !p.highest.CompareAndSwap(seen, equal); {
 		seen = p.highest.Load()
 	}
-	if p.compare(hash, []byte(password)) == nil {
+	if p.compare(unpadded(hash), []byte(password)) == nil {
 		return true
 	}
 	p.spend(cost, password)
@@ -124,7 +152,7 @@ func dummy(cost int) []byte {
 // upgraded is a hash to store in place of one that was just verified, if that is not bcrypt's or costs less than it
 // should; empty if not, or if bcrypt would not read the whole password.
 func (p *passwords) upgraded(ctx context.Context, hash []byte, password string) (string, error) {
-	if cost, err := bcrypt.Cost(hash); err == nil && cost >= p.cost || len(password) > 72 {
+	if cost, ok := bcryptCost(unpadded(hash)); ok && cost >= p.cost || len(password) > 72 {
 		return "", nil
 	}
 	return p.hash(ctx, password)
