@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -55,7 +56,7 @@ func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fie
 	}
 	m.tell(r, EventRegistered, &record{owner: user.key}, nil)
 	if !options.NoLogin {
-		_, err = m.start(w, r, user, nil)
+		_, err = m.start(w, r, user, methodPassword, nil)
 	}
 	return m.plan.copy(user.user), err
 }
@@ -116,6 +117,9 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 	if err != nil {
 		return user, err
 	}
+	if _, err := m.store.tokenTable(ctx); err != nil {
+		return user, err
+	}
 	var lost error
 	add := func(tx *sqlx.Tx) error {
 		id, err := m.store.insertUser(ctx, tx, columns, args)
@@ -126,13 +130,21 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 		if i := slices.IndexFunc(columns, func(c column) bool { return c.name == table.key.name }); i >= 0 {
 			key.arg = args[i]
 		}
-		accounts, err := m.selectAccounts(ctx, tx, []condition{key}, false)
+		accounts, err := m.selectAccounts(ctx, tx, []condition{key})
 		if err == nil && len(accounts) != 1 {
 			err = fmt.Errorf("session: %w: the user that was added is not found by its key %v", ErrUnavailable, key.arg)
 		}
-		if err == nil {
-			user = accounts[0]
+		if err != nil {
+			return err
 		}
+		user = accounts[0]
+		// Sessions of an earlier user with this key must not become this user's.
+		ids, err := m.store.idsOf(ctx, tx, user.key)
+		if err != nil || len(ids) == 0 {
+			return err
+		}
+		defer m.store.changed(ids...)
+		_, err = m.store.deleteWith(ctx, tx, ids, "")
 		return err
 	}
 	err = m.store.runner.run(ctx, func(ctx context.Context, again bool) error {
@@ -148,36 +160,37 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 	return user, nil
 }
 
-// freshLogin is how long after a login SetPassword asks for no password.
-const freshLogin = 10 * time.Minute
+// recentLogin is how long after its login a session may set a password without
+// giving the old one, where that is allowed at all.
+const recentLogin = 10 * time.Minute
 
-// SetPassword gives the user of this request a new password, ends all their other sessions, and gives this one a new
-// token (OWASP ASVS 5.0 V7.4.3). Call it before writing the body.
+// SetPassword replaces the password of the request's user, ends all other
+// sessions of that user, and gives this one a new token, in one transaction (OWASP
+// ASVS 5.0 V7.4.3). Call it before writing the body.
 //
-// The old password must be right: otherwise it is an [ErrInvalidCredentials], and after too many an
-// [ErrTooManyAttempts]. Right after a login, which may have been by a link sent by mail, it may be empty; later than ten
-// minutes after it that is an [ErrNotFresh]. Without a session it returns [ErrNotLoggedIn], for an empty new password
-// [ErrUsage], for one beyond 72 bytes [ErrPasswordTooLong]; how good it must be is for the app to say.
+// The old password must be right (V6.2.3): otherwise SetPassword returns
+// [ErrInvalidCredentials], and after too many [ErrTooManyAttempts]. Only a user
+// without a usable password, one of a single sign-on for example, gives an empty
+// one, no more than ten minutes after the login: later SetPassword returns
+// [ErrNotFresh]. A user who has forgotten the password needs [Manager.ResetPassword].
 //
-// If the other sessions could not be ended, the error is an [ErrUnavailable] although the password is changed: call
-// [Manager.LogoutOthers].
+// Without a session it returns [ErrNotLoggedIn], for an empty new password
+// [ErrUsage], for one longer than 72 bytes [ErrPasswordTooLong]. How good a
+// password must be is the app's decision. If it returns [ErrUnavailable], nothing
+// has changed, unless the answer of the server to the commit was lost.
 func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, password string) error {
-	v, err := m.verdict(r)
-	switch {
-	case err != nil:
-		return err
-	case v.err != nil:
-		return ErrNotLoggedIn
-	case password == "":
-		return fmt.Errorf("%w: SetPassword: the new password is empty", ErrUsage)
-	case old == "" && !v.fresh(freshLogin):
-		return ErrNotFresh
-	}
-	user, err := m.accountOf(r.Context(), v.record.owner, true)
+	v, err := m.passwordChange(r, "SetPassword", password)
 	if err != nil {
 		return err
 	}
-	if old != "" {
+	user, err := m.accountOf(r.Context(), v.record.owner)
+	if err != nil {
+		return err
+	}
+	if m.passwords.usable(user.hash) {
+		if old == "" {
+			return ErrInvalidCredentials
+		}
 		attempt, err := m.attempt(r, []condition{{column{name: m.cfg.Key}, user.key}})
 		if err != nil {
 			return err
@@ -185,37 +198,104 @@ func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, pa
 		if err := m.verifyPassword(r, attempt, user, old); err != nil {
 			return err
 		}
+	} else if !v.fresh(recentLogin) {
+		return ErrNotFresh
 	}
+	return m.changePassword(w, r, v, user, password)
+}
+
+// ResetPassword replaces a forgotten password: it is [Manager.SetPassword] without
+// the old one. The request's session must have begun by [Manager.LoginAs], after
+// the app has proved who the user is by a link sent by email for example, no more
+// than ten minutes ago. Otherwise it returns [ErrNotFresh]. It works once per
+// login.
+//
+// It needs columns that the token table of an older version or of CandyPack lacks:
+// without them it returns an error matching [ErrConfig] with the statement to run.
+func (m *Manager[U]) ResetPassword(w http.ResponseWriter, r *http.Request, password string) error {
+	v, err := m.passwordChange(r, "ResetPassword", password)
+	if err != nil {
+		return err
+	}
+	method, age, err := m.store.recentMethod(r.Context(), &v.record)
+	if err != nil {
+		return err
+	}
+	if method != methodApp || age < -clockError || age > seconds(recentLogin) {
+		return ErrNotFresh
+	}
+	user, err := m.accountOf(r.Context(), v.record.owner)
+	if err != nil {
+		return err
+	}
+	return m.changePassword(w, r, v, user, password)
+}
+
+// passwordChange returns the state of a request that is to change a password.
+func (m *Manager[U]) passwordChange(r *http.Request, call, password string) (*verdict[U], error) {
+	v, err := m.verdict(r)
+	switch {
+	case err != nil:
+		return nil, err
+	case v.err != nil:
+		return nil, ErrNotLoggedIn
+	case password == "":
+		return nil, fmt.Errorf("%w: %s: the new password is empty", ErrUsage, call)
+	}
+	return v, nil
+}
+
+// changePassword replaces the password that was read, and keeps of the user's
+// sessions only the request's.
+func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *verdict[U], user account[U], password string) error {
 	hash, err := m.passwords.hash(r.Context(), password)
 	if err != nil {
 		return err
 	}
-	replaced, err := m.store.replacePassword(steadfast(r.Context()), user.key, user.hash, hash)
+	token, tokenHash, err := m.newToken()
 	if err != nil {
 		return err
 	}
-	if !replaced { // it was changed meanwhile
+	kept := v.record
+	kept.owner = user.key
+	var ended int64
+	replaced, err := m.store.replacePassword(steadfast(r.Context()), user.key, user.hash, hash, func(ctx context.Context, tx *sqlx.Tx, stamp []byte) (err error) {
+		ended, err = m.store.keepOnly(ctx, tx, &kept, token.selector, tokenHash, stamp)
+		return err
+	})
+	switch {
+	case errors.Is(err, errRowGone): // ended concurrently; the password stays
+		m.remember(r, &verdict[U]{err: ErrUnknown})
+		return ErrNotLoggedIn
+	case err != nil:
+		return err
+	case !replaced: // changed concurrently
 		return ErrInvalidCredentials
 	}
-	m.tell(r, EventPassword, &v.record, nil)
-	return m.LogoutOthers(w, r)
+	renewed := *v
+	renewed.token = token
+	renewed.record.selector, renewed.record.hash = token.selector, tokenHash
+	m.cookies.write(w, token)
+	m.remember(r, &renewed)
+	m.tell(r, EventPassword, &renewed.record, nil)
+	m.tell(r, EventRenewed, &renewed.record, nil)
+	m.revoked(r.Context(), user.key, ended)
+	return nil
 }
 
-// accountOf reads the user with this key: ErrUserGone if there is none.
-func (m *Manager[U]) accountOf(ctx context.Context, key any, withPassword bool) (user account[U], err error) {
+// accountOf reads the user with this key, to the letter. It returns ErrUserGone if
+// there is none, and an error matching ErrUsage if there can be none.
+func (m *Manager[U]) accountOf(ctx context.Context, key any) (user account[U], err error) {
+	arg, err := m.store.userArg(ctx, key)
+	if err != nil {
+		return user, err
+	}
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
 		return user, err
 	}
-	arg, possible, err := table.key.arg(key)
-	if err != nil {
-		return user, err
-	}
-	if !possible {
-		return user, ErrUserGone
-	}
-	accounts, err := m.findAccounts(ctx, []condition{{table.key, arg}}, withPassword)
-	if err == nil && len(accounts) != 1 {
+	accounts, err := m.findAccounts(ctx, []condition{{table.key, arg}})
+	if err == nil && (len(accounts) != 1 || !sameKey(accounts[0].key, arg)) {
 		err = ErrUserGone
 	}
 	if err != nil {
@@ -238,17 +318,20 @@ func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user acco
 	return nil
 }
 
-// confirm asks again whether the password is that of a user, now that the session is saved. If it was changed since it
-// was verified, the change may have ended all sessions that it saw, and not have seen this one.
-func (m *Manager[U]) confirm(r *http.Request, verified account[U], password string) error {
-	user, err := m.accountOf(steadfast(r.Context()), verified.key, true)
-	if err != nil && err != ErrUserGone { // who is gone has no hash
+// confirm verifies the password once more if it was changed since it was verified:
+// the change may have ended all sessions that it saw, and not have seen this one.
+func (m *Manager[U]) confirm(r *http.Request, id uint64, verified account[U], password string) error {
+	user, err := m.accountOf(steadfast(r.Context()), verified.key)
+	if err != nil && err != ErrUserGone { // without a user there is no hash
 		return err
 	}
 	if bytes.Equal(user.hash, verified.hash) {
 		return nil
 	}
-	return m.verifyPassword(r, nil, user, password)
+	if err := m.verifyPassword(r, nil, user, password); err != nil {
+		return err
+	}
+	return m.store.setStamp(steadfast(r.Context()), id, user.stamp)
 }
 
 // String tells the columns, and no values: one is a password.

@@ -288,13 +288,19 @@ func TestSetPassword(t *testing.T) {
 	}
 	noError(t, f.try(owner, "alice@example.com", "a new password"))
 
-	// Without the old password right after a login only: there may be none.
+	// Without the old password where there is none, and only after a login.
+	wantError(t, set(ours, "", "another password"), ErrInvalidCredentials)
 	f.purged()
-	mustExec(t, f.db, "UPDATE users SET password = NULL WHERE id = 1")
-	noError(t, set(ours, "", "another password"))
-	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP(date) - 601)")
-	wantError(t, set(ours, "", "yet another password"), ErrNotFresh)
-	noError(t, f.try(owner, "alice@example.com", "another password"))
+	for _, unusable := range []any{nil, "", "!"} {
+		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", unusable)
+		f.loginAs(ours, 1)
+		mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP(date) - 601)")
+		wantError(t, set(ours, "", "another password"), ErrNotFresh)
+		f.loginAs(ours, 1)
+		noError(t, set(ours, "", "another password"))
+		f.isIn(ours)
+		noError(t, f.try(owner, "alice@example.com", "another password"))
+	}
 }
 
 // A login with the old password is under way while the password changes, and is not there yet when all sessions end.

@@ -110,7 +110,7 @@ func (s *store) reconcile(r *record) {
 	}
 	if skew := r.skew(); skew != 0 && s.skewed.CompareAndSwap(false, true) {
 		s.cfg.Logger.Warn("session: the CandyPack app writes times of another time zone than the database's; start Node with the zone of its connections (TZ=UTC where they have time_zone '+00:00')",
-			"off by at least", skew, "session", r.id, "table", s.cfg.Token)
+			"off by at least", skew, "session", s.publicID(r), "table", s.cfg.Token)
 	}
 	r.active = r.seen()
 }

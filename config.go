@@ -3,6 +3,8 @@ package session
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -37,9 +39,24 @@ type Config struct {
 	// Key "password", default "password".
 	Password string
 
-	// Token is the token table, made on first need. Key "token", default "user_tokens", or
-	// "candy_auth" with CandyPack.
+	// Token is the token table, created when it is first needed. It has the
+	// sessions of one users table. Key "token", default "user_tokens", for another
+	// Table than users its name and "_session_tokens", and with CandyPack
+	// "candy_auth".
 	Token string
+
+	// AccountColumns are further columns of the users table that belong to the
+	// account, such as created_at. A session ends when one of them changes, as it
+	// does when the password changes. They tell apart two accounts without a
+	// password that follow each other under one key. A change of this list ends
+	// the sessions that were begun before. Key "accountColumns", default none.
+	AccountColumns []string
+
+	// IgnorePasswordChanges keeps sessions whose user's stored password hash has
+	// changed other than by this package. Set it where another program renews
+	// hashes at its own logins, and call [Manager.LogoutAll] when a password
+	// changes. Key "ignorePasswordChanges", default false.
+	IgnorePasswordChanges bool
 
 	// MaxAge is how long a session lives without being renewed (OWASP ASVS: inactivity timeout). As a request renews it
 	// only when UpdateAge has passed, it ends between MaxAge - UpdateAge and MaxAge after the last request. At least a
@@ -82,7 +99,8 @@ type Config struct {
 
 	// CookieName is the name of the session cookie. Key "cookieName", default "__Host-session" where its rules
 	// (Secure, Path=/, no Domain; RFC 6265bis section 4.1.3.2) hold, otherwise "__Secure-session" (OWASP ASVS 5.0 V3.3.1),
-	// or "session" with Insecure.
+	// or "session" with Insecure. For another Table than users the default ends with
+	// its name, as in "__Host-session-customers".
 	CookieName string
 
 	// CookieDomain lets subdomains share the session. Key "cookieDomain", default "": this host only.
@@ -223,6 +241,8 @@ var options = []option{
 	{"key", "Key", text(func(c *Config) *string { return &c.Key })},
 	{"password", "Password", text(func(c *Config) *string { return &c.Password })},
 	{"token", "Token", text(func(c *Config) *string { return &c.Token })},
+	{"accountColumns", "AccountColumns", list(func(c *Config) *[]string { return &c.AccountColumns })},
+	{"ignorePasswordChanges", "IgnorePasswordChanges", flag(func(c *Config) *bool { return &c.IgnorePasswordChanges })},
 	{"maxAge", "MaxAge", milliseconds(func(c *Config) *time.Duration { return &c.MaxAge })},
 	{"updateAge", "UpdateAge", milliseconds(func(c *Config) *time.Duration { return &c.UpdateAge })},
 	{"timeout", "Timeout", milliseconds(func(c *Config) *time.Duration { return &c.Timeout })},
@@ -252,6 +272,12 @@ var options = []option{
 func text(field func(*Config) *string) setter {
 	return setter{true, func(c *Config, raw json.RawMessage) string {
 		return decode(raw, field(c), "must be a string")
+	}}
+}
+
+func list(field func(*Config) *[]string) setter {
+	return setter{false, func(c *Config, raw json.RawMessage) string {
+		return decode(raw, field(c), `must be a list of strings, such as ["created_at"]`)
 	}}
 }
 
@@ -592,11 +618,11 @@ func isTable(name string) bool {
 
 // withDefaults is the Config with every default filled in, or what is wrong with it.
 func (c Config) withDefaults() (Config, error) {
-	setDefault(&c.Table, "users")
+	setDefault(&c.Table, defaultTable)
 	setDefault(&c.Key, "id")
 	setDefault(&c.Password, "password")
 	if c.CandyPack == CandyPackOff {
-		setDefault(&c.Token, "user_tokens")
+		setDefault(&c.Token, defaultToken(c.Table))
 	} else {
 		setDefault(&c.Token, "candy_auth")
 	}
@@ -617,6 +643,7 @@ func (c Config) withDefaults() (Config, error) {
 		default:
 			c.CookieName = "__Host-session"
 		}
+		c.CookieName += cookieSuffix(c.Table)
 	}
 	if c.Fingerprint.Text == nil && c.Fingerprint.Match == nil {
 		c.Fingerprint = FingerprintFamily
@@ -645,6 +672,39 @@ func (c Config) withDefaults() (Config, error) {
 	return c, c.validate()
 }
 
+// defaultToken returns the default of Config.Token. No two users tables have the
+// same, as a number would then stand for a user of either.
+func defaultToken(table string) string {
+	if table == defaultTable {
+		return "user_tokens"
+	}
+	const suffix = "_session_tokens"
+	name := strings.Replace(table, ".", "__", 1)
+	if len([]rune(name+suffix)) > maxIdentifier {
+		sum := sha256.Sum256([]byte(table))
+		name = string([]rune(name)[:maxIdentifier-len(suffix)-9]) + "_" + hex.EncodeToString(sum[:4])
+	}
+	return name + suffix
+}
+
+// cookieSuffix returns what the default of Config.CookieName ends with, so that
+// two users tables can be used in one browser.
+func cookieSuffix(table string) string {
+	switch {
+	case table == defaultTable:
+		return ""
+	case (&http.Cookie{Name: table}).Valid() == nil:
+		return "-" + table
+	}
+	sum := sha256.Sum256([]byte(table))
+	return "-" + hex.EncodeToString(sum[:8])
+}
+
+const (
+	defaultTable  = "users"
+	maxIdentifier = 64 // characters, by MySQL and MariaDB
+)
+
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {
@@ -670,6 +730,10 @@ func (c Config) validate() error {
 		return bad("Token", strconv.Quote(c.Token), "must be another table than Table")
 	case strings.EqualFold(c.Password, c.Key):
 		return bad("Password", strconv.Quote(c.Password), "must be another column than Key")
+	case slices.ContainsFunc(c.AccountColumns, func(name string) bool { return !identifier.MatchString(name) }):
+		return bad("AccountColumns", fmt.Sprintf("%q", c.AccountColumns), name)
+	case slices.ContainsFunc(c.AccountColumns, func(name string) bool { return strings.EqualFold(name, c.Password) }):
+		return bad("AccountColumns", fmt.Sprintf("%q", c.AccountColumns), "must not name the password column, which is always compared")
 	case c.MaxAge < time.Second || c.MaxAge > maxDuration:
 		return bad("MaxAge", c.MaxAge, "must be from one second to 50 years (0 gives 30 days)")
 	case c.UpdateAge < 0:
@@ -715,6 +779,7 @@ func linkable(target string) bool {
 func (c Config) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "session.Config{Table:%q Key:%q Password:%q Token:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v Timeout:%v", c.Table, c.Key, c.Password, c.Token, c.MaxAge, c.UpdateAge, c.MaxLifetime, c.Timeout)
+	fmt.Fprintf(&b, " AccountColumns:%q IgnorePasswordChanges:%t", c.AccountColumns, c.IgnorePasswordChanges)
 	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q ConfirmURL:%q MaxSessions:%d CookieName:%q CookieDomain:%q CookiePath:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.ConfirmURL, c.MaxSessions, c.CookieName, c.CookieDomain, c.CookiePath)
 	fmt.Fprintf(&b, " CandyPack:%d Transient:%t Insecure:%t Cache:%v}", c.CandyPack, c.Transient, c.Insecure, c.Cache)
 	return b.String()

@@ -71,7 +71,7 @@ func TestEverySetting(t *testing.T) {
 	const file = "\xef\xbb\xbf" + `{
 		"server": {"port": 80},
 		"auth": {
-			"table": "app.people", "key": "uid", "password": "hash", "token": "app.logins",
+			"table": "app.people", "key": "uid", "password": "hash", "token": "app.logins", "accountColumns": ["created_at"], "ignorePasswordChanges": true,
 			"maxAge": 3600000, "updateAge": 60000, "maxLifetime": 7200000, "timeout": 5000, "passwordCost": 12, "tokenCost": 5,
 			"loginURL": "/login", "homeURL": "/home", "confirmURL": "/confirm", "maxSessions": 9, "cookieName": "sid", "cookieDomain": "example.com", "cookiePath": "/app",
 			"candyPack": "off", "transient": true, "insecure": true, "fingerprint": "off",
@@ -84,6 +84,7 @@ func TestEverySetting(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got, want := c.String(), `session.Config{Table:"app.people" Key:"uid" Password:"hash" Token:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s Timeout:5s`+
+		` AccountColumns:["created_at"] IgnorePasswordChanges:true`+
 		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" ConfirmURL:"/confirm" MaxSessions:9 CookieName:"sid" CookieDomain:"example.com" CookiePath:"/app"`+
 		` CandyPack:0 Transient:true Insecure:true Cache:{1s 1m0s 500}}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)

@@ -84,7 +84,7 @@ func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason er
 	if of != nil {
 		e.User = of.owner
 		if of.id != 0 {
-			e.Session = of.publicID()
+			e.Session = m.store.publicID(of)
 		}
 	}
 	m.cfg.event(r.Context(), e)

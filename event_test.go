@@ -47,11 +47,16 @@ func TestEvents(t *testing.T) {
 			t.Errorf("%s:\n%s\nwant\n%s", what, got, strings.Join(want, "\n"))
 		}
 	}
+	id := func(row uint64) string {
+		_, err := f.auth.store.tokenTable(t.Context())
+		noError(t, err)
+		return f.auth.store.publicID(&record{id: row})
+	}
 	b, stolen := newBrowser(chrome130), newBrowser(firefox)
 	f.isOut(b, ErrNoCookie)
 	expect("no cookie")
 	f.login(b, alice)
-	expect("login", "login 1 1 "+from+" <nil> 0")
+	expect("login", "login "+id(1)+" 1 "+from+" <nil> 0")
 	f.isIn(b)
 	expect("a check")
 	_ = f.try(attacker, "alice@example.com", "wrong")
@@ -67,10 +72,10 @@ func TestEvents(t *testing.T) {
 
 	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
 	f.isOut(stolen, ErrWrongBrowser)
-	expect("another browser", "wrong-browser 1 1 "+from+" "+ErrWrongBrowser.Error()+" 0")
+	expect("another browser", "wrong-browser "+id(1)+" 1 "+from+" "+ErrWrongBrowser.Error()+" 0")
 	guess := forger(b)
 	f.isOut(guess, ErrUnknown)
-	expect("a wrong verifier", "wrong-token 1 1 "+from+" "+ErrUnknown.Error()+" 0")
+	expect("a wrong verifier", "wrong-token "+id(1)+" 1 "+from+" "+ErrUnknown.Error()+" 0")
 	f.isOut(withToken(newToken()), ErrUnknown)
 	expect("an unknown token", "refused  <nil> "+from+" "+ErrUnknown.Error()+" 0")
 	guess.cookies["__Host-session"] = "malformed"
@@ -79,17 +84,17 @@ func TestEvents(t *testing.T) {
 
 	f.age(25 * time.Hour)
 	f.isIn(b)
-	expect("a slide", "renewed 1 1 "+from+" <nil> 0")
+	expect("a slide", "renewed "+id(1)+" 1 "+from+" <nil> 0")
 	f.login(newBrowser(chrome130), bob)
 	f.login(newBrowser(chrome130), alice)
 	heard.said()
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
-	expect("LogoutOthers", "renewed 1 1 "+from+" <nil> 0", "revoked  1  <nil> 1")
+	expect("LogoutOthers", "renewed "+id(1)+" 1 "+from+" <nil> 0", "revoked  1  <nil> 1")
 	other := newBrowser(chrome130)
 	f.login(other, alice) // session 4
 	heard.said()
-	noError(t, f.auth.Revoke(t.Context(), 1, "4"))
-	expect("Revoke", "revoked 4 1  <nil> 1")
+	noError(t, f.auth.Revoke(t.Context(), 1, id(4)))
+	expect("Revoke", "revoked "+id(4)+" 1  <nil> 1")
 	f.isOut(other, ErrUnknown)
 	expect("after it", "ended  <nil> "+from+" "+ErrUnknown.Error()+" 0")
 	f.isOut(other, ErrUnknown)
@@ -97,16 +102,16 @@ func TestEvents(t *testing.T) {
 	for range 3 {
 		f.login(newBrowser(chrome130), alice)
 	}
-	if said := heard.said(); !strings.HasSuffix(said, "login 7 1 "+from+" <nil> 0\nrevoked  1  <nil> 1") {
+	if said := heard.said(); !strings.HasSuffix(said, "login "+id(7)+" 1 "+from+" <nil> 0\nrevoked  1  <nil> 1") {
 		t.Errorf("MaxSessions: %s", said)
 	}
 	f.login(b, alice)
 	heard.said()
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-		noError(t, f.auth.SetPassword(w, r, "", "a new password"))
+		noError(t, f.auth.SetPassword(w, r, alice["password"], "a new password"))
 		noError(t, f.auth.Logout(w, r))
 	})
-	expect("SetPassword and Logout", "password 8 1 "+from+" <nil> 0", "renewed 8 1 "+from+" <nil> 0", "revoked  1  <nil> 2", "logout 8 1 "+from+" <nil> 0")
+	expect("SetPassword and Logout", "password "+id(8)+" 1 "+from+" <nil> 0", "renewed "+id(8)+" 1 "+from+" <nil> 0", "revoked  1  <nil> 2", "logout "+id(8)+" 1 "+from+" <nil> 0")
 	noError(t, f.register(Fields{"email": "x@example.com", "password": "a password"}, RegisterOptions{Columns: []string{"email"}, NoLogin: true}))
 	expect("Register", "registered  3 "+from+" <nil> 0")
 

@@ -120,8 +120,9 @@ func (m matches[U]) pick(selector string) (*found[U], error) {
 // found is a row of the token table with its user. It has an error if the user's columns do not fit into a U.
 type found[U any] struct {
 	record
-	user U
-	err  error
+	user    U
+	changed bool // the account is not as it was at login
+	err     error
 }
 
 // newLookup makes a lookup by this column.
@@ -170,7 +171,9 @@ func (l *lookup[U]) alone(ctx context.Context, key any, selector string) (*found
 		l.free()
 		return nil, l.store.explain("look up the session", err)
 	}
-	ctx = steadfast(ctx)
+	if _, ok := ctx.Deadline(); !ok {
+		ctx = context.WithoutCancel(ctx)
+	}
 	if _, ok := ctx.Deadline(); ok || !l.prompt || !l.roomy() {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, l.store.timeout)
@@ -269,14 +272,14 @@ func (l *lookup[U]) fill(b *batch[U]) {
 func (l *lookup[U]) read(ctx context.Context, keys []any) (rows matches[U], err error) {
 	err = l.store.try(ctx, func(ctx context.Context, _ bool) error {
 		rows, err = l.query(ctx, keys)
+		if isError(err, erUnknownColumn) {
+			l.forget()
+		}
 		if isError(err, erNoTable) && l.db == l.store.cfg.Replica {
 			rows, err = nil, nil // it comes later, too
 		}
 		return err
 	})
-	if isError(err, erUnknownColumn) {
-		l.forget()
-	}
 	if err != nil {
 		return nil, l.store.explain("look up the session", err)
 	}
@@ -296,7 +299,7 @@ func (l *lookup[U]) query(ctx context.Context, keys []any) (matches[U], error) {
 	}
 	scan, ok := l.scanners.Get().(*scanner[U])
 	if !ok {
-		scan = &scanner[U]{plan: l.plan}
+		scan = &scanner[U]{store: l.store, plan: l.plan}
 	}
 	list := make([]found[U], 0, len(keys))
 	for rows.Next() {
@@ -325,12 +328,14 @@ func (l *lookup[U]) prepare(ctx context.Context, n int) (*statement, error) {
 	}
 	stmt := &statement{size: 1 << i}
 	var err error
-	if l.plan.isRow() {
-		if stmt.table, err = l.store.usersTable(ctx); err != nil {
-			return nil, err
-		}
+	if stmt.table, err = l.store.usersTable(ctx); err != nil {
+		return nil, err
 	}
-	query := l.store.selectSessions(l.plan.names(stmt.table), l.column, stmt.size)
+	tokens, err := l.store.tokenTable(ctx)
+	if err != nil {
+		return nil, err
+	}
+	query := l.store.selectSessions(tokens, stmt.table, l.plan.names(stmt.table), l.column, stmt.size)
 	if l.certain {
 		causal, err := l.store.causal(ctx)
 		if err != nil {

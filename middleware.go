@@ -220,7 +220,7 @@ func (m *Manager[U]) Session(r *http.Request) Session {
 	if v == nil || v.err != nil {
 		return Session{}
 	}
-	s := v.record.session()
+	s := m.store.describe(&v.record)
 	s.Current, s.Stale = true, v.stale
 	return s
 }

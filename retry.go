@@ -19,6 +19,7 @@ import (
 type runner struct {
 	timeout time.Duration
 	create  func(context.Context) error
+	forget  func() // called when a table has changed: a column is unknown
 }
 
 // DefaultTimeout is Config.Timeout where that says nothing.
@@ -37,7 +38,7 @@ func (x *runner) run(ctx context.Context, do func(ctx context.Context, again boo
 // try is run for a context that has its deadline. It tries no more once half of the timeout has passed.
 func (x *runner) try(ctx context.Context, do func(ctx context.Context, again bool) error) error {
 	begun := time.Now()
-	again := false
+	again, forgot := false, false
 	for tries := 1; ; tries++ {
 		err := do(ctx, again)
 		if isError(err, erNoTable) {
@@ -47,6 +48,10 @@ func (x *runner) try(ctx context.Context, do func(ctx context.Context, again boo
 			err = do(ctx, again)
 		}
 		switch {
+		case isError(err, erUnknownColumn) && x.forget != nil && !forgot:
+			x.forget()
+			forgot = true
+			continue
 		case isError(err, erDeadlock, erLockWait):
 		case connectionLost(err):
 			again = true
@@ -77,11 +82,7 @@ func uncertain(err error) bool {
 	return err != nil && (!errors.As(err, &answer) || connectionLost(err))
 }
 
-// steadfast is the context of a write that a request asks for. A client that leaves does not break it off: that would
-// cost its connection, and leave open what has happened. The deadline of the request holds.
-func steadfast(ctx context.Context) context.Context {
-	if _, ok := ctx.Deadline(); ok || ctx.Done() == nil {
-		return ctx
-	}
-	return context.WithoutCancel(ctx)
-}
+// steadfast returns the context of a write that a request asks for. Neither a
+// client that leaves nor a deadline of the request aborts the write: that would
+// cost its connection, and leave open what has happened. Config.Timeout ends it.
+func steadfast(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }

@@ -42,7 +42,7 @@ func TestRetries(t *testing.T) {
 		{"a server that can't be reached", []error{&net.OpError{Op: "dial", Err: errors.New("refused")}, nil}, "n", &net.OpError{}},
 	} {
 		made, again := 0, ""
-		x := runner{time.Minute, func(context.Context) error { made++; return nil }}
+		x := runner{time.Minute, func(context.Context) error { made++; return nil }, nil}
 		err := x.run(t.Context(), func(ctx context.Context, lost bool) error {
 			if _, ok := ctx.Deadline(); !ok {
 				t.Errorf("%s: no deadline", test.name)
@@ -57,7 +57,7 @@ func TestRetries(t *testing.T) {
 
 	// Late in the timeout, and when nobody waits any more, nothing is tried again.
 	tries := 0
-	x := runner{time.Nanosecond, nil}
+	x := runner{time.Nanosecond, nil, nil}
 	x.try(t.Context(), func(context.Context, bool) error { tries++; return deadlock })
 	ctx, cancel := context.WithCancel(t.Context())
 	x.timeout = time.Hour

@@ -33,8 +33,6 @@ import (
 	"maps"
 	"net/http"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -140,6 +138,8 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 		v.err = ErrExpired
 	case row.owner == nil:
 		v.err = ErrUserGone
+	case row.changed:
+		v.err = ErrAccountChanged
 	case !m.cfg.Fingerprint.Match(row.browser, m.browser(r)):
 		v.err = ErrWrongBrowser
 	default:
@@ -181,7 +181,7 @@ func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bo
 func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*found[U], error) {
 	row, err := m.read(ctx, t, key)
 	switch {
-	case err == nil && row.owner != nil && !m.expired(&row.record):
+	case err == nil && row.owner != nil && !row.changed && !m.expired(&row.record):
 		return row, nil
 	case err != nil && err != ErrUnknown && err != errEnded:
 		return row, err
@@ -272,7 +272,7 @@ func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]
 	browser := m.browser(r)
 	won, err := m.store.slide(steadfast(r.Context()), v.record.id, browser, m.cfg.UpdateAge)
 	if err != nil {
-		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", v.record.id, "error", err)
+		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", m.store.publicID(&v.record), "error", err)
 	}
 	if won { // or perhaps: the cookie must not end before the row
 		m.cookies.write(w, v.token)
@@ -283,13 +283,21 @@ func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]
 	}
 }
 
-// end deletes an expired session of this browser, as CandyPack does. Others leave that to the purge.
+// end deletes the row of a session that was rejected for good: its account has
+// changed or is gone. In CandyPack's modes it also deletes an expired session of
+// this browser, as CandyPack does. Otherwise the purge deletes that.
 func (m *Manager[U]) end(r *http.Request, v *verdict[U]) {
-	if m.cfg.CandyPack == CandyPackOff || v.err != ErrExpired || v.stale || !m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)) {
-		return
+	ctx := steadfast(r.Context())
+	var err error
+	switch {
+	case v.stale:
+	case v.err == ErrUserGone, v.err == ErrAccountChanged:
+		err = m.store.deleteRejected(ctx, &v.record)
+	case v.err == ErrExpired && m.cfg.CandyPack != CandyPackOff && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
+		err = m.store.deleteExpired(ctx, v.record.id)
 	}
-	if err := m.store.deleteExpired(steadfast(r.Context()), v.record.id); err != nil {
-		m.cfg.Logger.WarnContext(r.Context(), "session: expired, but not deleted", "session", v.record.id, "error", err)
+	if err != nil {
+		m.cfg.Logger.WarnContext(ctx, "session: rejected, but not deleted", "session", m.store.publicID(&v.record), "error", err)
 	}
 }
 
@@ -321,7 +329,7 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	}
 	var accounts []account[U]
 	if possible {
-		accounts, err = m.findAccounts(r.Context(), conditions, true)
+		accounts, err = m.findAccounts(r.Context(), conditions)
 		if err != nil {
 			return none, err
 		}
@@ -336,11 +344,8 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	if err := m.verifyPassword(r, attempt, user, password); err != nil {
 		return none, err
 	}
-	loggedIn, err := m.start(w, r, user, func() error { return m.confirm(r, user, password) })
-	if err == nil {
-		m.upgrade(r.Context(), user, password)
-	}
-	return loggedIn, err
+	m.upgrade(r.Context(), &user, password)
+	return m.start(w, r, user, methodPassword, func(id uint64) error { return m.confirm(r, id, user, password) })
 }
 
 // conditions takes credentials apart. It reports false if a column can't have the value, so no user does.
@@ -356,6 +361,15 @@ func (m *Manager[U]) conditions(ctx context.Context, credentials Credentials) (c
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
 		return nil, "", false, err
+	}
+	if !table.hasPassword { // it may have been added since
+		m.store.table.Store(nil)
+		if table, err = m.store.usersTable(ctx); err != nil {
+			return nil, "", false, err
+		}
+	}
+	if !table.hasPassword {
+		return nil, "", false, fmt.Errorf("%w: Login: the users table %s has no column %s; set Config.Password to its column of bcrypt hashes", ErrConfig, m.store.users, m.store.password)
 	}
 	possible = true
 	for _, name := range columns {
@@ -403,12 +417,21 @@ func (c Credentials) columns(password string) []string {
 	return names
 }
 
-// upgrade replaces a password hash that is not bcrypt's, or costs less than Config.PasswordCost. It can wait for the
-// next login.
-func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password string) {
+// upgrade replaces a password hash that is not bcrypt's, or costs less than
+// Config.PasswordCost. The user's sessions stay good. A failure is only logged:
+// the next login tries again.
+func (m *Manager[U]) upgrade(ctx context.Context, user *account[U], password string) {
 	hash, err := m.passwords.upgraded(ctx, user.hash, password)
 	if hash != "" && err == nil {
-		_, err = m.store.replacePassword(ctx, user.key, user.hash, hash)
+		var replaced bool
+		var renewed []byte
+		replaced, err = m.store.replacePassword(steadfast(ctx), user.key, user.hash, hash, func(ctx context.Context, tx *sqlx.Tx, stamp []byte) error {
+			renewed = stamp
+			return m.store.restamp(ctx, tx, user.key, user.stamp, stamp)
+		})
+		if replaced && err == nil && renewed != nil {
+			user.hash, user.stamp = []byte(hash), renewed
+		}
 	}
 	if err != nil && ctx.Err() == nil {
 		m.cfg.Logger.WarnContext(ctx, "session: password hash not upgraded", "error", err)
@@ -424,19 +447,16 @@ func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password stri
 // same-site, from the request and from those that it is redirected to at once: answer with a page that goes on by
 // itself instead of a redirect.
 func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U, error) {
-	user, err := m.accountOf(r.Context(), key, false)
-	if errors.Is(err, ErrUsage) {
-		err = fmt.Errorf("LoginAs: %w", err)
-	}
+	user, err := m.accountOf(r.Context(), key)
 	if err != nil {
 		return user.user, err
 	}
-	return m.start(w, r, user, nil)
+	return m.start(w, r, user, methodApp, nil)
 }
 
 // start gives a user a session, in place of the one that the request came with, if what is asked once it is saved does
 // not fail.
-func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[U], confirm func() error) (U, error) {
+func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[U], method loginMethod, confirm func(id uint64) error) (U, error) {
 	var none U
 	before, err := m.verdict(r)
 	if err != nil {
@@ -450,6 +470,8 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 		owner:    user.key,
 		selector: token.selector,
 		hash:     hash,
+		stamp:    user.stamp,
+		method:   method,
 		browser:  m.browser(r),
 		ip:       m.ip(r),
 		created:  user.now,
@@ -464,7 +486,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 		return none, err
 	}
 	if confirm != nil {
-		if err := confirm(); err != nil {
+		if err := confirm(v.record.id); err != nil {
 			m.store.delete(steadfast(r.Context()), v.record.id) // or not: nobody has its token
 			return none, err
 		}
@@ -486,7 +508,7 @@ func (m *Manager[U]) ip(r *http.Request) string { return fit(asciiOnly(m.cfg.Cli
 //
 // After a database failure, an [ErrUnavailable], the session may live on; the cookie stays, so that trying again works.
 func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
-	v, err := m.verdict(r)
+	v, err := m.verdict(r.WithContext(steadfast(r.Context())))
 	if err != nil {
 		return err
 	}
@@ -558,7 +580,7 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	ctx := steadfast(r.Context())
-	key, _, err := m.store.userArg(ctx, v.record.owner)
+	key, err := m.store.userArg(ctx, v.record.owner)
 	if err != nil {
 		return err
 	}
@@ -577,16 +599,17 @@ func (m *Manager[U]) revoked(ctx context.Context, user any, n int64) {
 // LogoutAll ends every session of a user, for example after a password was reset, and tells how many there were.
 // A request that is logged in as this user and passes its context is logged out too.
 func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err error) {
-	key, possible, err := m.store.userArg(ctx, userKey)
-	if err != nil || !possible {
+	ctx = steadfast(ctx)
+	key, err := m.store.userArg(ctx, userKey)
+	if err != nil {
 		return 0, err
 	}
 	n, err = m.store.deleteAllOf(ctx, key, 0)
 	m.revoked(ctx, key, n)
 	if err == nil {
 		m.forget(ctx, func(v *verdict[U]) bool {
-			own, _, err := m.store.userArg(ctx, v.record.owner)
-			return err == nil && strings.EqualFold(fmt.Sprint(own), fmt.Sprint(key))
+			own, err := m.store.userArg(ctx, v.record.owner)
+			return err == nil && sameKey(own, key)
 		})
 	}
 	return n, err
@@ -603,12 +626,10 @@ type Session struct {
 	Stale   bool      // the database failed, and this is what was known at most Config.Cache.Stale ago
 }
 
-// publicID is the ID of its Session.
-func (r *record) publicID() string { return strconv.FormatUint(r.id, 10) }
-
-func (r *record) session() Session {
+// describe returns what a user may know of a session.
+func (s *store) describe(r *record) Session {
 	return Session{
-		ID:      r.publicID(),
+		ID:      s.publicID(r),
 		Created: time.Unix(r.created, 0).UTC(),
 		Active:  time.Unix(r.active, 0).UTC(),
 		Browser: r.browser,
@@ -619,8 +640,8 @@ func (r *record) session() Session {
 // Sessions lists the sessions of a user that have not expired, the last used first. Give it the request's context to
 // have the current one marked.
 func (m *Manager[U]) Sessions(ctx context.Context, userKey any) ([]Session, error) {
-	key, possible, err := m.store.userArg(ctx, userKey)
-	if err != nil || !possible {
+	key, err := m.store.userArg(ctx, userKey)
+	if err != nil {
 		return nil, err
 	}
 	records, err := m.store.sessionsOf(ctx, key)
@@ -630,7 +651,7 @@ func (m *Manager[U]) Sessions(ctx context.Context, userKey any) ([]Session, erro
 	current := m.known(ctx)
 	sessions := make([]Session, len(records))
 	for i := range records {
-		sessions[i] = records[i].session()
+		sessions[i] = m.store.describe(&records[i])
 		sessions[i].Current = current != nil && current.err == nil && current.record.id == records[i].id
 	}
 	return sessions, nil
@@ -639,15 +660,20 @@ func (m *Manager[U]) Sessions(ctx context.Context, userKey any) ([]Session, erro
 // Revoke ends one session of a user, by the ID that [Manager.Sessions] tells. If the user has no such session, it
 // returns [ErrNoSession]; so a user cannot end the sessions of another.
 func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
-	key, possible, err := m.store.userArg(ctx, userKey)
+	ctx = steadfast(ctx)
+	key, err := m.store.userArg(ctx, userKey)
 	if err != nil {
 		return err
 	}
-	n, parseErr := strconv.ParseUint(id, 10, 64)
-	if !possible || parseErr != nil || strings.HasPrefix(id, "0") {
+	records, err := m.store.recordsOf(ctx, key, "", nil)
+	if err != nil {
+		return err
+	}
+	i := slices.IndexFunc(records, func(r record) bool { return m.store.publicID(&r) == id })
+	if i < 0 {
 		return ErrNoSession
 	}
-	found, err := m.store.deleteOf(ctx, key, n)
+	found, err := m.store.delete(ctx, records[i].id)
 	if err != nil {
 		return err
 	}
@@ -655,7 +681,7 @@ func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
 		return ErrNoSession
 	}
 	m.cfg.event(ctx, Event{Kind: EventRevoked, User: key, Session: id, Count: 1})
-	m.forget(ctx, func(v *verdict[U]) bool { return v.record.id == n })
+	m.forget(ctx, func(v *verdict[U]) bool { return v.record.id == records[i].id })
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"reflect"
@@ -34,9 +35,10 @@ type store struct {
 	idle     string // true of a row that rested for more than so many seconds
 	resting  string // true of those that may have, by the index active
 	table    atomic.Pointer[usersTable]
-	galera   atomic.Pointer[bool] // nil until it is known
-	skewed   atomic.Bool          // times of another time zone were seen, and a warning given
-	changed  func(ids ...uint64)  // hears of every session that was changed or ended, or may have been
+	checked  atomic.Pointer[tokenTable] // the token table, once it was found to be good
+	galera   atomic.Pointer[bool]       // nil until it is known
+	skewed   atomic.Bool                // times of another time zone were seen, and a warning given
+	changed  func(ids ...uint64)        // hears of every session that was changed or ended, or may have been
 }
 
 func newStore(db *sqlx.DB, cfg *Config) *store {
@@ -55,7 +57,7 @@ func newStore(db *sqlx.DB, cfg *Config) *store {
 	s.runner = runner{cfg.Timeout, func(ctx context.Context) error {
 		_, err := s.createTable(ctx, db)
 		return err
-	}}
+	}, s.forgetTables}
 	if cfg.CandyPack != CandyPackOff { // as record.seen
 		skew := strconv.Itoa(maxSkew)
 		s.idle = "(IF(UNIX_TIMESTAMP(active) > UNIX_TIMESTAMP() + " + skew + ", UNIX_TIMESTAMP(date), GREATEST(UNIX_TIMESTAMP(active), UNIX_TIMESTAMP(date))) + ? < UNIX_TIMESTAMP())"
@@ -74,6 +76,7 @@ const (
 	erDuplicate       = 1062
 	erTableDenied     = 1142
 	erDuplicateIndex  = 1061
+	erDuplicateColumn = 1060
 	erNoTable         = 1146
 	erLockWait        = 1205
 	erDeadlock        = 1213
@@ -91,7 +94,7 @@ func isError(err error, numbers ...uint16) bool {
 
 // explain wraps a driver's error: what was being done, that the database is to blame, and the error itself.
 func (s *store) explain(doing string, err error) error {
-	if errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrConfig) || errors.Is(err, ErrUsage) || errors.Is(err, ErrClosed) {
 		return err
 	}
 	if isError(err, erUnknownColumn) {
@@ -99,6 +102,20 @@ func (s *store) explain(doing string, err error) error {
 		return fmt.Errorf("session: %s: %w: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", doing, ErrUnavailable, s.users, err)
 	}
 	return fmt.Errorf("session: %s: %w: %w", doing, ErrUnavailable, err)
+}
+
+// forgetTables has the tables read anew: one of them has changed.
+func (s *store) forgetTables() {
+	s.table.Store(nil)
+	s.checked.Store(nil)
+}
+
+// runOnTokens is run for statements on the token table, which must be good.
+func (s *store) runOnTokens(ctx context.Context, doing string, do func(ctx context.Context, again bool) error) error {
+	if _, err := s.tokenTable(ctx); err != nil {
+		return s.explain(doing, err)
+	}
+	return s.run(ctx, doing, do)
 }
 
 // run does what may need the token table, as runner.run does.
@@ -161,13 +178,20 @@ type column struct {
 	name       string
 	kind       columnKind
 	definition string // its type, for a column that refers to it
+	dataType   string // lower case, such as int or binary
+	charset    string // of text
+	width      int64  // of text in characters, of a binary column in bytes; 0 if it has no limit
 	counts     bool   // the database counts it up
 }
 
 type usersTable struct {
+	database      string // as the server spells it
+	name          string
 	columns       []column // all but the password
 	key           column
-	passwordWidth int64 // in characters; 0 if there is no such column, or it has no limit
+	hasPassword   bool
+	passwordWidth int64  // in characters; 0 if there is no such column, or it has no limit
+	account       string // an SQL expression of the columns that Config.AccountColumns names; "" if it names none
 }
 
 // width is how many columns there are; none where the table is not needed.
@@ -206,7 +230,7 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 
 func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	database, table := splitName(s.cfg.Table)
-	rows, err := s.db.QueryxContext(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA"+
+	rows, err := s.db.QueryxContext(ctx, "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA"+
 		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", database, table)
 	if err != nil {
 		return nil, err
@@ -217,13 +241,13 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	for rows.Next() {
 		exists = true
 		var c column
-		var dataType string
 		var charset, collation, extra sql.NullString
 		var width sql.NullInt64
-		if err := rows.Scan(&c.name, &dataType, &c.definition, &charset, &collation, &width, &extra); err != nil {
+		if err := rows.Scan(&t.database, &t.name, &c.name, &c.dataType, &c.definition, &charset, &collation, &width, &extra); err != nil {
 			return nil, err
 		}
-		switch strings.ToLower(dataType) {
+		c.dataType, c.charset, c.width = strings.ToLower(c.dataType), charset.String, width.Int64
+		switch c.dataType {
 		case "tinyint", "smallint", "mediumint", "int", "bigint":
 			c.kind = integerColumn
 		case "binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob":
@@ -231,16 +255,16 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 		case "uuid":
 			c.kind = textColumn
 		}
+		c.definition = definitionOf(c.definition, charset, collation)
 		if charset.Valid {
 			c.kind = textColumn
-			c.definition += " CHARACTER SET " + charset.String + " COLLATE " + collation.String
 		}
 		c.counts = strings.Contains(strings.ToLower(extra.String), "auto_increment")
 		if strings.EqualFold(c.name, s.cfg.Key) {
 			t.key = c
 		}
 		if strings.EqualFold(c.name, s.cfg.Password) {
-			t.passwordWidth = width.Int64
+			t.hasPassword, t.passwordWidth = true, width.Int64
 		} else {
 			t.columns = append(t.columns, c)
 		}
@@ -250,13 +274,14 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	}
 	switch {
 	case !exists:
-		return nil, fmt.Errorf("session: %w: %w: there is no users table %s; create it, or set Config.Table", ErrUnavailable, ErrConfig, s.users)
+		return nil, fmt.Errorf("%w: there is no users table %s; create it, or set Config.Table", ErrConfig, s.users)
 	case t.key.name == "":
-		return nil, fmt.Errorf("session: %w: %w: the users table %s has no column %s; set Config.Key to its primary key", ErrUnavailable, ErrConfig, s.users, s.key)
+		return nil, fmt.Errorf("%w: the users table %s has no column %s; set Config.Key to its primary key", ErrConfig, s.users, s.key)
 	case t.key.kind == otherColumn:
-		return nil, fmt.Errorf("session: %w: %w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrUnavailable, ErrConfig, s.key, t.key.definition)
+		return nil, fmt.Errorf("%w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrConfig, s.key, t.key.definition)
 	}
-	return t, nil
+	t.account, err = t.accountExpression(s.cfg.AccountColumns)
+	return t, err
 }
 
 // splitName takes database.name apart; without a database it is nil.
@@ -267,52 +292,110 @@ func splitName(name string) (database any, table string) {
 	return nil, name
 }
 
-// arg makes a value one that the column can only equal exactly: MySQL takes the text '1x' for equal to the number 1,
-// and the number 0 for equal to every text that is no number. It reports false for what the column can't hold at all.
+// arg converts a value to a parameter that the column can only equal exactly:
+// MySQL takes the text '1x' for equal to the number 1, and the number 0 for
+// equal to every text that is no number. It reports false for a value that the
+// column cannot hold.
 func (c column) arg(value any) (arg any, possible bool, err error) {
-	if v := reflect.ValueOf(value); c.kind == binaryColumn && v.Kind() == reflect.Array && v.Type().Elem().Kind() == reflect.Uint8 {
-		raw := make([]byte, v.Len()) // a UUID type; its Value method would give text
-		reflect.Copy(reflect.ValueOf(raw), v)
-		return raw, true, nil
-	}
-	if n, ok := value.(uint64); ok {
-		value = strconv.FormatUint(n, 10)
-	}
-	var text string
-	converted, convertErr := driver.DefaultParameterConverter.ConvertValue(value)
-	ok := true
-	switch v := converted.(type) {
-	case int64:
-		text = strconv.FormatInt(v, 10)
-	case []byte:
-		text = string(v)
-	case string:
-		text = v
-	default:
-		ok = false
-	}
-	switch {
-	case convertErr != nil || !ok || c.kind == otherColumn:
+	converted, ok := c.plain(value)
+	if !ok || c.kind == otherColumn {
 		return nil, false, fmt.Errorf("%w: column %s is %s and cannot be matched with a %T; give text or an integer for a text, integer or binary column", ErrUsage, quote(c.name), c.definition, value)
-	case c.kind == binaryColumn:
-		return []byte(text), true, nil
-	case c.kind == textColumn:
-		return text, utf8.ValidString(text), nil
 	}
-	if n, err := strconv.ParseInt(text, 10, 64); err == nil && strconv.FormatInt(n, 10) == text {
-		return n, true, nil
+	switch c.kind {
+	case binaryColumn:
+		raw := []byte(converted)
+		if c.dataType == "binary" { // what is shorter is padded, and then another key
+			return raw, int64(len(raw)) == c.width, nil
+		}
+		return raw, c.width == 0 || int64(len(raw)) <= c.width, nil
+	case textColumn:
+		if c.dataType == "uuid" {
+			converted, possible = canonicalUUID(converted)
+			return converted, possible, nil
+		}
+		possible = utf8.ValidString(converted) && (c.width == 0 || int64(utf8.RuneCountInString(converted)) <= c.width) && inCharset(converted, c.charset)
+		return converted, possible, nil
 	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	return n, err == nil && strconv.FormatUint(n, 10) == text, nil
+	if n, err := strconv.ParseInt(converted, 10, 64); err == nil && strconv.FormatInt(n, 10) == converted {
+		return n, c.holds(n), nil
+	}
+	n, err := strconv.ParseUint(converted, 10, 64)
+	possible = err == nil && strconv.FormatUint(n, 10) == converted && (c.dataType == "bigint" && c.unsigned() || c.dataType == "")
+	return n, possible, nil
 }
 
-// userArg makes a user's key, as the app or the driver has it, one for the column user.
-func (s *store) userArg(ctx context.Context, key any) (arg any, possible bool, err error) {
+// plain returns a value as text or bytes. It reports false for a value of a type
+// that no key column has.
+func (c column) plain(value any) (text string, ok bool) {
+	if n, ok := value.(uint64); ok {
+		return strconv.FormatUint(n, 10), true
+	}
+	converted, err := driver.DefaultParameterConverter.ConvertValue(value)
+	_, valuer := value.(driver.Valuer)
+	raw, isBytes := converted.([]byte)
+	if v := reflect.ValueOf(value); c.kind == binaryColumn && v.Kind() == reflect.Array && v.Type().Elem().Kind() == reflect.Uint8 && (!valuer || !isBytes) {
+		raw := make([]byte, v.Len()) // a UUID type; its Value method would give text
+		reflect.Copy(reflect.ValueOf(raw), v)
+		return string(raw), true
+	}
+	switch v := converted.(type) {
+	case int64:
+		return strconv.FormatInt(v, 10), err == nil
+	case string:
+		return v, err == nil
+	}
+	return string(raw), err == nil && isBytes
+}
+
+func (c column) unsigned() bool { return strings.Contains(strings.ToLower(c.definition), "unsigned") }
+
+// holds reports whether an integer is in the column's range.
+func (c column) holds(n int64) bool {
+	bits, ok := map[string]int{"tinyint": 8, "smallint": 16, "mediumint": 24, "int": 32, "bigint": 64}[c.dataType]
+	switch {
+	case !ok:
+		return true
+	case c.unsigned():
+		return n >= 0 && (bits == 64 || n < 1<<bits)
+	}
+	return n >= -1<<(bits-1) && n <= 1<<(bits-1)-1
+}
+
+// inCharset reports whether a column of the character set can hold the text. It
+// reports true for character sets that it does not know.
+func inCharset(text, charset string) bool {
+	limit := rune(utf8.MaxRune)
+	switch charset {
+	case "ascii":
+		limit = 0x7f
+	case "utf8", "utf8mb3", "ucs2":
+		limit = 0xffff
+	}
+	return !strings.ContainsFunc(text, func(r rune) bool { return r > limit })
+}
+
+// canonicalUUID returns a UUID as the server's type uuid writes it.
+func canonicalUUID(text string) (string, bool) {
+	digits := strings.ToLower(strings.ReplaceAll(text, "-", ""))
+	if raw, err := hex.DecodeString(digits); err != nil || len(raw) != 16 {
+		return text, false
+	}
+	return digits[:8] + "-" + digits[8:12] + "-" + digits[12:16] + "-" + digits[16:20] + "-" + digits[20:], true
+}
+
+// userArg converts a user's key, as the app or the driver has it, to a
+// parameter for the column user. It returns an error matching ErrUsage for a
+// value that the key column cannot hold.
+func (s *store) userArg(ctx context.Context, key any) (any, error) {
 	table, err := s.usersTable(ctx)
 	if err != nil {
-		return nil, false, err
+		return nil, err
 	}
-	return table.key.arg(key)
+	arg, possible, err := table.key.arg(key)
+	if err == nil && !possible {
+		err = fmt.Errorf("%w: the key column %s of %s is %s, which cannot hold this %T; give the key as the users table has it", ErrUsage, s.key, s.users, table.key.definition, key)
+	}
+	return arg, err
 }
 
 // A condition says which value a column of the users table must have.
@@ -321,16 +404,11 @@ type condition struct {
 	arg    any
 }
 
-// selectUsers reads the database's time, the key, the password hash and the given columns. It uses whatever index
-// the app has on the columns asked for.
-func (s *store) selectUsers(columns []string, conditions []condition, withPassword bool) (query string, args []any) {
+// selectUsers reads the database's time, the key, what the stamp is made of, and
+// the given columns. The app must index the columns that its conditions name.
+func (s *store) selectUsers(table *usersTable, columns []string, conditions []condition) (query string, args []any) {
 	var b strings.Builder
-	b.WriteString("SELECT UNIX_TIMESTAMP(), " + s.key + ", ")
-	if withPassword {
-		b.WriteString(s.password)
-	} else {
-		b.WriteString("NULL")
-	}
+	b.WriteString("SELECT UNIX_TIMESTAMP(), " + s.key + ", " + table.stampColumns(s, ""))
 	for _, name := range columns {
 		b.WriteString(", " + quoteColumn(name))
 	}
@@ -346,9 +424,11 @@ func (s *store) selectUsers(columns []string, conditions []condition, withPasswo
 // quoteColumn quotes a name that comes from a struct tag or the table itself, and so may have any character.
 func quoteColumn(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
-// replacePassword writes a new hash over the one that was read, if the column holds all of it: some servers would cut
-// it. It reports false if there was another by then.
-func (s *store) replacePassword(ctx context.Context, key any, old []byte, hash string) (replaced bool, err error) {
+// replacePassword replaces the hash of a user's password if it is still the old
+// one. In the same transaction it calls then with the user's new stamp. It
+// returns an error if the column is too narrow, because a non-strict server
+// would truncate the hash.
+func (s *store) replacePassword(ctx context.Context, key any, old []byte, hash string, then func(ctx context.Context, tx *sqlx.Tx, stamp []byte) error) (replaced bool, err error) {
 	table, err := s.usersTable(ctx)
 	if err != nil {
 		return false, err
@@ -361,19 +441,27 @@ func (s *store) replacePassword(ctx context.Context, key any, old []byte, hash s
 	if old != nil {
 		was = string(old)
 	}
-	err = s.run(ctx, "replace the password", func(ctx context.Context, again bool) error {
-		result, err := s.db.ExecContext(ctx, "UPDATE "+s.users+" SET "+s.password+" = ? WHERE "+s.key+" = ? AND "+s.password+" <=> ?", hash, key, was)
-		if err != nil {
-			return err
-		}
-		n, err := result.RowsAffected()
-		if n == 0 && again {
-			return s.db.QueryRowContext(ctx, "SELECT COUNT(*) = 1 FROM "+s.users+" WHERE "+s.key+" = ? AND "+s.password+" = ?", key, hash).Scan(&replaced)
-		}
-		replaced = n == 1
-		return err
+	err = s.runOnTokens(ctx, "replace the password", func(ctx context.Context, again bool) error {
+		return s.inTransaction(ctx, func(tx *sqlx.Tx) error {
+			result, err := tx.ExecContext(ctx, "UPDATE "+s.users+" SET "+s.password+" = ? WHERE "+s.key+" = ? AND "+s.password+" <=> ?", hash, key, was)
+			if err != nil {
+				return err
+			}
+			n, err := result.RowsAffected()
+			if n == 0 && again { // the transaction may have been committed before
+				return tx.QueryRowContext(ctx, "SELECT COUNT(*) = 1 FROM "+s.users+" WHERE "+s.key+" = ? AND "+s.password+" = ?", key, hash).Scan(&replaced)
+			}
+			if replaced = n == 1; err != nil || !replaced {
+				return err
+			}
+			stamp, err := s.stampOf(ctx, tx, key)
+			if err != nil {
+				return err
+			}
+			return then(ctx, tx, stamp)
+		})
 	})
-	return replaced, err
+	return replaced && err == nil, err
 }
 
 // insertUser adds a user and returns the key that the database has counted up. Where the server would rather change a
@@ -445,14 +533,18 @@ func (s *store) explainUser(ctx context.Context, err error, columns []column, ar
 
 // taken finds the unique index of which another user has the values, and names its columns.
 func (s *store) taken(ctx context.Context, columns []column, args []any) (field string, err error) {
-	database, table := splitName(s.cfg.Table)
+	table, err := s.usersTable(ctx)
+	if err != nil {
+		return "", err
+	}
+	database, name := splitName(s.cfg.Table)
 	var parts []struct {
 		Name   string         `db:"name"`
 		Column sql.NullString `db:"part"`
 	}
 	err = s.run(ctx, "read the indexes of the users table", func(ctx context.Context, _ bool) error {
 		parts = nil
-		return s.db.SelectContext(ctx, &parts, "SELECT INDEX_NAME AS name, COLUMN_NAME AS part FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, table)
+		return s.db.SelectContext(ctx, &parts, "SELECT INDEX_NAME AS name, COLUMN_NAME AS part FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, name)
 	})
 	if err != nil {
 		return "", err
@@ -481,7 +573,7 @@ func (s *store) taken(ctx context.Context, columns []column, args []any) (field 
 			continue
 		}
 		found := false
-		query, args := s.selectUsers(nil, conditions, false)
+		query, args := s.selectUsers(table, nil, conditions)
 		err := s.run(ctx, "find the user", func(ctx context.Context, _ bool) error {
 			rows, err := s.db.QueryContext(ctx, query, args...)
 			if err != nil {
@@ -507,119 +599,14 @@ type record struct {
 	id       uint64
 	owner    any // the user's key, as the driver gave it; nil if there is no such user
 	selector string
-	hash     string // of the verifier
+	hash     string      // of the verifier
+	stamp    []byte      // of the account at login; nil if it is not compared
+	method   loginMethod // only of a session that begins
 	browser  string
 	ip       string
 	created  int64 // all times in seconds since the epoch, by the database's clock
 	active   int64
 	now      int64
-}
-
-// schema is the statement that makes the token table, with CandyPack's columns, so that both can use one. Each index
-// serves one kind of statement (table, type and key of EXPLAIN; TestCheckUsesTheIndexes):
-//
-//	the check                      t const PRIMARY (token_x at first), u const PRIMARY
-//	a check that several share     t range PRIMARY (token_x at first), u eq_ref PRIMARY
-//	the purge's choice of rows     range active
-//	a user's sessions              ref user
-//	slide, logout, delete by id    range or const PRIMARY
-//
-// The selector is ASCII and at most 64 characters, so an entry of token_x is some 35 bytes; active and user are 4 to 16
-// bytes and the id.
-func (s *store) schema(ctx context.Context) (string, error) {
-	t, err := s.usersTable(ctx)
-	if err != nil {
-		return "", err
-	}
-	return "CREATE TABLE IF NOT EXISTS " + s.tokens + ` (
-  id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT,
-  user ` + t.key.definition + ` NOT NULL,
-  token_x VARCHAR(64) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  token_y VARCHAR(72) CHARACTER SET ascii COLLATE ascii_bin NOT NULL,
-  browser VARCHAR(255) NOT NULL DEFAULT '',
-  ip VARCHAR(45) CHARACTER SET ascii COLLATE ascii_bin NOT NULL DEFAULT '',
-  date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
-  active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP,
-  PRIMARY KEY (id),
-  UNIQUE KEY token_x (token_x),
-  KEY active (active),
-  KEY user (user)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`, nil
-}
-
-// createTable makes the token table, and tells how.
-func (s *store) createTable(ctx context.Context, db *sqlx.DB) (ran []string, err error) {
-	statement, err := s.schema(ctx)
-	if err != nil {
-		return nil, err
-	}
-	_, err = db.ExecContext(ctx, statement)
-	if isError(err, erTableDenied, erDatabaseDenied) {
-		return nil, fmt.Errorf("session: %w: this database user may not create the token table; have it made with\n%s;\n%w", ErrUnavailable, statement, err)
-	}
-	if err != nil {
-		return nil, s.explain("create the token table", err)
-	}
-	return []string{statement}, nil
-}
-
-// migrate makes the table, or adds the indexes that it lacks, and tells what it ran. InnoDB adds an index online.
-func (s *store) migrate(ctx context.Context) (ran []string, err error) {
-	db, done := patient(s.db)
-	defer done()
-	indexed, err := s.indexedColumns(ctx, db)
-	if err != nil {
-		return nil, err
-	}
-	if indexed == nil {
-		return s.createTable(ctx, db)
-	}
-	var twice error
-	for _, index := range []struct{ column, add string }{
-		{"token_x", "UNIQUE INDEX"},
-		{"active", "INDEX"},
-		{"user", "INDEX"},
-	} {
-		if indexed[index.column] {
-			continue
-		}
-		statement := "ALTER TABLE " + s.tokens + " ADD " + index.add + " " + index.column + " (" + index.column + ")"
-		_, err := db.ExecContext(ctx, statement)
-		switch {
-		case isError(err, erDuplicateIndex): // another process was faster
-		case isError(err, erDuplicate):
-			twice = fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index, and looks up slowly; delete such rows, which let in nobody who comes anew, and migrate again (SELECT token_x FROM %s GROUP BY token_x HAVING COUNT(*) > 1): %w", s.tokens, s.tokens, err)
-		case isError(err, erTableDenied, erDatabaseDenied):
-			return ran, fmt.Errorf("session: %w: this database user may not alter the token table; have it done with\n%s;\n%w", ErrUnavailable, statement, err)
-		case err != nil:
-			return ran, s.explain("add the index "+index.column, err)
-		default:
-			ran = append(ran, statement)
-		}
-	}
-	return ran, twice
-}
-
-// indexedColumns tells which columns of the token table lead an index; nil if there is no table.
-func (s *store) indexedColumns(ctx context.Context, db *sqlx.DB) (map[string]bool, error) {
-	database, table := splitName(s.cfg.Token)
-	var names []string
-	err := db.SelectContext(ctx, &names, "SELECT COLUMN_NAME AS name FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
-	if err != nil {
-		return nil, s.explain("read the token table", err)
-	}
-	if len(names) == 0 {
-		return nil, nil
-	}
-	err = db.SelectContext(ctx, &names, "SELECT COLUMN_NAME AS name FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND SEQ_IN_INDEX = 1", database, table)
-	if err != nil {
-		return nil, s.explain("read the indexes of the token table", err)
-	}
-	indexed := make(map[string]bool, len(names))
-	for _, name := range names {
-		indexed[strings.ToLower(name)] = true
-	}
-	return indexed, nil
 }
 
 // The columns that the check goes by.
@@ -628,11 +615,22 @@ const (
 	idColumn       = "t.id"
 )
 
-// selectSessions is the check: sessions with their users, by so many values of a column, in one statement. For each it
-// reads one entry of the index token_x, if it goes by that, and one of each primary key.
-func (s *store) selectSessions(columns []string, by string, n int) string {
+// selectSessions returns the lookup statement: n sessions, chosen by a column,
+// with their users. For each it reads one entry of the index token_x, if it goes
+// by that, and one of each primary key.
+func (s *store) selectSessions(tokens *tokenTable, users *usersTable, columns []string, by string, n int) string {
 	var b strings.Builder
-	b.WriteString("SELECT t.token_x, t.token_y, u." + s.key + ", t.id, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP()")
+	b.WriteString("SELECT t.token_x, t.token_y, u." + s.key + ", t.id, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP(), ")
+	if users.key.kind == textColumn { // as bytes: a connection's character set may make two texts one
+		b.WriteString("CAST(t.user AS BINARY), CAST(u." + s.key + " AS BINARY), ")
+	} else {
+		b.WriteString("t.user, NULL, ")
+	}
+	if tokens.stamped && s.cfg.comparesStamps() && (users.hasPassword || users.account != "") {
+		b.WriteString("t.stamp, " + users.stampColumns(s, "u."))
+	} else {
+		b.WriteString("NULL, NULL, NULL")
+	}
 	for _, name := range columns {
 		b.WriteString(", u." + quoteColumn(name))
 	}
@@ -677,7 +675,7 @@ func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint
 			return err
 		})
 	}
-	err = s.run(ctx, "save the session", func(ctx context.Context, again bool) error {
+	err = s.runOnTokens(ctx, "save the session", func(ctx context.Context, again bool) error {
 		if !again {
 			return save(ctx)
 		}
@@ -735,7 +733,15 @@ func (s *store) surplus(ctx context.Context, tx *sqlx.Tx, user any, replaced uin
 }
 
 func (s *store) insertWith(ctx context.Context, on sqlx.ExecerContext, r *record) (uint64, error) {
-	result, err := on.ExecContext(ctx, "INSERT INTO "+s.tokens+" (user, token_x, token_y, browser, ip) VALUES (?, ?, ?, ?, ?)", r.owner, r.selector, r.hash, r.browser, r.ip)
+	table, err := s.tokenTable(ctx)
+	if err != nil {
+		return 0, err
+	}
+	columns, args := "user, token_x, token_y, browser, ip", []any{r.owner, r.selector, r.hash, r.browser, r.ip}
+	if table.stamped {
+		columns, args = columns+", stamp, method", append(args, r.stamp, r.method)
+	}
+	result, err := on.ExecContext(ctx, "INSERT INTO "+s.tokens+" ("+columns+") VALUES (?"+strings.Repeat(", ?", len(args)-1)+")", args...)
 	if err != nil {
 		return 0, err
 	}
@@ -773,7 +779,7 @@ func seconds(d time.Duration) int64 { return int64(d / time.Second) }
 // exec runs one statement on the token table and tells how many rows it changed; again if these may have been more, as
 // the answer to a try before was lost.
 func (s *store) exec(ctx context.Context, doing, query string, args ...any) (n int64, again bool, err error) {
-	err = s.run(ctx, doing, func(ctx context.Context, lost bool) error {
+	err = s.runOnTokens(ctx, doing, func(ctx context.Context, lost bool) error {
 		again = lost
 		result, err := s.db.ExecContext(ctx, query, args...)
 		if err != nil {
@@ -785,11 +791,29 @@ func (s *store) exec(ctx context.Context, doing, query string, args ...any) (n i
 	return n, again, err
 }
 
-// retoken gives a session another token, if it still has the one that its holder knows. That is written so that no index
-// serves it: going by token_x first would take its locks in another order than a delete by id, and could deadlock.
+// retoken replaces a session's token, if it still has the one that its holder
+// knows, and sets its stamp to that of the account as it is now. The condition on
+// token_x is written so that no index serves it: going by token_x first would
+// take locks in another order than a delete by id, and could deadlock.
 func (s *store) retoken(ctx context.Context, old *record, selector, hash string) (found bool, err error) {
 	defer s.changed(old.id)
-	n, again, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET token_x = ?, token_y = ? WHERE id = ? AND CONCAT(token_x, '') = ?", selector, hash, old.id, old.selector)
+	table, err := s.tokenTable(ctx)
+	if err != nil {
+		return false, s.explain("renew the token", err)
+	}
+	set, args := "token_x = ?, token_y = ?", []any{selector, hash}
+	if table.stamped {
+		var stamp []byte
+		err := s.run(ctx, "read the account", func(ctx context.Context, _ bool) (err error) {
+			stamp, err = s.stampOf(ctx, s.db, old.owner)
+			return err
+		})
+		if err != nil {
+			return false, err
+		}
+		set, args = set+", stamp = ?", append(args, stamp)
+	}
+	n, again, err := s.exec(ctx, "renew the token", "UPDATE "+s.tokens+" SET "+set+" WHERE id = ? AND CONCAT(token_x, '') = ?", append(args, old.id, old.selector)...)
 	if n == 0 && again && err == nil {
 		err = s.run(ctx, "find the new token", func(ctx context.Context, _ bool) error {
 			return s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM "+s.tokens+" WHERE id = ? AND CONCAT(token_x, '') = ?", old.id, selector).Scan(&n)
@@ -820,18 +844,15 @@ func (s *store) delete(ctx context.Context, id uint64) (found bool, err error) {
 // id and nothing else: with the user in the condition MariaDB would go by that index, take its locks in another order
 // than a delete by id, and the two could deadlock.
 
-// deleteOf ends one session if it is that user's.
-func (s *store) deleteOf(ctx context.Context, user any, id uint64) (found bool, err error) {
-	ids, err := s.selectIDs(ctx, "find the session", "id = ? AND user = ?", id, user)
-	if err != nil || len(ids) == 0 {
-		return false, err
+// deleteAllOf deletes every session of a user except one.
+func (s *store) deleteAllOf(ctx context.Context, user any, except uint64) (n int64, err error) {
+	records, err := s.recordsOf(ctx, user, "", nil)
+	var ids []uint64
+	for _, r := range records {
+		if r.id != except {
+			ids = append(ids, r.id)
+		}
 	}
-	return s.delete(ctx, id)
-}
-
-// deleteAllOf ends every session of a user but one.
-func (s *store) deleteAllOf(ctx context.Context, user any, but uint64) (n int64, err error) {
-	ids, err := s.selectIDs(ctx, "find the user's sessions", "user = ? AND id <> ?", user, but)
 	for len(ids) > 0 && err == nil {
 		chunk := ids[:min(len(ids), purgeChunk)]
 		ids = ids[len(chunk):]
@@ -842,23 +863,10 @@ func (s *store) deleteAllOf(ctx context.Context, user any, but uint64) (n int64,
 	return n, err
 }
 
-// selectIDs finds rows, those too that another server of a cluster has just taken.
-func (s *store) selectIDs(ctx context.Context, doing, condition string, args ...any) (ids []uint64, err error) {
-	causal, err := s.causal(ctx)
-	if err != nil {
-		return nil, err
-	}
-	err = s.run(ctx, doing, func(ctx context.Context, _ bool) error {
-		ids = nil
-		return s.db.SelectContext(ctx, &ids, causal+"SELECT id FROM "+s.tokens+" WHERE "+condition, args...)
-	})
-	return ids, err
-}
-
 // deleteIDs deletes rows by primary key, in its order, where a further condition still holds.
 func (s *store) deleteIDs(ctx context.Context, ids []uint64, condition string, conditionArgs ...any) (n int64, err error) {
 	defer s.changed(ids...)
-	err = s.run(ctx, "delete sessions", func(ctx context.Context, _ bool) error {
+	err = s.runOnTokens(ctx, "delete sessions", func(ctx context.Context, _ bool) error {
 		return s.inTransaction(ctx, func(tx *sqlx.Tx) error {
 			n, err = s.deleteWith(ctx, tx, ids, condition, conditionArgs...)
 			return err
@@ -889,7 +897,7 @@ func (s *store) deleteWith(ctx context.Context, tx *sqlx.Tx, ids []uint64, condi
 // active finds them; its range is in local time, which repeats an hour in autumn, so the epoch has the last word.
 func (s *store) deleteIdle(ctx context.Context, age time.Duration, limit int) (found int, deleted int64, err error) {
 	var ids []uint64
-	err = s.run(ctx, "find idle sessions", func(ctx context.Context, _ bool) error {
+	err = s.runOnTokens(ctx, "find idle sessions", func(ctx context.Context, _ bool) error {
 		ids = nil
 		return s.db.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE "+s.resting+" AND "+s.idle+
 			" ORDER BY active LIMIT ?", seconds(age), seconds(age), limit)
@@ -901,29 +909,44 @@ func (s *store) deleteIdle(ctx context.Context, age time.Duration, limit int) (f
 	return len(ids), deleted, err
 }
 
-// sessionsOf reads a user's living sessions, the last used first.
+// sessionsOf reads a user's sessions that have not expired, the most recently
+// renewed first.
 func (s *store) sessionsOf(ctx context.Context, user any) (records []record, err error) {
+	condition, args := " AND NOT "+s.idle, []any{seconds(s.cfg.MaxAge)}
+	if s.cfg.MaxLifetime > 0 {
+		condition += " AND UNIX_TIMESTAMP(date) + ? >= UNIX_TIMESTAMP()"
+		args = append(args, seconds(s.cfg.MaxLifetime))
+	}
+	return s.recordsOf(ctx, user, condition, args)
+}
+
+// recordsOf reads the sessions of a user, including those that another server of
+// a cluster has just added. It compares the key to the letter: the collation of
+// the column may take the key of another user for equal.
+func (s *store) recordsOf(ctx context.Context, user any, condition string, args []any) (records []record, err error) {
 	causal, err := s.causal(ctx)
 	if err != nil {
 		return nil, err
 	}
-	query := causal + "SELECT id, browser, ip, UNIX_TIMESTAMP(date), UNIX_TIMESTAMP(active), UNIX_TIMESTAMP() FROM " + s.tokens + " WHERE user = ? AND NOT " + s.idle
-	args := []any{user, seconds(s.cfg.MaxAge)}
-	if s.cfg.MaxLifetime > 0 {
-		query += " AND UNIX_TIMESTAMP(date) + ? >= UNIX_TIMESTAMP()"
-		args = append(args, seconds(s.cfg.MaxLifetime))
+	users, err := s.usersTable(ctx)
+	if err != nil {
+		return nil, err
 	}
-	err = s.run(ctx, "list the user's sessions", func(ctx context.Context, _ bool) error {
+	query := causal + "SELECT id, user, token_y, browser, ip, UNIX_TIMESTAMP(date), UNIX_TIMESTAMP(active), UNIX_TIMESTAMP() FROM " + s.tokens + " WHERE user = ?" + condition + " ORDER BY active DESC, id DESC"
+	err = s.runOnTokens(ctx, "list the user's sessions", func(ctx context.Context, _ bool) error {
 		records = nil
-		rows, err := s.db.QueryxContext(ctx, query+" ORDER BY active DESC, id DESC", args...)
+		rows, err := s.db.QueryxContext(ctx, query, append([]any{user}, args...)...)
 		if err != nil {
 			return err
 		}
 		defer rows.Close()
 		for rows.Next() {
 			var r record
-			if err := rows.Scan(&r.id, &r.browser, &r.ip, &r.created, &r.active, &r.now); err != nil {
+			if err := rows.Scan(&r.id, &r.owner, &r.hash, &r.browser, &r.ip, &r.created, &r.active, &r.now); err != nil {
 				return err
+			}
+			if owner, _, err := users.key.arg(r.owner); err != nil || !sameKey(owner, user) {
+				continue
 			}
 			s.reconcile(&r)
 			records = append(records, r)
@@ -937,6 +960,9 @@ func (s *store) sessionsOf(ctx context.Context, user any) (records []record, err
 func (s *store) stats(ctx context.Context) (stats Stats, err error) {
 	var oldest sql.NullInt64
 	var expired sql.NullFloat64 // a sum of truth values is a DECIMAL
+	if _, err := s.tokenTable(ctx); err != nil {
+		return Stats{}, s.explain("count the sessions", err)
+	}
 	db, done := patient(s.db)
 	defer done()
 	err = s.try(ctx, func(ctx context.Context, _ bool) error {

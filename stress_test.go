@@ -73,9 +73,7 @@ func TestStress(t *testing.T) {
 				counts[logins].Add(1)
 			case dice < 20: // ages its own session, and comes back
 				b := alive[n]
-				var id string
-				inside(b, func(w http.ResponseWriter, r *http.Request) { id = f.auth.Session(r).ID })
-				if _, err := f.db.Exec("UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP() - ?) WHERE id = ?", 90000+random.IntN(2000000), id); err != nil {
+				if _, err := f.db.Exec("UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP() - ?) WHERE token_x = ?", 90000+random.IntN(2000000), selectorOf(b)); err != nil {
 					failed("age: %v", err)
 				}
 				response := inside(b, func(w http.ResponseWriter, r *http.Request) {

@@ -26,7 +26,7 @@ func NewMySQLThrottle(db *sqlx.DB, table string) (Throttle, error) {
 		return nil, fmt.Errorf("%w: NewMySQLThrottle: it needs a database, and a table's name of letters, digits, _, $ and -, not %q", ErrConfig, table)
 	}
 	t := &mysqlThrottle{db: db, table: quote(table)}
-	t.runner = runner{DefaultTimeout, t.create}
+	t.runner = runner{DefaultTimeout, t.create, nil}
 	return t, nil
 }
 

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"fmt"
@@ -66,27 +67,39 @@ func (p userPlan[U]) isRow() bool { return p.columns == nil }
 // A scanner reads rows of sessions with their users, one after the other into the same place, of which it hands out
 // copies: the places are found once, not per row. Use one at a time.
 type scanner[U any] struct {
+	store   *store
 	plan    userPlan[U]
 	row     found[U]
-	texts   [4]sql.RawBytes // selector, hash, browser, ip: as the driver holds them
+	texts   [8]sql.RawBytes // as the driver holds them: selector, hash, browser, ip, and the four below
 	targets []any           // places of the columns of selectSessions
+	account sql.RawBytes    // of the stamp
 	values  []any           // of a Row
 	buffer  []byte
 }
+
+// The texts that are compared, and not kept.
+const (
+	textUser = iota + 4 // the session's
+	textKey             // the user's, if the key is text
+	textStamp
+	textPassword
+)
 
 // scan reads the current row of a result. What tells whose row it is comes first, and a column behind it that does not
 // fit is that row's error alone.
 func (s *scanner[U]) scan(rows *sql.Rows, table *usersTable) (found[U], error) {
 	s.row = found[U]{}
-	if s.targets == nil || s.plan.nested || len(s.values) != table.width() {
+	if s.targets == nil || s.plan.nested || s.plan.isRow() && len(s.values) != len(table.columns) {
 		r := &s.row
-		s.targets = append([]any{&s.texts[0], &s.texts[1], &r.owner, &r.id, &s.texts[2], &s.texts[3], &r.created, &r.active, &r.now},
+		s.targets = append([]any{&s.texts[0], &s.texts[1], &r.owner, &r.id, &s.texts[2], &s.texts[3], &r.created, &r.active, &r.now,
+			&s.texts[textUser], &s.texts[textKey], &s.texts[textStamp], &s.texts[textPassword], &s.account},
 			s.plan.targets(&r.user, &s.values, table)...)
 	}
 	clear(s.values)
 	clear(s.texts[:])
 	err := rows.Scan(s.targets...)
 	s.split(&s.row.selector, &s.row.hash, &s.row.browser, &s.row.ip)
+	s.bind()
 	if err != nil && s.row.hash == "" {
 		return found[U]{}, err // it was not even a session
 	}
@@ -104,14 +117,34 @@ func (s *scanner[U]) scan(rows *sql.Rows, table *usersTable) (found[U], error) {
 	return s.row, nil
 }
 
+// bind compares what the row says of its account with the account that the
+// database has found: the key to the letter, and the stamp.
+func (s *scanner[U]) bind() {
+	if s.row.owner == nil {
+		return
+	}
+	key := []byte(s.texts[textKey])
+	if key == nil {
+		key = keyBytes(s.row.owner)
+	}
+	if !bytes.Equal(s.texts[textUser], key) {
+		s.row.owner = nil // the column's collation or type took another key for equal
+		return
+	}
+	if stamp := s.texts[textStamp]; len(stamp) == stampSize {
+		s.row.stamp = bytes.Clone(stamp)
+		s.row.changed = !bytes.Equal(stamp, s.store.stamp(s.texts[textPassword], s.account))
+	}
+}
+
 // split makes the texts strings, which share one piece of memory.
 func (s *scanner[U]) split(into ...*string) {
 	s.buffer = s.buffer[:0]
-	for _, text := range s.texts {
+	for _, text := range s.texts[:len(into)] {
 		s.buffer = append(s.buffer, text...)
 	}
 	all := string(s.buffer)
-	for i, text := range s.texts {
+	for i, text := range s.texts[:len(into)] {
 		*into[i], all = all[:len(text)], all[len(text):]
 	}
 }
@@ -168,27 +201,28 @@ func plainValue(value any, kind columnKind) any {
 
 // An account is what a login needs of a user.
 type account[U any] struct {
-	key  any    // as column.arg makes it
-	hash []byte // of the password; nil if it was not asked for
-	now  int64  // by the database's clock
-	user U
+	key   any    // as column.arg makes it
+	hash  []byte // of the password; nil if there is none
+	stamp []byte
+	now   int64 // by the database's clock
+	user  U
 }
 
 // findAccounts reads the users that match every condition, two at the most.
-func (m *Manager[U]) findAccounts(ctx context.Context, conditions []condition, withPassword bool) (accounts []account[U], err error) {
+func (m *Manager[U]) findAccounts(ctx context.Context, conditions []condition) (accounts []account[U], err error) {
 	err = m.store.run(ctx, "find the user", func(ctx context.Context, _ bool) error {
-		accounts, err = m.selectAccounts(ctx, m.store.db, conditions, withPassword)
+		accounts, err = m.selectAccounts(ctx, m.store.db, conditions)
 		return err
 	})
 	return accounts, err
 }
 
-func (m *Manager[U]) selectAccounts(ctx context.Context, on sqlx.QueryerContext, conditions []condition, withPassword bool) ([]account[U], error) {
+func (m *Manager[U]) selectAccounts(ctx context.Context, on sqlx.QueryerContext, conditions []condition) ([]account[U], error) {
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
 		return nil, err
 	}
-	query, args := m.store.selectUsers(m.plan.names(table), conditions, withPassword)
+	query, args := m.store.selectUsers(table, m.plan.names(table), conditions)
 	rows, err := on.QueryxContext(ctx, query, args...)
 	if isError(err, erMixedCollations, erCannotConvert) {
 		return nil, nil // an identifier has characters that the column's character set lacks
@@ -201,12 +235,14 @@ func (m *Manager[U]) selectAccounts(ctx context.Context, on sqlx.QueryerContext,
 	for rows.Next() {
 		var a account[U]
 		var values []any
-		if err := rows.Scan(append([]any{&a.now, &a.key, &a.hash}, m.plan.targets(&a.user, &values, table)...)...); err != nil {
+		var extra []byte
+		if err := rows.Scan(append([]any{&a.now, &a.key, &a.hash, &extra}, m.plan.targets(&a.user, &values, table)...)...); err != nil {
 			return nil, err
 		}
 		if a.key, _, err = table.key.arg(a.key); err != nil {
 			return nil, err
 		}
+		a.stamp = m.store.stamp(a.hash, extra)
 		if m.plan.isRow() {
 			a.user = m.plan.row(values, table)
 		}
