@@ -15,7 +15,7 @@ type Event struct {
 	Session string // the ID that Sessions and Revoke know; "" if there is none
 	User    any    // the user's key; nil if it is not known
 	Address string // the client's, by Config.ClientIP; "" outside of a request
-	Reason  error  // why, of EventRefused and EventUnavailable
+	Reason  error  // why, of EventRefused, EventBusy and EventUnavailable
 	Count   int64  // how many sessions, of EventRevoked and EventPurged
 }
 
@@ -37,6 +37,7 @@ const (
 	EventWrongToken   EventKind = "wrong-token"   // a selector that exists, with a wrong verifier: somebody has read the table; beyond ten a second they are only refused
 	EventWrongBrowser EventKind = "wrong-browser" // the token of another browser
 	EventEnded        EventKind = "ended"         // the token of a session that was valid here before it ended
+	EventBusy         EventKind = "busy"          // a password or token was not looked at, as too many waited: an ErrBusy
 	EventUnavailable  EventKind = "unavailable"   // the database failed, and the request was not served
 )
 
@@ -44,6 +45,7 @@ const (
 var levels = map[EventKind]slog.Level{
 	EventThrottled:   slog.LevelWarn,
 	EventWrongToken:  slog.LevelWarn,
+	EventBusy:        slog.LevelWarn,
 	EventUnavailable: slog.LevelError,
 }
 

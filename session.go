@@ -83,6 +83,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	cfg.DSN = "" // it holds a password, which nothing here needs
 	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
 	m.store = newStore(db, &m.cfg)
+	m.passwords.timeout, m.passwords.sample, m.passwords.told = cfg.Timeout, m.store.samplePasswords, m.cfg.event
 	reads := db
 	if cfg.Replica != nil {
 		reads = cfg.Replica
@@ -406,7 +407,7 @@ func (c Credentials) columns(password string) []string {
 // upgrade replaces a password hash that is not bcrypt's, or costs less than Config.PasswordCost. It can wait for the
 // next login.
 func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password string) {
-	hash, err := m.passwords.upgraded(ctx, user.hash, password)
+	hash, err := m.passwords.upgraded(user.hash, password)
 	if hash != "" && err == nil {
 		_, err = m.store.replacePassword(ctx, user.key, user.hash, hash)
 	}
