@@ -17,6 +17,8 @@ import (
 // The cases of password hashes, of bcrypt under load and of fingerprints.
 var (
 	passwordCasesB = []testCase{
+		{"B6_one_browser_in_other_words", caseB6},
+		{"B6_media_players", caseB6Players},
 		{"B10_forms_of_a_password", caseB10},
 	}
 	passwordCasesC = []testCase{
@@ -369,5 +371,138 @@ func caseC10Costs(t *testing.T) {
 	}
 	if limit := newPasswords(14, nil).limit(); limit != 14 {
 		t.Errorf("PasswordCost 14: the limit is %d", limit)
+	}
+}
+
+// What changes while the browser stays the same, and what does not.
+func caseB6(t *testing.T) {
+	t.Parallel()
+	const (
+		iphone   = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1"
+		android  = "Mozilla/5.0 (Linux; Android 15; SM-S928B Build/AP3A.240905.015.A2; wv) AppleWebKit/537.36 (KHTML, like Gecko) Version/4.0 Chrome/131.0.6778.39 Mobile Safari/537.36"
+		wechat   = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 MicroMessenger/8.0.50(0x1800323c) NetType/WIFI Language/zh_CN"
+		facebook = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Mobile/15E148 [FBAN/FBIOS;FBAV/485.1.0.45.110;FBBV/665337277;FBDV/iPhone15,2;FBMD/iPhone;FBSN/iOS;FBSV/18.5;FBSS/3;FBCR/T-Mobile US;FBID/phone;FBLC/en_US;FBOP/5]"
+	)
+	chrome := func(device, tail string) string {
+		return "Mozilla/5.0 (" + device + ") AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 " + tail
+	}
+	firefoxOn := func(device string) string {
+		return "Mozilla/5.0 (" + device + "; rv:128.0) Gecko/20100101 Firefox/128.0"
+	}
+	change := strings.NewReplacer("18_5", "19_0_1", "18.5", "19.0", "15E148", "17A200", "605.1.15", "620.2", "604.1", "620.2", "537.36", "540.1", "131.0.6778.39", "140.0.1.2", "131.0.0.0", "140.0.0.0",
+		"128.0", "140.0", "Android 15", "Android 16", "AP3A.240905.015.A2", "BP1A.250505.005.B1", "8.0.50(0x1800323c)", "8.1.2(0x18010228)", "WIFI", "5G", "zh_CN", "en",
+		"485.1.0.45.110", "501.0.0.60.108", "665337277", "70", "FBCR/T-Mobile US", "FBCR/Vodafone.de", "en_US", "de_DE", "FBOP/5", "FBOP/80", "130.0.2849.56", "140.0.1.2", "115.0.0.0", "120.0.0.0", "27.0", "28.1")
+	browsers := []string{
+		iphone, android, wechat, facebook,
+		strings.Replace(iphone, "iPhone; CPU iPhone", "iPad; CPU", 1),
+		strings.Replace(iphone, "Version/18.5", "CriOS/131.0.6778.39", 1), strings.Replace(iphone, "Version/18.5", "FxiOS/128.0", 1),
+		strings.Replace(iphone, "Version/18.5", "EdgiOS/130.0.2849.56 Version/18.5", 1), strings.Replace(iphone, "Version/18.5", "GSA/317.0.634488990", 1),
+		strings.Replace(facebook, "FBAN/FBIOS", "FBAN/MessengerForiOS", 1),
+		"Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15",
+		chrome("Macintosh; Intel Mac OS X 10_15_7", "Safari/537.36"), chrome("Windows NT 10.0; Win64; x64", "Safari/537.36"), chrome("X11; Linux x86_64", "Safari/537.36"),
+		chrome("X11; CrOS x86_64 14541.0.0", "Safari/537.36"), chrome("Windows NT 10.0; Win64; x64", "Safari/537.36 Edg/130.0.2849.56"), chrome("Windows NT 10.0; Win64; x64", "Safari/537.36 OPR/115.0.0.0"),
+		chrome("Linux; Android 10; K", "Mobile Safari/537.36"), chrome("Linux; Android 10; K", "Safari/537.36"), chrome("Linux; Android 10; K", "Mobile Safari/537.36 EdgA/130.0.2849.56"),
+		strings.Replace(chrome("Linux; Android 10; K", "Mobile Safari/537.36"), "Chrome/", "SamsungBrowser/27.0 Chrome/", 1),
+		firefoxOn("Windows NT 10.0; Win64; x64"), firefoxOn("Macintosh; Intel Mac OS X 10.15"), firefoxOn("X11; Linux x86_64"), firefoxOn("Android 15; Mobile"),
+		strings.Replace(android, "wv)", "wv)", 1) + " [FB_IAB/FB4A;FBAV/485.1.0.45.110;]",
+		"Instagram 275.0.0.16.100 (iPhone13,2; iOS 18_5; en_US; en-US; scale=3.00; 1170x2532; 458229258)",
+		"Instagram 275.0.0.27.98 Android (33/13; 420dpi; 1080x2148; samsung; SM-G991B; o1s; exynos2100; en_US; 458229237)",
+	}
+	for i, stored := range browsers {
+		for k, current := range browsers {
+			if got := FingerprintFamily.Match(fit(stored, maxBrowser), fit(change.Replace(current), maxBrowser)); got != (i == k) {
+				t.Errorf("%s\n%s: %v", stored, change.Replace(current), got)
+			}
+		}
+	}
+	for _, same := range [][]string{
+		{"MyApp v1.2.3", "MyApp v1.2.4", "MyApp v2", "MyApp v10.0.0-beta.4", "MyApp v3.0+77"},
+		{"MyApp V1", "MyApp V2"},
+		{"MyApp version 3", "MyApp version 3.1"},
+		{"MyApp 1.2.3", "MyApp 1.2.3-beta.4", "MyApp 2"},
+		{"MyApp/1.2.3 (build 77)", "MyApp/1.3 (build 78)"},
+		{"MyApp (build:123)", "MyApp (build:1240)"},
+		{"MyApp build#77", "MyApp build#78"}, {"MyApp build77", "MyApp build78"}, {"MyApp #77", "MyApp #78"},
+		{"MyApp-1.2.3", "MyApp-1.10.0", "MyApp-2.0-rc1"}, {"MyApp1.2.3", "MyApp1.3"}, {"MyApp_v1.2.3", "MyApp_v1.2.4"},
+		{"MyApp (1a2b3c4d)", "MyApp (f00dfeed0)"},
+		{"MyApp/1 (version=1.2; os=ios 18)", "MyApp/1 (version=1.3; os=ios 19)"},
+		{"MyApp/1 nt:WIFI", "MyApp/1 nt:4G", "MyApp/2 nt:LTE", "MyApp/2 nt:none", "MyApp/2 nt:EDGE"},
+		{"MyApp/1 (nt: WIFI; iPhone)", "MyApp/1 (nt: 5G; iPhone)"},
+		{"MyApp/1 NetType/WIFI", "MyApp/1 NetType/4G", "MyApp/1 NetType/NON_NETWORK"}, {"MyApp network=wifi", "MyApp network=cellular"},
+		{"MyApp/1 (iPhone; WIFI)", "MyApp/1 (iPhone; 4G)", "MyApp/1 (iPhone; LTE)", "MyApp/1 (iPhone; Wi-Fi)"},
+		{"MyApp/1 (carrier:T-Mobile US; iPhone)", "MyApp/1 (carrier:AT&T; iPhone)", "MyApp/1 (carrier:; iPhone)"},
+		{"MyApp/1 (iPhone; iOS 18.5; en_US)", "MyApp/2 (iPhone; iOS 19; de-DE)"},
+		{"MyApp/7 CFNetwork/1410.0.3 Darwin/22.6.0", "MyApp/8 CFNetwork/1568.100.1 Darwin/24.0.0"},
+		{"Dalvik/2.1.0 (Linux; U; Android 13; Pixel 8 Build/TQ3A.230901.001)", "Dalvik/2.2.0 (Linux; U; Android 14; Pixel 8 Build/UP1A.231005.007)"},
+		{chrome("Linux; Android 13; SM-G991B", "Mobile Safari/537.36"), chrome("Linux; Android 10; K", "Mobile Safari/537.36")},
+	} {
+		for _, a := range same {
+			for _, b := range same {
+				if !FingerprintFamily.Match(a, b) {
+					t.Errorf("%q and %q: %q and %q", a, b, family(a), family(b))
+				}
+			}
+		}
+	}
+	for _, other := range [][2]string{
+		{"MyApp v1.2.3", "YourApp v1.2.3"}, {"MyApp v1.2.3", "MyApp"}, {"MyApp nt:WIFI", "YourApp nt:WIFI"}, {"MyApp (iPhone; WIFI)", "MyApp (iPad; WIFI)"},
+		{chrome("Linux; Android 13; SM-G991B", "Mobile Safari/537.36"), chrome("Linux; Android 13; Pixel 8", "Mobile Safari/537.36")},
+		{chrome("Linux; Android 13; SM-G991B", "Mobile Safari/537.36"), chrome("Linux; Android 10; K", "Safari/537.36")},
+	} {
+		if FingerprintFamily.Match(other[0], other[1]) || FingerprintFamily.Match(other[1], other[0]) {
+			t.Errorf("%q is taken for %q", other[0], other[1])
+		}
+	}
+}
+
+// The media player of a browser's device is let in with its cookies, and the
+// session stays the browser's.
+func caseB6Players(t *testing.T) {
+	t.Parallel()
+	const (
+		iphone  = "Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1"
+		ipad    = "Mozilla/5.0 (iPad; CPU OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Mobile/15E148 Safari/604.1"
+		mac     = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 Safari/605.1.15"
+		macWith = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
+		pixel   = "Mozilla/5.0 (Linux; Android 10; K) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Mobile Safari/537.36"
+	)
+	onIPhone, onIPad, onMac := "AppleCoreMedia/1.0.0.22F76 (iPhone; U; CPU OS 18_5 like Mac OS X; en_us)", "AppleCoreMedia/1.0.0.22F76 (iPad; U; CPU OS 18_5 like Mac OS X; de_de)", "AppleCoreMedia/1.0.0.24F74 (Macintosh; U; Intel Mac OS X 10_15_7; en_us)"
+	onAndroid := []string{"stagefright/1.2 (Linux;Android 10)", "ExoPlayerDemo/2.18 (Linux;Android 13) ExoPlayerLib/2.18.1", "MyApp/1.0 (Linux;Android 14) AndroidXMedia3/1.2.0"}
+	f := setup(t, Config{})
+	for _, test := range []struct {
+		browser     string
+		in, outside []string
+	}{
+		{iphone, []string{onIPhone, strings.Replace(onIPhone, "22F76", "23A100", 1)}, append([]string{onIPad, onMac, "AppleCoreMedia/1.0", "AppleCoreMedia/1.0.0.1 (Apple TV; U)"}, onAndroid...)},
+		{strings.Replace(iphone, "Version/18.5", "CriOS/131.0.6778.39", 1), []string{onIPhone}, []string{onMac}},
+		{ipad, []string{onIPad}, []string{onIPhone, onMac}},
+		{mac, []string{onMac, onIPad}, append([]string{onIPhone}, onAndroid...)},
+		{macWith, nil, []string{onMac, onIPhone}},
+		{firefox, nil, append([]string{onMac, onIPhone}, onAndroid...)},
+		{pixel, onAndroid, []string{onIPhone, onMac}},
+		{onIPhone, nil, []string{iphone}},
+	} {
+		b := newBrowser(test.browser)
+		f.login(b, alice)
+		for _, player := range test.in {
+			f.age(25 * time.Hour)
+			b.userAgent = player
+			f.isIn(b)
+		}
+		for _, other := range test.outside {
+			b.userAgent = other
+			f.isOut(b, ErrWrongBrowser)
+		}
+		b.userAgent = test.browser
+		f.isIn(b)
+		if stored := get[string](t, f.db, "SELECT browser FROM user_tokens WHERE token_x = ?", selectorOf(b)); stored != test.browser {
+			t.Errorf("%q is stored of %q", stored, test.browser)
+		}
+		f.purged()
+		mustExec(t, f.db, "DELETE FROM user_tokens")
+	}
+	// The other ways to compare are as before.
+	if FingerprintExact.Match(iphone, onIPhone) || fingerprintCandyPack.Match(iphone, onIPhone) || !FingerprintOff.Match(iphone, onIPhone) {
+		t.Error("exact is not exact, or off is not off")
 	}
 }

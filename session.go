@@ -270,7 +270,7 @@ func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]
 	if v.err != nil || v.stale || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) || r.Context().Err() != nil {
 		return
 	}
-	browser := m.browser(r)
+	browser := lasting(v.record.browser, m.browser(r))
 	won, err := m.store.slide(steadfast(r.Context()), v.record.id, browser, m.cfg.UpdateAge)
 	if err != nil {
 		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", v.record.id, "error", err)
