@@ -2,11 +2,16 @@ package session
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -23,6 +28,10 @@ var (
 	}
 	passwordCasesC = []testCase{
 		{"C6_a_turn_within_the_timeout", caseC6},
+		{"C8_wrong_verifiers_for_one_session", caseC8},
+		{"C8_wrong_verifiers_for_many_sessions", caseC8Many},
+		{"C8_too_many_at_one_time", caseC8Busy},
+		{"C9_OnEvent_panics", caseC9},
 		{"C7_texts_that_look_like_bcrypt", caseC7},
 		{"C10_hashes_of_another_library", caseC10},
 		{"C10_bcrypt_of_other_costs", caseC10Costs},
@@ -504,5 +513,197 @@ func caseB6Players(t *testing.T) {
 	// The other ways to compare are as before.
 	if FingerprintExact.Match(iphone, onIPhone) || fingerprintCandyPack.Match(iphone, onIPhone) || !FingerprintOff.Match(iphone, onIPhone) {
 		t.Error("exact is not exact, or off is not off")
+	}
+}
+
+// newCandyToken makes a token such as CandyPack's: only bcrypt knows whether its verifier is right.
+func newCandyToken() token {
+	hexed := func() string { return hex.EncodeToString([]byte(rand.Text()[:16])) }
+	return token{hexed(), hexed()}
+}
+
+// While strangers send wrong verifiers for one session, others need not wait
+// for them.
+func caseC8(t *testing.T) {
+	t.Parallel()
+	v := newVerifier()
+	theirs, ours := newCandyToken(), newCandyToken()
+	attacked, own := theirs.row(t, bcrypt.MinCost), ours.row(t, bcrypt.MinCost)
+	left := overtakes(t, v, 200, func(int) (token, *record) { return token{theirs.selector, newCandyToken().verifier}, attacked }, ours, own)
+	if left < 150 {
+		t.Errorf("of 200 strangers all but %d came first", left)
+	}
+	// The session that they attack is still good.
+	if ok, err := v.verify(t.Context(), theirs, attacked); !ok || err != nil {
+		t.Errorf("the owner: %v, %v", ok, err)
+	}
+}
+
+// Strangers who attack many sessions have half of the slots.
+func caseC8Many(t *testing.T) {
+	t.Parallel()
+	v := newVerifier()
+	ours := newCandyToken()
+	own := ours.row(t, bcrypt.MinCost)
+	var tokens []token
+	var rows []*record
+	for range 100 {
+		theirs := newCandyToken()
+		row := theirs.row(t, bcrypt.MinCost)
+		wrong := token{theirs.selector, newCandyToken().verifier}
+		if ok, err := v.verify(t.Context(), wrong, row); ok || err != nil {
+			t.Errorf("a wrong verifier: %v, %v", ok, err)
+		}
+		tokens, rows = append(tokens, wrong), append(rows, row)
+	}
+	if left := overtakes(t, v, 100, func(i int) (token, *record) { return tokens[i], rows[i] }, ours, own); left < 60 {
+		t.Errorf("of 100 strangers all but %d came first", left)
+	}
+	// Rows that got their own verifier are as before, and what is remembered
+	// of attacks is bounded.
+	n := v.attacked.Len()
+	v.attacked.Add(own.hash, struct{}{})
+	v.forget(v.of(ours))
+	if ok, err := v.verify(t.Context(), ours, own); !ok || err != nil || v.attacked.Len() != n {
+		t.Errorf("%v, %v, %d rows", ok, err, v.attacked.Len())
+	}
+	for i := range maxAttacked + 10 {
+		v.attacked.Add(fmt.Sprint(i), struct{}{})
+	}
+	if v.attacked.Len() != maxAttacked {
+		t.Errorf("%d rows", v.attacked.Len())
+	}
+}
+
+// overtakes lets so many strangers wait, then one whose token is right, and
+// returns how many strangers are left when that one is let in.
+func overtakes(t *testing.T, v *verifier, n int, stranger func(int) (token, *record), ours token, own *record) (left int) {
+	t.Helper()
+	waiting := func() (n int) {
+		v.mu.Lock()
+		defer v.mu.Unlock()
+		for _, row := range v.rows {
+			n += row.waiting
+		}
+		return n
+	}
+	for range cap(v.slots) {
+		v.slots <- struct{}{} // nobody can compare yet
+	}
+	var strangers, owner sync.WaitGroup
+	for i := range n {
+		strangers.Go(func() {
+			token, row := stranger(i)
+			if ok, err := v.verify(t.Context(), token, row); ok || err != nil {
+				t.Errorf("a wrong verifier: %v, %v", ok, err)
+			}
+		})
+	}
+	waitUntil(t, func() bool { return waiting() == n })
+	owner.Go(func() {
+		if ok, err := v.verify(t.Context(), ours, own); !ok || err != nil {
+			t.Errorf("the right verifier: %v, %v", ok, err)
+		}
+		left = waiting()
+	})
+	waitUntil(t, func() bool { return waiting() == n+1 })
+	for range 1000 {
+		runtime.Gosched() // until it stands in the line of the slots
+	}
+	for range cap(v.slots) {
+		<-v.slots
+	}
+	owner.Wait()
+	strangers.Wait()
+	if len(v.rows) != 0 || len(v.flights) != 0 || len(v.slots) != 0 || len(v.lane) != 0 {
+		t.Errorf("%d rows, %d flights, %d slots and %d lanes are left", len(v.rows), len(v.flights), len(v.slots), len(v.lane))
+	}
+	return left
+}
+
+// A token whose turn does not come is not called unknown.
+func caseC8Busy(t *testing.T) {
+	t.Parallel()
+	var heard listener
+	var failed error
+	f := setup(t, Config{OnEvent: heard.hear, Fingerprint: FingerprintOff, OnError: func(w http.ResponseWriter, r *http.Request, err error) { failed = err }})
+	f.login(newBrowser(""), alice)
+	theirs := newCandyToken()
+	hash, err := theirs.hash(bcrypt.MinCost)
+	noError(t, err)
+	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ?, token_y = ?", theirs.selector, hash)
+	v := f.auth.verifier
+	v.timeout = time.Millisecond
+	for range cap(v.slots) {
+		v.slots <- struct{}{}
+	}
+	heard.said()
+	withToken(theirs).do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/")
+	if !errors.Is(failed, ErrBusy) || errors.Is(failed, ErrUnavailable) || errors.Is(failed, ErrUnknown) || !strings.HasPrefix(heard.said(), "busy ") {
+		t.Errorf("%v", failed)
+	}
+	for range cap(v.slots) {
+		<-v.slots
+	}
+	v.timeout = time.Minute
+	f.isIn(withToken(theirs))
+	if len(v.rows) != 0 || len(v.flights) != 0 {
+		t.Errorf("%d rows and %d flights are left", len(v.rows), len(v.flights))
+	}
+}
+
+// A panic in OnEvent is logged, and fails nothing: not the process either,
+// where nobody else would catch it.
+func caseC9(t *testing.T) {
+	t.Parallel()
+	panics := func(_ context.Context, e Event) {
+		var nothing map[string]int
+		switch e.Kind {
+		case EventPurged:
+			panic("the alarm is broken")
+		case EventLogin:
+			panic(errors.New("the alarm is broken"))
+		case EventRevoked:
+			panic(nil)
+		}
+		nothing[string(e.Kind)]++
+	}
+	f := setup(t, Config{OnEvent: panics})
+	expire := func() {
+		mustExec(t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP() - 31 * 86400)")
+	}
+	logged := func(kind EventKind) {
+		t.Helper()
+		if !strings.Contains(f.log.String(), "level=ERROR msg=\"session: Config.OnEvent panics\" event="+string(kind)) {
+			t.Errorf("the panic at %s was not logged: %s", kind, f.log)
+		}
+	}
+	b := newBrowser("")
+	f.login(b, alice)
+	logged(EventLogin)
+	f.isIn(b)
+	f.purged()
+	expire()
+	f.auth.purge.start() // in the background
+	f.purged()
+	logged(EventPurged)
+	if n := f.rows(); n != 0 {
+		t.Errorf("%d rows after the purge", n)
+	}
+	f.login(b, alice)
+	done := make(chan error)
+	go func() { // as an app may call it
+		_, err := f.auth.LogoutAll(context.Background(), 1)
+		done <- err
+	}()
+	noError(t, <-done)
+	logged(EventRevoked)
+	wantError(t, f.try(owner, "alice@example.com", "wrong"), ErrInvalidCredentials)
+	logged(EventFailed)
+	f.login(b, alice)
+	f.purged()
+	expire()
+	if n, err := f.auth.Purge(t.Context()); n != 1 || err != nil {
+		t.Errorf("Purge: %d, %v", n, err)
 	}
 }

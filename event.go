@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 )
 
 // An Event is something that an auditor or an alarm may want to know (OWASP ASVS 5.0 V16.3). It holds no secret: no
@@ -51,9 +52,7 @@ var levels = map[EventKind]slog.Level{
 
 // event tells Config.OnEvent and the log.
 func (c *Config) event(ctx context.Context, e Event) {
-	if c.OnEvent != nil {
-		c.OnEvent(ctx, e)
-	}
+	c.onEvent(ctx, e)
 	level, ok := levels[e.Kind]
 	if !ok {
 		level = slog.LevelDebug
@@ -80,8 +79,25 @@ func (c *Config) event(ctx context.Context, e Event) {
 	c.Logger.LogAttrs(ctx, level, "session: "+string(e.Kind), attrs...)
 }
 
+// onEvent calls Config.OnEvent. If that panics, only it fails: what the event
+// tells of is done, and outside of a request the panic would end the process.
+func (c *Config) onEvent(ctx context.Context, e Event) {
+	if c.OnEvent == nil {
+		return
+	}
+	defer func() {
+		if reason := recover(); reason != nil {
+			c.Logger.ErrorContext(ctx, "session: Config.OnEvent panics", "event", string(e.Kind), "panic", fmt.Sprint(reason), "stack", string(debug.Stack()))
+		}
+	}()
+	c.OnEvent(ctx, e)
+}
+
 // tell is an event of a request, and of a session if the record is of one.
 func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason error) {
+	if errors.Is(reason, ErrBusy) {
+		kind = EventBusy
+	}
 	e := Event{Kind: kind, Address: m.ip(r), Reason: reason}
 	if of != nil {
 		e.User = of.owner
