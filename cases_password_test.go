@@ -334,6 +334,19 @@ func caseC10(t *testing.T) {
 	if !p.learned.Load() || p.highest.Load() != 6 {
 		t.Errorf("it has learned %v, and cost %d", p.learned.Load(), p.highest.Load())
 	}
+	// A text of another kind that takes longer is taken note of when it is seen.
+	p.slowest.Store(&legacyText{strings.Repeat("0", 32), time.Nanosecond})
+	p.perRound.Store(int64(time.Second))
+	p.legacy = func(stored, _ string) bool {
+		for begun := time.Now(); stored == scrypt && time.Since(begun) < 5*time.Millisecond; {
+		}
+		return false
+	}
+	p.matches([]byte(scrypt), "wrong")
+	if p.slowest.Load().text != scrypt {
+		t.Error("the slower text was not taken note of")
+	}
+	p.perRound.Store(int64(firstGuess))
 	p.slowest.Store(nil)
 	p.sawLegacy(argon, 2*p.takes(maxEqualized))
 	if p.slowest.Load() != nil {
