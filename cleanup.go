@@ -57,6 +57,7 @@ func (p *purger) start() {
 	}
 	p.running.Go(func() {
 		defer func() { <-p.turn }()
+		defer func() { recover() }() // of the app's Logger, where nobody else would
 		if _, err := p.drain(p.stop, p.cfg.MaxAge, purgePause); err != nil && p.stop.Err() == nil {
 			p.cfg.Logger.Warn("session: expired sessions not purged", "error", err)
 		}

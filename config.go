@@ -73,9 +73,10 @@ type Config struct {
 	MaxLifetime time.Duration
 
 	// PasswordCost is the bcrypt cost of password hashes, 4 to 16; each step doubles the time. A stored hash of lower
-	// cost is replaced when its user logs in. It should not be below the cost of the hashes that you have: beyond 12,
-	// a user whose hash costs more could be told by the time that a wrong password takes. Key "passwordCost",
-	// default 10 (OWASP Password Storage Cheat Sheet: at least 10).
+	// cost is replaced when its user logs in. It should not be below the cost of the hashes that you have: wrong
+	// passwords take as long as with the costliest of them up to cost 12, or PasswordCost if that is higher, and a user
+	// whose hash costs more could be told by the time. Key "passwordCost", default 10 (OWASP Password Storage Cheat
+	// Sheet: at least 10).
 	PasswordCost int
 
 	// TokenCost is the bcrypt cost of stored tokens, 4 to 14. A token has 256 random bits, which no number of guesses
@@ -135,7 +136,8 @@ type Config struct {
 
 	// Timeout ends whatever the database has not answered: the request gets OnError. It also bounds how long a look-up waits
 	// for a connection. Purge and PurgeIdle have it for each chunk; Migrate and Stats, which may take long, have only their
-	// context. With a pool that is not of Open, or has a longer readTimeout, a look-up costs a tenth more for it. Key
+	// context. A password or token that waits longer for its turn to be hashed or compared is an [ErrBusy], at once if the
+	// others before it take longer than that. With a pool that is not of Open, or has a longer readTimeout, a look-up costs a tenth more for it. Key
 	// "timeout" in milliseconds, default 10 seconds: longer than a Galera cluster needs to part with a dead server.
 	Timeout time.Duration
 
@@ -151,17 +153,20 @@ type Config struct {
 
 	// VerifyPassword reports whether a password is that of a stored text which is not a bcrypt hash, such as the hex
 	// digits of an MD5 sum: for users from another program. At their next login the text is replaced by a bcrypt hash.
-	// Compare in constant time, and only by what is quick beside bcrypt: who has such a password could otherwise be told by
-	// the time that a wrong one takes. A password beyond 72 bytes stays as it is. Default: such users cannot log in with a
-	// password.
+	// Compare in constant time. A sample of the users table, read at the first login, tells which of these texts takes
+	// longest: every wrong password then takes as long, also that of an unknown user, as the function is called with that
+	// text too and its answer ignored. A text that takes longer than bcrypt of cost 12, or of PasswordCost if that is
+	// higher, is left out, and its user could be told by the time. The function gets the password as it was typed, and
+	// then its other Unicode forms (NFC, NFD). A password beyond 72 bytes stays as it is. Default: such users cannot log
+	// in with a password.
 	VerifyPassword func(stored, password string) bool
 
 	// OnError answers a request whose session could not be looked up because the database failed; the handler does
-	// not run and no cookie changes. err is an ErrUnavailable. Default: 503 Service Unavailable.
+	// not run and no cookie changes. err is an ErrUnavailable, or an ErrBusy if the processor was too busy. Default: 503 Service Unavailable.
 	OnError func(w http.ResponseWriter, r *http.Request, err error)
 
-	// OnEvent hears of logins, logouts, refusals and the like, as they happen: it must be quick, and safe for use by
-	// many goroutines. Default: the log alone hears of them.
+	// OnEvent is called for logins, logouts, refusals and the like, as they happen: it must be quick, and safe for use by
+	// many goroutines. If it panics, that is logged and nothing else fails. Default: the events are only logged.
 	OnEvent func(context.Context, Event)
 
 	// Logger gets every Event, the usual ones at level Debug, and what goes wrong without failing a call: a

@@ -62,7 +62,8 @@ var (
 	ErrUnavailable = errors.New("session: database unavailable")
 
 	// ErrBusy is returned when too many passwords are being hashed: the call
-	// did not get its turn within Config.Timeout. Answer 503 with Retry-After.
+	// would not get its turn within Config.Timeout. Answer 503 with
+	// Retry-After. It is no ErrUnavailable.
 	ErrBusy = errors.New("session: too busy to hash a password")
 
 	// ErrClosed: the Manager was closed.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"runtime/debug"
 )
 
 // An Event is something that an auditor or an alarm may want to know (OWASP ASVS 5.0 V16.3). It holds no secret: no
@@ -15,7 +16,7 @@ type Event struct {
 	Session string // the ID that Sessions and Revoke know; "" if there is none
 	User    any    // the user's key; nil if it is not known
 	Address string // the client's, by Config.ClientIP; "" outside of a request
-	Reason  error  // why, of EventRefused and EventUnavailable
+	Reason  error  // why, of EventRefused, EventBusy and EventUnavailable
 	Count   int64  // how many sessions, of EventRevoked and EventPurged
 }
 
@@ -37,6 +38,7 @@ const (
 	EventWrongToken   EventKind = "wrong-token"   // a selector that exists, with a wrong verifier: somebody has read the table; beyond ten a second they are only refused
 	EventWrongBrowser EventKind = "wrong-browser" // the token of another browser
 	EventEnded        EventKind = "ended"         // the token of a session that was valid here before it ended
+	EventBusy         EventKind = "busy"          // a password or token was not looked at, as too many waited: an ErrBusy
 	EventUnavailable  EventKind = "unavailable"   // the database failed, and the request was not served
 )
 
@@ -44,14 +46,13 @@ const (
 var levels = map[EventKind]slog.Level{
 	EventThrottled:   slog.LevelWarn,
 	EventWrongToken:  slog.LevelWarn,
+	EventBusy:        slog.LevelWarn,
 	EventUnavailable: slog.LevelError,
 }
 
 // event tells Config.OnEvent and the log.
 func (c *Config) event(ctx context.Context, e Event) {
-	if c.OnEvent != nil {
-		c.OnEvent(ctx, e)
-	}
+	c.onEvent(ctx, e)
 	level, ok := levels[e.Kind]
 	if !ok {
 		level = slog.LevelDebug
@@ -78,8 +79,25 @@ func (c *Config) event(ctx context.Context, e Event) {
 	c.Logger.LogAttrs(ctx, level, "session: "+string(e.Kind), attrs...)
 }
 
+// onEvent calls Config.OnEvent. If that panics, only it fails: what the event
+// tells of is done, and outside of a request the panic would end the process.
+func (c *Config) onEvent(ctx context.Context, e Event) {
+	if c.OnEvent == nil {
+		return
+	}
+	defer func() {
+		if reason := recover(); reason != nil {
+			c.Logger.ErrorContext(ctx, "session: Config.OnEvent panics", "event", string(e.Kind), "panic", fmt.Sprint(reason), "stack", string(debug.Stack()))
+		}
+	}()
+	c.OnEvent(ctx, e)
+}
+
 // tell is an event of a request, and of a session if the record is of one.
 func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason error) {
+	if errors.Is(reason, ErrBusy) {
+		kind = EventBusy
+	}
 	e := Event{Kind: kind, Address: m.ip(r), Reason: reason}
 	if of != nil {
 		e.User = of.owner

@@ -3,6 +3,7 @@ package session
 import (
 	"net/http"
 	"net/netip"
+	"regexp"
 	"strings"
 	"unicode/utf8"
 )
@@ -23,9 +24,13 @@ type Fingerprint struct {
 
 // The ways to compare browsers.
 var (
-	// FingerprintFamily compares User-Agents without their version numbers: browsers update themselves every few
-	// weeks, and comparing exactly would log active people out of a 30-day session. It is the default.
-	FingerprintFamily = Fingerprint{userAgent, sameFamily}
+	// FingerprintFamily compares User-Agents without versions, builds,
+	// networks and languages: browsers update themselves every few weeks, and
+	// comparing exactly would log active people out of a 30-day session. The
+	// media player of the browser's device matches too. It is the default.
+	FingerprintFamily = Fingerprint{userAgent, func(stored, current string) bool {
+		return sameFamily(stored, current) || plays(stored, current)
+	}}
 
 	// FingerprintExact compares the whole User-Agent (its first 255 characters), as CandyPack does.
 	FingerprintExact = Fingerprint{userAgent, func(stored, current string) bool { return stored == current }}
@@ -89,6 +94,9 @@ func sameFamily(stored, current string) bool {
 	a, b := family(stored), family(current)
 	const growth = 32
 	if min(utf8.RuneCountInString(stored), utf8.RuneCountInString(current)) < maxBrowser-growth {
+		if strings.Contains(a, anyModel) != strings.Contains(b, anyModel) {
+			a, b = someModel.ReplaceAllString(a, anyModel), someModel.ReplaceAllString(b, anyModel)
+		}
 		return a == b
 	}
 	if len(a) > len(b) {
@@ -97,35 +105,106 @@ func sameFamily(stored, current string) bool {
 	return strings.HasPrefix(b, a) && len(b)-len(a) <= growth
 }
 
-// family drops the versions from a User-Agent: of a product/version (RFC 9110 section 10.1.5) all behind the slash,
-// elsewhere each word that begins with a digit. Android 14, rv:130.0, Mac OS X 10_15_7 and Build/AP2A.240805.005
-// lose their numbers, x86_64 and Win64 stay.
+// family drops from a User-Agent what changes while the browser stays the same:
+// versions, builds, networks, carriers and languages. Of a product/version (RFC
+// 9110 section 10.1.5) that is all behind the slash, elsewhere each word that
+// begins with a digit. Android 14, rv:130.0, Mac OS X 10_15_7 and
+// Build/AP2A.240805.005 lose their numbers, x86_64 and Win64 stay.
 func family(userAgent string) string {
+	userAgent = inApp.ReplaceAllString(userAgent, "[$1 $2]")
+	userAgent = carrierName.ReplaceAllString(userAgent, "$1$2")
+	userAgent = networkName.ReplaceAllString(userAgent, "$1$2")
 	var b strings.Builder
 	b.Grow(len(userAgent))
-	skip, start := false, true // inside a version; at the beginning of a word
-	for i := range len(userAgent) {
-		c := userAgent[i]
-		switch c {
-		case ' ', '(', ')', ';', ',', ':':
-			skip, start = false, true
-		case '/':
-			if !skip {
-				b.WriteByte(c)
-			}
-			skip, start = true, false
-			continue
-		default:
-			if start && '0' <= c && c <= '9' {
-				skip = true
-			}
-			start = false
+	for {
+		end := strings.IndexAny(userAgent, " (),:;=")
+		if end < 0 {
+			b.WriteString(familyOf(userAgent))
+			return b.String()
 		}
-		if !skip {
-			b.WriteByte(c)
+		b.WriteString(familyOf(userAgent[:end]))
+		b.WriteByte(userAgent[end])
+		userAgent = userAgent[end+1:]
+	}
+}
+
+var (
+	// The in-app browsers of Facebook add a list, which begins with the app
+	// and tells version, device, language and carrier.
+	inApp = regexp.MustCompile(`\[(FBAN|FB_IAB)/([^;\]]*)[^\]]*\]?`)
+
+	carrierName  = regexp.MustCompile(`(?i)\b(carrier|operator|isp)([:=/] ?)[^;,()\[\]]*`)
+	networkName  = regexp.MustCompile(`(?i)\b(nt|net|net_?type|network|network_?type|conn|connection|connection_?type|lang|language|locale)([:=/] ?)[^ ;,()\[\]]*`)
+	bearerWord   = regexp.MustCompile(`^(?i:wi-?fi|wlan|wwan|cellular|ethernet|[2-6]g|lte|lte-a|nr|hspa\+?|hsdpa|umts|gprs)$`)
+	localeWord   = regexp.MustCompile(`^[a-z]{2}[-_][A-Za-z]{2}$`)
+	numberedWord = regexp.MustCompile(`^((?i:v|ver|version|build|rev|release|rc|alpha|beta|#)[#._-]?)[0-9]`)
+	commitWord   = regexp.MustCompile(`^[0-9]*[a-f][0-9a-f]*$`)
+	versionTail  = regexp.MustCompile(`[-_]?[vV]?[0-9]+\.[0-9][0-9A-Za-z.+_-]*$`)
+	someModel    = regexp.MustCompile(`(\(Linux; Android ; )[^;)]+\)`)
+)
+
+// anyModel is what Chrome writes in place of an Android device since version
+// 110.
+const anyModel = "(Linux; Android ; K)"
+
+// familyOf is what stays of a word. A word that may stand where a number does
+// leaves a mark.
+func familyOf(word string) string {
+	name, _, isProduct := strings.Cut(word, "/")
+	switch {
+	case name == "":
+	case bearerWord.MatchString(name):
+		return "net"
+	case localeWord.MatchString(name):
+		return "lang"
+	case len(name) >= 7 && len(name) <= 40 && commitWord.MatchString(name) && strings.ContainsAny(name, "0123456789"):
+		return "#"
+	case '0' <= name[0] && name[0] <= '9':
+		return ""
+	default:
+		if m := numberedWord.FindStringSubmatch(name); m != nil {
+			name = m[1]
+		} else if at := versionTail.FindStringIndex(name); at != nil && at[0] > 0 {
+			name = name[:at[0]]
 		}
 	}
-	return b.String()
+	if isProduct {
+		name += "/"
+	}
+	return name
+}
+
+// An Apple browser leaves media to the system, which asks with the cookies, but
+// by its own name: AppleCoreMedia/1.0.0.22F76 (iPhone; U; CPU OS 18_5 like Mac
+// OS X; en_us). So do browsers and apps of Android.
+var (
+	applePlayer   = regexp.MustCompile(`^AppleCoreMedia/\S+ \((iPhone|iPad|iPod|iPod touch|Macintosh);`)
+	androidPlayer = regexp.MustCompile(`^(stagefright/|NuPlayer|ExoPlayer)|\b(ExoPlayerLib|AndroidXMedia3)/`)
+)
+
+func isPlayer(userAgent string) bool {
+	return applePlayer.MatchString(userAgent) || androidPlayer.MatchString(userAgent)
+}
+
+// plays reports whether a media player is that of the stored browser's device.
+func plays(stored, current string) bool {
+	if m := applePlayer.FindStringSubmatch(current); m != nil {
+		if !strings.Contains(stored, "AppleWebKit/") || strings.Contains(stored, "Chrome/") || strings.Contains(stored, "Chromium/") {
+			return false // it plays media itself
+		}
+		// An iPad's browser says that it is a Mac, unless told otherwise.
+		return strings.Contains(stored, "("+m[1]+";") || m[1] == "iPad" && strings.Contains(stored, "(Macintosh;")
+	}
+	return androidPlayer.MatchString(current) && strings.Contains(stored, "Android ")
+}
+
+// lasting is the text to store of a session's next request: a media player is
+// no browser of its own.
+func lasting(stored, current string) string {
+	if isPlayer(current) {
+		return stored
+	}
+	return current
 }
 
 // remoteIP is the host of the connection: the client, or the proxy in front of the app.

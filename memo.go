@@ -10,6 +10,9 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // A verifier checks tokens against the hashes of their rows, and remembers those that matched, so that bcrypt is paid
@@ -19,9 +22,24 @@ type verifier struct {
 	slots chan struct{} // one for each bcrypt at a time: strangers leave a processor to others
 	sets  []atomic.Pointer[memoSet]
 
-	mu      sync.Mutex
-	flights map[flightKey]*flight
+	timeout time.Duration // how long a comparison waits for its turn; 0 for ever
+
+	mu       sync.Mutex
+	flights  map[flightKey]*flight
+	rows     map[string]*row                  // those that comparisons are for
+	attacked *simplelru.LRU[string, struct{}] // hashes that did not match lately
+	lane     chan struct{}                    // one for each of their comparisons at a time
 }
+
+// A row takes one comparison at a time: whoever sends it wrong verifiers waits
+// for himself.
+type row struct {
+	turn    chan struct{}
+	waiting int // and at work
+}
+
+// maxAttacked is of how many rows it is remembered that a verifier was wrong.
+const maxAttacked = 4096
 
 // A memory is a token that matched: which row it was, and the end of that row's hash.
 type memory struct {
@@ -61,6 +79,7 @@ type flight struct {
 	done    chan struct{}
 	matches bool
 	gaveUp  bool // its request ended before it began
+	busy    bool // its turn did not come
 }
 
 func newVerifier() *verifier {
@@ -68,12 +87,16 @@ func newVerifier() *verifier {
 		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)-1)),
 		sets:    make([]atomic.Pointer[memoSet], memoSets),
 		flights: map[flightKey]*flight{},
+		rows:    map[string]*row{},
 	}
+	v.lane = make(chan struct{}, max(1, cap(v.slots)/2))
+	v.attacked, _ = simplelru.NewLRU[string, struct{}](maxAttacked, nil)
 	rand.Read(v.key[:])
 	return v
 }
 
-// verify reports whether the token is that of the row. The error is that of a context that ended first.
+// verify reports whether the token is that of the row. The error is that of a
+// context that ended first, or ErrBusy.
 func (v *verifier) verify(ctx context.Context, t token, r *record) (bool, error) {
 	if t.selector != r.selector {
 		return false, nil
@@ -95,6 +118,9 @@ func (v *verifier) verify(ctx context.Context, t token, r *record) (bool, error)
 		}
 		select {
 		case <-f.done:
+			if f.busy {
+				return false, ErrBusy
+			}
 			if !f.gaveUp {
 				return f.matches, nil
 			}
@@ -104,7 +130,7 @@ func (v *verifier) verify(ctx context.Context, t token, r *record) (bool, error)
 	}
 }
 
-// fly compares, when there is a slot for it.
+// fly compares, when it is its turn.
 func (v *verifier) fly(ctx context.Context, f *flight, key flightKey, t token, r *record) (bool, error) {
 	defer func() {
 		v.mu.Lock()
@@ -112,17 +138,78 @@ func (v *verifier) fly(ctx context.Context, f *flight, key flightKey, t token, r
 		v.mu.Unlock()
 		close(f.done)
 	}()
-	select {
-	case v.slots <- struct{}{}:
-		defer func() { <-v.slots }()
-	case <-ctx.Done():
-		f.gaveUp = true
-		return false, ctx.Err()
+	leave, err := v.enter(ctx, r.hash)
+	if err != nil {
+		f.gaveUp, f.busy = true, err == ErrBusy
+		return false, err
 	}
-	if f.matches = t.verifies(r); f.matches {
+	defer leave()
+	f.matches = t.verifies(r)
+	v.mu.Lock()
+	if f.matches {
+		v.attacked.Remove(r.hash)
+	} else {
+		v.attacked.Add(r.hash, struct{}{})
+	}
+	v.mu.Unlock()
+	if f.matches {
 		v.remember(key.memoKey, r)
 	}
 	return f.matches, nil
+}
+
+// enter waits until a row may be compared with. Rows that got a wrong verifier
+// have half of the slots at most, so that those of others need not wait for all
+// of them.
+func (v *verifier) enter(ctx context.Context, hash string) (leave func(), err error) {
+	var late <-chan time.Time
+	if v.timeout > 0 {
+		timer := time.NewTimer(v.timeout)
+		defer timer.Stop()
+		late = timer.C
+	}
+	v.mu.Lock()
+	at := v.rows[hash]
+	if at == nil {
+		at = &row{turn: make(chan struct{}, 1)}
+		v.rows[hash] = at
+	}
+	at.waiting++
+	v.mu.Unlock()
+	var taken []chan struct{}
+	leave = func() {
+		for _, turn := range slices.Backward(taken) {
+			<-turn
+		}
+		v.mu.Lock()
+		if at.waiting--; at.waiting == 0 {
+			delete(v.rows, hash)
+		}
+		v.mu.Unlock()
+	}
+	take := func(turn chan struct{}) bool {
+		select {
+		case turn <- struct{}{}:
+			taken = append(taken, turn)
+			return true
+		case <-ctx.Done():
+			err = ctx.Err()
+		case <-late:
+			err = ErrBusy
+		}
+		leave()
+		return false
+	}
+	if !take(at.turn) {
+		return nil, err
+	}
+	v.mu.Lock()
+	attacked := v.attacked.Contains(hash)
+	v.mu.Unlock()
+	if attacked && !take(v.lane) || !take(v.slots) {
+		return nil, err
+	}
+	return leave, nil
 }
 
 // of is the key of a token. Nobody but this process ever sees it, so a keyed hash needs no HMAC.

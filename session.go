@@ -81,6 +81,8 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	cfg.DSN = "" // it holds a password, which nothing here needs
 	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
 	m.store = newStore(db, &m.cfg)
+	m.verifier.timeout = cfg.Timeout
+	m.passwords.timeout, m.passwords.sample, m.passwords.told = cfg.Timeout, m.store.samplePasswords, m.cfg.event
 	reads := db
 	if cfg.Replica != nil {
 		reads = cfg.Replica
@@ -269,7 +271,7 @@ func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]
 	if v.err != nil || v.stale || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) || r.Context().Err() != nil {
 		return
 	}
-	browser := m.browser(r)
+	browser := lasting(v.record.browser, m.browser(r))
 	won, err := m.store.slide(steadfast(r.Context()), v.record.id, browser, m.cfg.UpdateAge)
 	if err != nil {
 		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", m.store.publicID(&v.record), "error", err)
@@ -421,7 +423,7 @@ func (c Credentials) columns(password string) []string {
 // Config.PasswordCost. The user's sessions stay good. A failure is only logged:
 // the next login tries again.
 func (m *Manager[U]) upgrade(ctx context.Context, user *account[U], password string) {
-	hash, err := m.passwords.upgraded(ctx, user.hash, password)
+	hash, err := m.passwords.upgraded(user.hash, password)
 	if hash != "" && err == nil {
 		var replaced bool
 		var renewed []byte

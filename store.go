@@ -94,7 +94,7 @@ func isError(err error, numbers ...uint16) bool {
 
 // explain wraps a driver's error: what was being done, that the database is to blame, and the error itself.
 func (s *store) explain(doing string, err error) error {
-	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrConfig) || errors.Is(err, ErrUsage) || errors.Is(err, ErrClosed) {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrConfig) || errors.Is(err, ErrUsage) || errors.Is(err, ErrClosed) || errors.Is(err, ErrBusy) {
 		return err
 	}
 	if isError(err, erUnknownColumn) {
@@ -423,6 +423,24 @@ func (s *store) selectUsers(table *usersTable, columns []string, conditions []co
 
 // quoteColumn quotes a name that comes from a struct tag or the table itself, and so may have any character.
 func quoteColumn(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
+
+// samplePasswords reads the password hashes of some users, of the first and of
+// the last by key.
+func (s *store) samplePasswords(ctx context.Context) (hashes [][]byte, err error) {
+	half := "SELECT " + s.password + " FROM " + s.users + " ORDER BY " + s.key
+	for _, order := range []string{"", " DESC"} {
+		var some [][]byte
+		err = s.run(ctx, "read a sample of the passwords", func(ctx context.Context, _ bool) error {
+			some = nil
+			return s.db.SelectContext(ctx, &some, half+order+" LIMIT 500")
+		})
+		if err != nil {
+			return nil, err
+		}
+		hashes = append(hashes, some...)
+	}
+	return hashes, nil
+}
 
 // replacePassword replaces the hash of a user's password if it is still the old
 // one. In the same transaction it calls then with the user's new stamp. It

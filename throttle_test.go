@@ -275,18 +275,19 @@ func TestThrottleOfAClockThatWentBack(t *testing.T) {
 	}
 }
 
-// Logins at once wait for each other, and too many are turned away, before they cost anything.
+// Logins at the same time wait for each other, and those whose turn would not
+// come within Config.Timeout are turned away before they cost anything.
 func TestLoginsAreBounded(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{Throttle: NoThrottle})
+	f := setup(t, Config{Throttle: NoThrottle, Timeout: 5 * time.Second})
 	p := f.auth.passwords
+	p.perRound.Store(int64(time.Second) >> 4) // one a second
 	for range cap(p.slots) {
 		p.slots <- struct{}{} // nobody can compare
 	}
-	p.queue.Add(int64(cap(p.slots)))
 	ctx, cancel := context.WithCancel(t.Context())
-	results := make(chan error, maxQueue*cap(p.slots))
-	waiting := maxQueue*cap(p.slots) - cap(p.slots)
+	waiting := 5*cap(p.slots) + 1
+	results := make(chan error, waiting)
 	for range waiting {
 		go func() {
 			r := httptest.NewRequestWithContext(ctx, "POST", "/", nil)
@@ -294,8 +295,9 @@ func TestLoginsAreBounded(t *testing.T) {
 			results <- err
 		}()
 	}
-	waitUntil(t, func() bool { return p.queue.Load() == int64(maxQueue*cap(p.slots)) })
-	if err := f.try(owner, "alice@example.com", right); !errors.Is(err, ErrUnavailable) || !errors.Is(err, errBusy) {
+	one := p.takes(4)
+	waitUntil(t, func() bool { return p.queued.Load() == int64(waiting)*int64(one) })
+	if err := f.try(owner, "alice@example.com", right); !errors.Is(err, ErrBusy) || errors.Is(err, ErrUnavailable) {
 		t.Errorf("beyond the queue: %v", err)
 	}
 	cancel() // the clients leave
@@ -303,10 +305,10 @@ func TestLoginsAreBounded(t *testing.T) {
 		wantError(t, <-results, context.Canceled)
 	}
 	for range cap(p.slots) {
-		p.leave()
+		<-p.slots
 	}
 	noError(t, f.try(owner, "alice@example.com", right))
-	if n := p.queue.Load(); n != 0 {
-		t.Errorf("%d are left in the queue", n)
+	if n := p.queued.Load(); n != 0 {
+		t.Errorf("%d ns of work are left in the queue", n)
 	}
 }
