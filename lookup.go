@@ -324,12 +324,13 @@ func (l *lookup[U]) prepare(ctx context.Context, n int) (*statement, error) {
 		return nil, ErrClosed
 	}
 	stmt := &statement{size: 1 << i}
-	var err error
-	if l.plan.isRow() {
-		if stmt.table, err = l.store.usersTable(ctx); err != nil {
-			return nil, err
-		}
-	}
+	table, err := l.store.usersTable(ctx)
+	switch {
+	case l.plan.isRow() && err == nil:
+		stmt.table = table
+	case l.plan.isRow() || errors.Is(err, ErrConfig):
+		return nil, err
+	} // a struct needs it not, and the replica may answer although the primary does not
 	query := l.store.selectSessions(l.plan.names(stmt.table), l.column, stmt.size)
 	if l.certain {
 		causal, err := l.store.causal(ctx)

@@ -83,6 +83,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	cfg.DSN = "" // it holds a password, which nothing here needs
 	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
 	m.store = newStore(db, &m.cfg)
+	m.store.fits = plan.fits
 	reads := db
 	if cfg.Replica != nil {
 		reads = cfg.Replica

@@ -36,6 +36,8 @@ type store struct {
 	table    atomic.Pointer[usersTable]
 	galera   atomic.Pointer[bool] // nil until it is known
 	skewed   atomic.Bool          // times of another time zone were seen, and a warning given
+	sound    atomic.Bool          // the pools were found to keep what is written
+	fits     func(*usersTable) (times string, err error)
 	changed  func(ids ...uint64)  // hears of every session that was changed or ended, or may have been
 }
 
@@ -91,7 +93,7 @@ func isError(err error, numbers ...uint16) bool {
 
 // explain wraps a driver's error: what was being done, that the database is to blame, and the error itself.
 func (s *store) explain(doing string, err error) error {
-	if errors.Is(err, ErrUnavailable) {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrConfig) {
 		return err
 	}
 	if isError(err, erUnknownColumn) {
@@ -124,21 +126,18 @@ func (s *store) isGalera(ctx context.Context) (bool, error) {
 	if known := s.galera.Load(); known != nil {
 		return *known, nil
 	}
-	var variables []struct {
-		Name  string `db:"Variable_name"`
-		Value string `db:"Value"`
-	}
-	err := s.run(ctx, "read the server's variables", func(ctx context.Context, _ bool) error {
-		variables = nil
-		return s.db.SelectContext(ctx, &variables, "SHOW VARIABLES WHERE Variable_name = 'version' OR Variable_name = 'wsrep_on'")
+	var variables []pair
+	err := s.run(ctx, "read the server's variables", func(ctx context.Context, _ bool) (err error) {
+		variables, err = selectPairs(ctx, s.db, "SHOW VARIABLES WHERE Variable_name = 'version' OR Variable_name = 'wsrep_on'")
+		return err
 	})
 	if err != nil {
 		return false, err
 	}
 	on, mariaDB := false, false
 	for _, v := range variables {
-		on = on || strings.EqualFold(v.Name, "wsrep_on") && strings.EqualFold(v.Value, "ON")
-		mariaDB = mariaDB || strings.Contains(v.Value, "MariaDB")
+		on = on || strings.EqualFold(v.name, "wsrep_on") && strings.EqualFold(v.value, "ON")
+		mariaDB = mariaDB || strings.Contains(v.value, "MariaDB")
 	}
 	galera := on && mariaDB
 	s.galera.Store(&galera)
@@ -162,11 +161,14 @@ type column struct {
 	kind       columnKind
 	definition string // its type, for a column that refers to it
 	counts     bool   // the database counts it up
+	dataType   string // in lower case, without a width
+	nullable   bool
 }
 
 type usersTable struct {
 	columns       []column // all but the password
 	key           column
+	view          bool  // not a table, so it has no indexes, and less is known of NULL
 	passwordWidth int64 // in characters; 0 if there is no such column, or it has no limit
 }
 
@@ -193,20 +195,24 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 	if t := s.table.Load(); t != nil {
 		return t, nil
 	}
+	if err := s.checkPool(ctx); err != nil {
+		return nil, err
+	}
 	var t *usersTable
 	err := s.run(ctx, "read the users table", func(ctx context.Context, _ bool) (err error) {
 		t, err = s.readUsersTable(ctx)
 		return err
 	})
-	if err == nil {
-		s.table.Store(t)
+	if err != nil {
+		return nil, err
 	}
-	return t, err
+	s.table.Store(t)
+	return t, nil
 }
 
 func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	database, table := splitName(s.cfg.Table)
-	rows, err := s.db.QueryxContext(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA"+
+	rows, err := s.db.QueryxContext(ctx, "SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA, IS_NULLABLE"+
 		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", database, table)
 	if err != nil {
 		return nil, err
@@ -218,12 +224,13 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 		exists = true
 		var c column
 		var dataType string
-		var charset, collation, extra sql.NullString
+		var charset, collation, extra, nullable sql.NullString
 		var width sql.NullInt64
-		if err := rows.Scan(&c.name, &dataType, &c.definition, &charset, &collation, &width, &extra); err != nil {
+		if err := rows.Scan(&c.name, &dataType, &c.definition, &charset, &collation, &width, &extra, &nullable); err != nil {
 			return nil, err
 		}
-		switch strings.ToLower(dataType) {
+		c.dataType = strings.ToLower(dataType)
+		switch c.dataType {
 		case "tinyint", "smallint", "mediumint", "int", "bigint":
 			c.kind = integerColumn
 		case "binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob":
@@ -236,6 +243,9 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 			c.definition += " CHARACTER SET " + charset.String + " COLLATE " + collation.String
 		}
 		c.counts = strings.Contains(strings.ToLower(extra.String), "auto_increment")
+		// MariaDB can't declare a generated column NOT NULL.
+		generated := strings.Contains(extra.String, "VIRTUAL") || strings.Contains(extra.String, "STORED")
+		c.nullable = strings.EqualFold(nullable.String, "YES") && !generated
 		if strings.EqualFold(c.name, s.cfg.Key) {
 			t.key = c
 		}
@@ -250,13 +260,13 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	}
 	switch {
 	case !exists:
-		return nil, fmt.Errorf("session: %w: %w: there is no users table %s; create it, or set Config.Table", ErrUnavailable, ErrConfig, s.users)
+		return nil, fmt.Errorf("%w: there is no users table %s; create it, or set Config.Table", ErrConfig, s.users)
 	case t.key.name == "":
-		return nil, fmt.Errorf("session: %w: %w: the users table %s has no column %s; set Config.Key to its primary key", ErrUnavailable, ErrConfig, s.users, s.key)
+		return nil, fmt.Errorf("%w: the users table %s has no column %s; set Config.Key to its primary key", ErrConfig, s.users, s.key)
 	case t.key.kind == otherColumn:
-		return nil, fmt.Errorf("session: %w: %w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrUnavailable, ErrConfig, s.key, t.key.definition)
+		return nil, fmt.Errorf("%w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrConfig, s.key, t.key.definition)
 	}
-	return t, nil
+	return t, s.checkUsers(ctx, t)
 }
 
 // splitName takes database.name apart; without a database it is nil.
@@ -446,26 +456,23 @@ func (s *store) explainUser(ctx context.Context, err error, columns []column, ar
 // taken finds the unique index of which another user has the values, and names its columns.
 func (s *store) taken(ctx context.Context, columns []column, args []any) (field string, err error) {
 	database, table := splitName(s.cfg.Table)
-	var parts []struct {
-		Name   string         `db:"name"`
-		Column sql.NullString `db:"part"`
-	}
-	err = s.run(ctx, "read the indexes of the users table", func(ctx context.Context, _ bool) error {
-		parts = nil
-		return s.db.SelectContext(ctx, &parts, "SELECT INDEX_NAME AS name, COLUMN_NAME AS part FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, table)
+	var parts []pair
+	err = s.run(ctx, "read the indexes of the users table", func(ctx context.Context, _ bool) (err error) {
+		parts, err = selectPairs(ctx, s.db, "SELECT INDEX_NAME, COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, table)
+		return err
 	})
 	if err != nil {
 		return "", err
 	}
 	for len(parts) > 0 {
 		n := 1
-		for n < len(parts) && parts[n].Name == parts[0].Name {
+		for n < len(parts) && parts[n].name == parts[0].name {
 			n++
 		}
 		var names []string
 		var conditions []condition
 		for _, part := range parts[:n] {
-			i := slices.IndexFunc(columns, func(c column) bool { return strings.EqualFold(c.name, part.Column.String) })
+			i := slices.IndexFunc(columns, func(c column) bool { return strings.EqualFold(c.name, part.value) })
 			if i < 0 {
 				break // a default, or an expression
 			}
@@ -565,6 +572,10 @@ func (s *store) createTable(ctx context.Context, db *sqlx.DB) (ran []string, err
 
 // migrate makes the table, or adds the indexes that it lacks, and tells what it ran. InnoDB adds an index online.
 func (s *store) migrate(ctx context.Context) (ran []string, err error) {
+	s.table.Store(nil) // look whether it still serves
+	if _, err := s.usersTable(ctx); err != nil {
+		return nil, err
+	}
 	db, done := patient(s.db)
 	defer done()
 	indexed, err := s.indexedColumns(ctx, db)
@@ -888,6 +899,9 @@ func (s *store) deleteWith(ctx context.Context, tx *sqlx.Tx, ids []uint64, condi
 // deleteIdle deletes the rows that rested longest, if for more than the age, and no more than the limit. The index
 // active finds them; its range is in local time, which repeats an hour in autumn, so the epoch has the last word.
 func (s *store) deleteIdle(ctx context.Context, age time.Duration, limit int) (found int, deleted int64, err error) {
+	if err := s.checkPool(ctx); err != nil {
+		return 0, 0, err
+	}
 	var ids []uint64
 	err = s.run(ctx, "find idle sessions", func(ctx context.Context, _ bool) error {
 		ids = nil

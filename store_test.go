@@ -311,7 +311,7 @@ func TestUsersTableIsExplained(t *testing.T) {
 	} {
 		bad := manage[Row](t, f.db, f.dsn, cfg)
 		_, err := bad.auth.Schema(t.Context())
-		if !errors.Is(err, ErrConfig) || !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), says) {
+		if !errors.Is(err, ErrConfig) || errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), says) {
 			t.Errorf("error is %v, want %s in it", err, says)
 		}
 	}

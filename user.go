@@ -126,7 +126,7 @@ func (p userPlan[U]) targets(user *U, values *[]any, table *usersTable) (targets
 	}
 	v := reflect.ValueOf(user).Elem()
 	for _, index := range p.fields {
-		targets = append(targets, reflectx.FieldByIndexes(v, index).Addr().Interface())
+		targets = append(targets, guarded(reflectx.FieldByIndexes(v, index).Addr()))
 	}
 	return targets
 }
