@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"database/sql/driver"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -23,6 +24,7 @@ var (
 		{"A6_pool_of_open", testOpenSetsAutocommit},
 		{"A6_pool_without_autocommit", testPoolWithoutAutocommit},
 		{"B8_any_pool", testAnyPool},
+		{"B15_users_table_for_reading", testUsersTableForReading},
 	}
 	cacheCases = []testCase{}
 )
@@ -305,5 +307,77 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	noError(t, err)
 	if stats.Rows != 0 || db.Stats().InUse != 0 {
 		t.Errorf("%+v, %d connections in use", stats, db.Stats().InUse)
+	}
+}
+
+// A database user may have no more rights than the app needs. What it lacks
+// beyond that is said.
+func testUsersTableForReading(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has no privileges")
+	f := setup(t, Config{})
+	_, err := f.auth.Migrate(t.Context())
+	noError(t, err)
+	cfg, err := mysql.ParseDSN(f.dsn)
+	noError(t, err)
+	for i, test := range []struct {
+		users, tokens string // rights
+		login         string // what the error of a login says, if it is one
+	}{
+		{"SELECT", "SELECT, INSERT, UPDATE, DELETE", ""},
+		{"SELECT (id, email, password, name)", "SELECT, INSERT, UPDATE, DELETE", ""},
+		{"SELECT", "SELECT, INSERT, UPDATE", "GRANT DELETE ON `user_tokens`"},
+		{"SELECT", "SELECT", "GRANT INSERT ON `user_tokens`"},
+		{"SELECT (id, email, name)", "SELECT, INSERT, UPDATE, DELETE", "GRANT SELECT ON `users`"},
+		{"INSERT", "SELECT, INSERT, UPDATE, DELETE", "SELECT"},
+	} {
+		name := fmt.Sprintf("%s_%d", cfg.DBName, i)
+		name = name[max(0, len(name)-32):]
+		for _, host := range []string{"localhost", "%"} {
+			at := fmt.Sprintf("'%s'@'%s'", name, host)
+			mustExec(t, f.db, "CREATE USER "+at+" IDENTIFIED BY 'app'")
+			t.Cleanup(func() { f.db.Exec("DROP USER " + at) })
+			mustExec(t, f.db, "GRANT "+test.users+" ON users TO "+at)
+			mustExec(t, f.db, "GRANT "+test.tokens+" ON user_tokens TO "+at)
+		}
+		own := cfg.Clone()
+		own.User, own.Passwd = name, "app"
+		poor := manage[user](t, open(t, own.FormatDSN(), ""), "", Config{MaxSessions: 1})
+		says := func(err error, grant string) {
+			t.Helper()
+			tell(err)
+			if !errors.Is(err, ErrConfig) || errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), grant) {
+				t.Errorf("%s; %s: error is %v, want %s in it", test.users, test.tokens, err, grant)
+			}
+		}
+		b := newBrowser("")
+		login := func() (err error) {
+			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, err = poor.auth.Login(w, r, alice) }), "POST", "/login")
+			return err
+		}
+		if test.login != "" {
+			err := login()
+			if err == nil {
+				b = newBrowser("")
+				err = login() // ends the first
+			}
+			says(err, test.login)
+			continue
+		}
+		noError(t, login())
+		b = newBrowser("")
+		noError(t, login())
+		if n := f.rows(); n != 1 {
+			t.Errorf("%d sessions are left, want 1", n)
+		}
+		poor.isIn(b)
+		b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_, err := poor.auth.Register(w, r, Fields{"email": "carol@example.com", "password": "a password"}, RegisterOptions{Columns: []string{"email"}})
+			says(err, "GRANT INSERT ON `users`")
+			says(poor.auth.SetPassword(w, r, alice["password"], "a new password"), "GRANT UPDATE ON `users`")
+			if _, err := poor.auth.LogoutAll(r.Context(), 1); err != nil {
+				t.Error(err)
+			}
+		}), "POST", "/")
 	}
 }

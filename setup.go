@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"reflect"
 	"strings"
 	"time"
 
+	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -156,6 +158,31 @@ func (p userPlan[U]) fits(t *usersTable) (times string, err error) {
 		}
 	}
 	return times, nil
+}
+
+// Errors of a database user who lacks a right.
+var denied = []uint16{erDatabaseDenied, erTableDenied, erColumnDenied, erRoutineDenied}
+
+// missingGrant says what the database user must be granted. The server names
+// the right in front of "command denied", and the table behind.
+func (s *store) missingGrant(err error) string {
+	var my *mysql.MySQLError
+	if !errors.As(err, &my) {
+		return ""
+	}
+	right, rest, ok := strings.Cut(my.Message, " command denied")
+	right = strings.Trim(strings.ToUpper(right), "'")
+	table := s.tokens
+	if _, users := splitName(s.cfg.Table); strings.Contains(rest, "'"+users+"'") || strings.Contains(rest, "`"+users+"`") {
+		table = s.users
+	}
+	switch {
+	case my.Number == erRoutineDenied:
+		return "this database user may not run a routine of the app's trigger or view; GRANT EXECUTE on it"
+	case !ok || right == "":
+		return "this database user lacks a right; GRANT SELECT, INSERT, UPDATE, DELETE ON " + s.tokens + " and SELECT, UPDATE ON " + s.users
+	}
+	return "this database user lacks a right; GRANT " + right + " ON " + table
 }
 
 // fieldAt is the field of a struct at a path, which may lead through pointers.

@@ -75,6 +75,8 @@ const (
 	erUnknownColumn   = 1054
 	erDuplicate       = 1062
 	erTableDenied     = 1142
+	erColumnDenied    = 1143
+	erRoutineDenied   = 1370
 	erDuplicateIndex  = 1061
 	erNoTable         = 1146
 	erLockWait        = 1205
@@ -98,7 +100,10 @@ func (s *store) explain(doing string, err error) error {
 	}
 	if isError(err, erUnknownColumn) {
 		s.table.Store(nil) // the table may have changed since it was read
-		return fmt.Errorf("session: %s: %w: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", doing, ErrUnavailable, s.users, err)
+		return fmt.Errorf("%w: %s: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", ErrConfig, doing, s.users, err)
+	}
+	if isError(err, denied...) {
+		return fmt.Errorf("%w: %s: %s: %w", ErrConfig, doing, s.missingGrant(err), err)
 	}
 	return fmt.Errorf("session: %s: %w: %w", doing, ErrUnavailable, err)
 }
@@ -260,7 +265,7 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	}
 	switch {
 	case !exists:
-		return nil, fmt.Errorf("%w: there is no users table %s; create it, or set Config.Table", ErrConfig, s.users)
+		return nil, fmt.Errorf("%w: there is no users table %s; create it, or set Config.Table, or GRANT this database user SELECT on it", ErrConfig, s.users)
 	case t.key.name == "":
 		return nil, fmt.Errorf("%w: the users table %s has no column %s; set Config.Key to its primary key", ErrConfig, s.users, s.key)
 	case t.key.kind == otherColumn:
@@ -561,8 +566,8 @@ func (s *store) createTable(ctx context.Context, db *sqlx.DB) (ran []string, err
 		return nil, err
 	}
 	_, err = db.ExecContext(ctx, statement)
-	if isError(err, erTableDenied, erDatabaseDenied) {
-		return nil, fmt.Errorf("session: %w: this database user may not create the token table; have it made with\n%s;\n%w", ErrUnavailable, statement, err)
+	if isError(err, denied...) {
+		return nil, fmt.Errorf("%w: this database user may not create the token table; have it made with\n%s;\n%w", ErrConfig, statement, err)
 	}
 	if err != nil {
 		return nil, s.explain("create the token table", err)
@@ -600,8 +605,8 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 		case isError(err, erDuplicateIndex): // another process was faster
 		case isError(err, erDuplicate):
 			twice = fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index, and looks up slowly; delete such rows, which let in nobody who comes anew, and migrate again (SELECT token_x FROM %s GROUP BY token_x HAVING COUNT(*) > 1): %w", s.tokens, s.tokens, err)
-		case isError(err, erTableDenied, erDatabaseDenied):
-			return ran, fmt.Errorf("session: %w: this database user may not alter the token table; have it done with\n%s;\n%w", ErrUnavailable, statement, err)
+		case isError(err, denied...):
+			return ran, fmt.Errorf("%w: this database user may not alter the token table; have it done with\n%s;\n%w", ErrConfig, statement, err)
 		case err != nil:
 			return ran, s.explain("add the index "+index.column, err)
 		default:
@@ -656,33 +661,22 @@ func (s *store) selectSessions(columns []string, by string, n int) string {
 	return b.String()
 }
 
-// insert adds a session and, in one transaction, takes away the one that it replaces, if that is not 0, and those that
-// are too many. Deletions go first: who waits for a lock must not hold one on a new row, on which others may come to wait.
+// insert adds a session and, in one transaction, takes away the one that it
+// replaces, if that is not 0. The deletion goes first: a transaction that waits
+// for a lock must not hold one on a new row, for which others may come to wait.
+// Then it ends the sessions that are too many.
 func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint64, ended int64, err error) {
 	if replaced != 0 {
 		defer s.changed(replaced)
 	}
-	var surplus []uint64
-	defer func() { s.changed(surplus...) }()
 	save := func(ctx context.Context) error {
-		if replaced == 0 && s.cfg.MaxSessions == 0 {
+		if replaced == 0 {
 			id, err = s.insertWith(ctx, s.db, r)
 			return err
 		}
 		return s.inTransaction(ctx, func(tx *sqlx.Tx) error {
-			if s.cfg.MaxSessions > 0 {
-				if surplus, err = s.surplus(ctx, tx, r.owner, replaced); err != nil {
-					return err
-				}
-			}
-			ending := slices.Clone(surplus)
-			if replaced != 0 {
-				ending = append(ending, replaced)
-			}
-			if len(ending) > 0 {
-				if _, err := s.deleteWith(ctx, tx, ending, ""); err != nil {
-					return err
-				}
+			if _, err := s.deleteWith(ctx, tx, []uint64{replaced}, ""); err != nil {
+				return err
 			}
 			id, err = s.insertWith(ctx, tx, r)
 			return err
@@ -705,7 +699,13 @@ func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint
 	if err != nil {
 		return 0, 0, err
 	}
-	return id, int64(len(surplus)), nil
+	if s.cfg.MaxSessions > 0 {
+		if ended, err = s.trim(ctx, r.owner); err != nil {
+			s.delete(context.WithoutCancel(ctx), id) // or not: nobody has its token
+			return 0, 0, err
+		}
+	}
+	return id, ended, nil
 }
 
 // saved finds a session that may have been saved by its selector, where an index keeps that from standing twice.
@@ -730,19 +730,15 @@ func (s *store) saved(ctx context.Context, selector string) (id uint64, err erro
 	return id, err
 }
 
-// surplus finds the sessions that must end before a user may have another one: all but the latest. It locks the user's
-// row, so that logins of one user come one after the other, and each sees what the one before has left.
-func (s *store) surplus(ctx context.Context, tx *sqlx.Tx, user any, replaced uint64) (ids []uint64, err error) {
-	var locked any
-	err = tx.QueryRowContext(ctx, "SELECT 1 FROM "+s.users+" WHERE "+s.key+" = ? FOR UPDATE", user).Scan(&locked)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil, err
+// trim ends all sessions of a user but the latest, and tells how many. It locks
+// nothing: each login trims when its own session is saved, so the one that
+// comes last sees all of them.
+func (s *store) trim(ctx context.Context, user any) (ended int64, err error) {
+	ids, err := s.selectIDs(ctx, "find the user's sessions", "user = ? AND NOT "+s.idle+" ORDER BY id DESC", user, seconds(s.cfg.MaxAge))
+	if err != nil || len(ids) <= s.cfg.MaxSessions {
+		return 0, err
 	}
-	err = tx.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE user = ? AND id <> ? AND NOT "+s.idle+" ORDER BY id DESC", user, replaced, seconds(s.cfg.MaxAge))
-	if err != nil || len(ids) < s.cfg.MaxSessions {
-		return nil, err
-	}
-	return ids[s.cfg.MaxSessions-1:], nil
+	return s.deleteIDs(ctx, ids[s.cfg.MaxSessions:], "")
 }
 
 func (s *store) insertWith(ctx context.Context, on sqlx.ExecerContext, r *record) (uint64, error) {

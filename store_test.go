@@ -282,7 +282,7 @@ func TestWithoutDDLRights(t *testing.T) {
 	noError(t, err)
 	says := func(err error, statement string) {
 		t.Helper()
-		if !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), statement) {
+		if !errors.Is(err, ErrConfig) || errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), statement) {
 			t.Errorf("error is %v, want %s in it", err, statement)
 		}
 	}
