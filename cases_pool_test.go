@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"database/sql/driver"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -24,6 +25,10 @@ var (
 		{"A6_pool_of_open", testOpenSetsAutocommit},
 		{"A6_pool_without_autocommit", testPoolWithoutAutocommit},
 		{"B8_any_pool", testAnyPool},
+		{"B9_fields_that_do_not_fit", testFieldsThatDoNotFit},
+		{"B9_fields_that_fit", testFieldsThatFit},
+		{"B9_keys_that_are_not_unique", testKeysThatAreNotUnique},
+		{"B9_logout_without_a_user", testLogoutWithoutAUser},
 		{"B15_users_table_for_reading", testUsersTableForReading},
 	}
 	cacheCases = []testCase{}
@@ -379,5 +384,217 @@ func testUsersTableForReading(t *testing.T) {
 				t.Error(err)
 			}
 		}), "POST", "/")
+	}
+}
+
+// badUser finds out what the first use of a users table says, and that it says
+// it until the table is repaired.
+func badUser[U any](t *testing.T, table string, says []string, repair string) {
+	t.Helper()
+	dsn := testdb.DSN(t)
+	db := open(t, dsn, "")
+	mustExec(t, db, table)
+	mustExec(t, db, "INSERT INTO users (id, password) VALUES (1, '')")
+	f := manage[U](t, db, dsn, Config{})
+	migrate := func() error { _, err := f.auth.Migrate(t.Context()); return err }
+	login := func() error {
+		_, err := f.auth.LoginAs(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), 1)
+		return err
+	}
+	for name, call := range map[string]func() error{"Migrate": migrate, "LoginAs": login} {
+		err := call()
+		tell(err)
+		if !errors.Is(err, ErrConfig) || errors.Is(err, ErrUnavailable) {
+			t.Errorf("%s: %s: error is %v", table, name, err)
+			continue
+		}
+		for _, text := range says {
+			if !strings.Contains(err.Error(), text) {
+				t.Errorf("%s: %s: error is %v, want %s in it", table, name, err, text)
+			}
+		}
+	}
+	if repair != "" {
+		mustExec(t, db, repair)
+		if err := login(); err != nil {
+			t.Errorf("%s; %s: %v", table, repair, err)
+		}
+	}
+}
+
+func testFieldsThatDoNotFit(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has few of these types")
+	table := func(columns string) string {
+		return "CREATE TABLE users (id INT NOT NULL PRIMARY KEY, password VARCHAR(255) NOT NULL, " + columns + ")"
+	}
+	badUser[struct{ Name string }](t, table("name VARCHAR(9) NULL"), []string{"`name`", "Name", "NOT NULL", "*string or sql.NullString"}, "ALTER TABLE users DROP name, ADD name VARCHAR(9) NOT NULL DEFAULT ''")
+	badUser[struct{ Age int }](t, table("age INT NULL DEFAULT 1"), []string{"`age`", "Age", "*int"}, "ALTER TABLE users MODIFY age INT NOT NULL DEFAULT 1")
+	badUser[struct{ Admin bool }](t, table("admin TINYINT(1) NULL"), []string{"`admin`", "Admin", "sql.NullBool"}, "")
+	badUser[struct{ Admin bool }](t, table("admin BIT(1) NULL"), []string{"`admin`", "Admin"}, "ALTER TABLE users DROP admin, ADD admin BIT(1) NOT NULL DEFAULT b'1'")
+	badUser[struct{ Admin bool }](t, table("admin BIT(8) NOT NULL DEFAULT 3"), []string{"`admin`", "bit(8)", "[]byte"}, "")
+	badUser[struct{ Flags uint8 }](t, table("flags BIT(8) NOT NULL DEFAULT 3"), []string{"`flags`", "Flags"}, "ALTER TABLE users MODIFY flags TINYINT UNSIGNED NOT NULL DEFAULT 3")
+	badUser[struct{ Seen time.Time }](t, table("seen DATETIME NULL"), []string{"`seen`", "Seen", "sql.NullTime"}, "")
+	badUser[struct{ Opens time.Time }](t, table("opens TIME NOT NULL DEFAULT '08:00:00'"), []string{"`opens`", "Opens", "string"}, "")
+	badUser[struct{ Seen int64 }](t, table("seen TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP"), []string{"`seen`", "Seen", "time.Time"}, "")
+	badUser[struct{ Plan int }](t, table("plan VARCHAR(9) NOT NULL DEFAULT 'free'"), []string{"`plan`", "Plan", "string"}, "")
+	badUser[struct{ Rate int }](t, table("rate DECIMAL(5,2) NOT NULL DEFAULT 1.5"), []string{"`rate`", "Rate", "float64"}, "")
+	badUser[struct{ Roles []string }](t, table("roles VARCHAR(99) NOT NULL DEFAULT ''"), []string{"`roles`", "Roles", "Scan method"}, "")
+	badUser[struct{ Extra json.RawMessage }](t, table("extra TEXT NULL"), []string{"`extra`", "Extra"}, "")
+	badUser[struct {
+		ID    int64
+		Phone string
+	}](t, table("x INT NULL"), []string{"no column `phone`", "Phone", `db:"-"`}, "ALTER TABLE users ADD phone VARCHAR(20) NOT NULL DEFAULT ''")
+
+	// Without parseTime no time can be read.
+	dsn := testdb.DSN(t)
+	mustExec(t, open(t, dsn, ""), table("seen DATETIME NOT NULL"))
+	for _, db := range []*sqlx.DB{plain(t, dsn, ""), open(t, dsn, "")} {
+		f := manage[struct{ Seen sql.NullTime }](t, db, dsn, Config{Replica: plain(t, dsn, "")})
+		_, err := f.auth.Migrate(t.Context())
+		wantError(t, err, ErrConfig)
+		if !strings.Contains(err.Error(), "parseTime") || !strings.Contains(err.Error(), "Seen") {
+			t.Error(err)
+		}
+	}
+}
+
+// wide is a user with a field for most kinds of columns.
+type wide struct {
+	ID        int64
+	Admin     bool
+	Maybe     *bool
+	Perhaps   sql.NullBool
+	Nothing   *bool
+	Small     int8
+	Count     uint64
+	Name      *string
+	Note      sql.NullString
+	Bytes     []byte
+	Any       any
+	Seen      time.Time
+	Left      *time.Time
+	Gone      sql.NullTime
+	Rate      float64
+	Price     string
+	Year      int
+	Kind      string
+	Level     int
+	Extra     json.RawMessage
+	Flags     []byte
+	Made      string
+}
+
+func testFieldsThatFit(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has few of these types")
+	dsn := testdb.DSN(t)
+	mustExec(t, open(t, dsn, ""), `CREATE TABLE users (id BIGINT UNSIGNED NOT NULL, password VARCHAR(255) NULL, admin BIT(1) NOT NULL, maybe BIT(1) NULL,
+		perhaps BIT(1) NULL, nothing BIT(1) NULL, small INT NOT NULL, count BIGINT UNSIGNED NOT NULL, name VARCHAR(9) NULL, note TEXT NULL, bytes BLOB NULL,
+		`+"`any`"+` INT NULL, seen DATETIME(6) NOT NULL, `+"`left`"+` DATE NULL, gone TIMESTAMP NULL, rate DECIMAL(5,2) NOT NULL, price DECIMAL(5,2) NOT NULL,
+		`+"`year`"+` YEAR NOT NULL, kind ENUM('a', 'b') NOT NULL, level ENUM('1', '2') NOT NULL, extra JSON NOT NULL, flags BIT(8) NULL,
+		made VARCHAR(20) AS (CONCAT(kind, '!')), UNIQUE KEY (id))`)
+	mustExec(t, open(t, dsn, ""), `INSERT INTO users (id, admin, maybe, perhaps, small, count, seen, rate, price, `+"`year`"+`, kind, level, extra, flags)
+		VALUES (1, b'1', b'0', b'1', 5, 18446744073709551615, '2026-01-02 03:04:05', 1.5, 1.5, 2026, 'a', '2', '{}', 5)`)
+	mustExec(t, open(t, dsn, ""), "CREATE VIEW people AS SELECT * FROM users")
+	for _, cfg := range []Config{{}, {Table: "people"}} {
+		f := manage[wide](t, open(t, dsn, ""), dsn, cfg)
+		b := newBrowser("")
+		var users []wide
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			user, err := f.auth.LoginAs(w, r, 1)
+			noError(t, err)
+			users = append(users, user)
+		})
+		f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
+			user, ok := f.auth.User(r)
+			if !ok {
+				t.Error("not logged in")
+			}
+			users = append(users, user)
+		})
+		for _, u := range users {
+			if !u.Admin || u.Maybe == nil || *u.Maybe || !u.Perhaps.Bool || u.Nothing != nil || u.Count != 1<<64-1 || u.Level != 2 || string(u.Flags) != "\x05" || u.Made != "a!" {
+				t.Errorf("%+v", u)
+			}
+		}
+	}
+}
+
+func testKeysThatAreNotUnique(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has few of these indexes")
+	for columns, unique := range map[string]string{
+		"id INT NOT NULL":                                                                  "ADD PRIMARY KEY (id)",
+		"id INT NOT NULL, KEY (id)":                                                        "ADD UNIQUE KEY (id)",
+		"id INT NOT NULL, tenant INT NOT NULL DEFAULT 1, PRIMARY KEY (tenant, id)":         "ADD UNIQUE KEY (id)",
+		"id INT NOT NULL, tenant INT NOT NULL DEFAULT 1, PRIMARY KEY (id, tenant)":         "DROP PRIMARY KEY, ADD PRIMARY KEY (id)",
+		"id VARCHAR(20) NOT NULL, other INT NOT NULL DEFAULT 1 UNIQUE KEY, KEY (id)":       "ADD UNIQUE KEY (id)",
+		"id BINARY(16) NOT NULL, other INT NOT NULL DEFAULT 1 UNIQUE KEY, KEY other2 (id)": "ADD UNIQUE KEY (id)",
+	} {
+		badUser[struct{ Password2 string }](t, "CREATE TABLE users (password VARCHAR(255) NULL, password2 VARCHAR(9) NOT NULL DEFAULT '', "+columns+")",
+			[]string{"`id`", "`users`", "unique index"}, "")
+		dsn := testdb.DSN(t)
+		db := open(t, dsn, "")
+		mustExec(t, db, "CREATE TABLE users (password VARCHAR(255) NULL, "+columns+")")
+		f := manage[Row](t, db, dsn, Config{})
+		_, err := f.auth.Migrate(t.Context())
+		wantError(t, err, ErrConfig)
+		mustExec(t, db, "ALTER TABLE users "+unique)
+		_, err = f.auth.Migrate(t.Context())
+		noError(t, err)
+	}
+}
+
+// A user who can't be read can still log out, and another log in.
+func testLogoutWithoutAUser(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has few of these types")
+	for _, cfg := range []Config{{}, {Cache: Cache{Fresh: time.Minute, Stale: time.Hour}}} {
+		dsn := testdb.DSN(t)
+		db := open(t, dsn, "")
+		mustExec(t, db, usersTableInt)
+		mustExec(t, db, "INSERT INTO users (email, password, name) VALUES (?, ?, 'a'), (?, ?, 'a')", alice["email"], hashOf(alice["password"]), bob["email"], hashOf(bob["password"]))
+		mustExec(t, db, "ALTER TABLE users MODIFY name VARCHAR(20) NOT NULL")
+		f := manage[struct{ Name string }](t, db, dsn, cfg)
+		browsers := []*browser{newBrowser(chrome130), newBrowser(chrome130), newBrowser(chrome130)}
+		for _, b := range browsers {
+			f.login(b, alice)
+		}
+		mustExec(t, db, "ALTER TABLE users MODIFY name VARCHAR(20) NULL")
+		mustExec(t, db, "UPDATE users SET name = NULL WHERE id = 1")
+		var err error
+		again := f
+		for i, b := range browsers {
+			if i == 1 { // after a restart
+				again = manage[struct{ Name string }](t, db, dsn, cfg)
+			}
+			again.auth.cfg.OnError = func(_ http.ResponseWriter, _ *http.Request, cause error) { err = cause }
+			err = nil
+			b.do(again.auth.Middleware(http.NotFoundHandler()), "GET", "/")
+			if cfg.Cache.Fresh == 0 || i > 0 {
+				wantError(t, err, ErrConfig)
+				if errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "name") {
+					t.Error(err)
+				}
+			}
+			forger(b).do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, again.auth.Logout(w, r)) }), "POST", "/logout")
+			if n := f.rows(); n != len(browsers)-i {
+				t.Errorf("a made-up token ended a session, %d are left", n)
+			}
+			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, again.auth.Logout(w, r)) }), "POST", "/logout")
+			if n := f.rows(); n != len(browsers)-1-i || len(b.cookies) != 0 {
+				t.Errorf("Logout left %d sessions and the cookies %v", n, b.cookies)
+			}
+		}
+		b := newBrowser(chrome130)
+		f.login(b, bob)
+		mustExec(t, db, "UPDATE users SET name = NULL WHERE id = 2")
+		mustExec(t, db, "UPDATE users SET name = 'a' WHERE id = 1")
+		b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, err = f.auth.Login(w, r, alice) }), "POST", "/login")
+		noError(t, err)
+		if n := f.rows(); n != 1 {
+			t.Errorf("%d sessions, want the new one", n)
+		}
 	}
 }

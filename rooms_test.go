@@ -28,7 +28,7 @@ var rooms = map[string]struct {
 	"session.go":        {imports: []string{"database/sql", "database/sql/driver", "github.com/go-sql-driver/mysql"}, words: cookieText},
 	"config.go":         {imports: []string{"database/sql", "database/sql/driver", "os/exec", "io/fs"}, words: regexp.MustCompile(`\bos\.(Open|Create|Write|Mkdir|Remove)|net\.(Dial|Listen|Lookup)|http\.(Get|Post|Client)\b`)},
 	"store.go":          {imports: []string{"net/http"}, sql: true},
-	"setup.go":          {imports: []string{"net/http"}, sql: true},
+	"setup.go":          {sql: true, words: cookieText},
 	"open.go":           {imports: []string{"net/http"}},
 	"retry.go":          {imports: []string{"net/http"}},
 	"lookup.go":         {imports: []string{"net/http"}, words: cookieText},

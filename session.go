@@ -439,7 +439,7 @@ func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U
 // not fail.
 func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[U], confirm func() error) (U, error) {
 	var none U
-	before, err := m.verdict(r)
+	before, err := m.withUserOrNot(r)
 	if err != nil {
 		return none, err
 	}
@@ -487,7 +487,7 @@ func (m *Manager[U]) ip(r *http.Request) string { return fit(asciiOnly(m.cfg.Cli
 //
 // After a database failure, an [ErrUnavailable], the session may live on; the cookie stays, so that trying again works.
 func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
-	v, err := m.verdict(r)
+	v, err := m.withUserOrNot(r)
 	if err != nil {
 		return err
 	}

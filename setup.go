@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"net/http"
 	"reflect"
 	"strings"
 	"time"
@@ -158,6 +159,71 @@ func (p userPlan[U]) fits(t *usersTable) (times string, err error) {
 		}
 	}
 	return times, nil
+}
+
+// unreadable is the error of a row whose user does not fit into a U. It names
+// the column.
+func unreadable(err error) error { return fmt.Errorf("%w: read the user: %w", ErrConfig, err) }
+
+// withUserOrNot is what ends a session needs to know of a request: also where
+// the session's user can't be read.
+func (m *Manager[U]) withUserOrNot(r *http.Request) (*verdict[U], error) {
+	v, err := m.verdict(r)
+	if !errors.Is(err, ErrConfig) {
+		return v, err
+	}
+	t, err := m.cookies.read(r)
+	if err != nil {
+		return &verdict[U]{err: err}, nil
+	}
+	if err := m.store.checkPool(r.Context()); err != nil {
+		return nil, err
+	}
+	row, err := m.store.sessionAlone(r.Context(), t.selector)
+	if err != nil {
+		return nil, err
+	}
+	if row.id != 0 {
+		ok, err := m.verifier.verify(r.Context(), t, &row)
+		if err != nil {
+			return nil, m.store.explain("verify the token", err)
+		}
+		if ok {
+			return &verdict[U]{err: ErrUserGone, token: t, record: row}, nil
+		}
+	}
+	return &verdict[U]{err: ErrUnknown}, nil
+}
+
+// sessionAlone reads a session without its user; its id is 0 if there is none.
+func (s *store) sessionAlone(ctx context.Context, selector string) (record, error) {
+	causal, err := s.causal(ctx)
+	if err != nil {
+		return record{}, err
+	}
+	var found []record // as newMatches: one, to the letter
+	err = s.run(ctx, "look up the session", func(ctx context.Context, _ bool) error {
+		found = nil
+		rows, err := s.db.QueryContext(ctx, causal+"SELECT id, token_x, token_y, browser, ip, user FROM "+s.tokens+" WHERE token_x = ?", selector)
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var r record
+			if err := rows.Scan(&r.id, &r.selector, &r.hash, &r.browser, &r.ip, &r.owner); err != nil {
+				return err
+			}
+			if r.selector == selector {
+				found = append(found, r)
+			}
+		}
+		return rows.Err()
+	})
+	if err != nil || len(found) != 1 {
+		return record{}, err
+	}
+	return found[0], nil
 }
 
 // Errors of a database user who lacks a right.

@@ -96,7 +96,7 @@ func (s *scanner[U]) scan(rows *sql.Rows, table *usersTable) (found[U], error) {
 		s.row.user, err = none, nil
 	}
 	if err != nil {
-		s.row.err = fmt.Errorf("session: read the user: %w: %w", ErrUnavailable, err)
+		s.row.err = unreadable(err)
 	}
 	if err == nil && s.row.owner != nil && s.plan.isRow() {
 		s.row.user = s.plan.row(s.values, table)
@@ -201,7 +201,11 @@ func (m *Manager[U]) selectAccounts(ctx context.Context, on sqlx.QueryerContext,
 	for rows.Next() {
 		var a account[U]
 		var values []any
-		if err := rows.Scan(append([]any{&a.now, &a.key, &a.hash}, m.plan.targets(&a.user, &values, table)...)...); err != nil {
+		err := rows.Scan(append([]any{&a.now, &a.key, &a.hash}, m.plan.targets(&a.user, &values, table)...)...)
+		if err != nil && a.key != nil {
+			err = unreadable(err)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if a.key, _, err = table.key.arg(a.key); err != nil {
