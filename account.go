@@ -162,7 +162,7 @@ const freshLogin = 10 * time.Minute
 // If the other sessions could not be ended, the error is an [ErrUnavailable] although the password is changed: call
 // [Manager.LogoutOthers].
 func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, password string) error {
-	v, err := m.verdict(r)
+	v, err := m.certain(r)
 	switch {
 	case err != nil:
 		return err

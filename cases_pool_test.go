@@ -7,9 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
+	"reflect"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -29,9 +34,17 @@ var (
 		{"B9_fields_that_fit", testFieldsThatFit},
 		{"B9_keys_that_are_not_unique", testKeysThatAreNotUnique},
 		{"B9_logout_without_a_user", testLogoutWithoutAUser},
+		{"C9_panic_in_scan", testPanicsInScan},
 		{"B15_users_table_for_reading", testUsersTableForReading},
 	}
-	cacheCases = []testCase{}
+	cacheCases = []testCase{
+		{"A9_each_request_its_own_user", testOwnUsers},
+		{"A9_rows", testOwnRows},
+		{"A9_copies", testCopies},
+		{"A12_ended_here_after_elsewhere", testEndedHere},
+		{"A13_certain_of_the_row", testCertain},
+		{"A14_login_in_the_future", testLoginInTheFuture},
+	}
 )
 
 // Whatever the DSN or the server says, a pool of Open saves what it writes.
@@ -461,28 +474,28 @@ func testFieldsThatDoNotFit(t *testing.T) {
 
 // wide is a user with a field for most kinds of columns.
 type wide struct {
-	ID        int64
-	Admin     bool
-	Maybe     *bool
-	Perhaps   sql.NullBool
-	Nothing   *bool
-	Small     int8
-	Count     uint64
-	Name      *string
-	Note      sql.NullString
-	Bytes     []byte
-	Any       any
-	Seen      time.Time
-	Left      *time.Time
-	Gone      sql.NullTime
-	Rate      float64
-	Price     string
-	Year      int
-	Kind      string
-	Level     int
-	Extra     json.RawMessage
-	Flags     []byte
-	Made      string
+	ID      int64
+	Admin   bool
+	Maybe   *bool
+	Perhaps sql.NullBool
+	Nothing *bool
+	Small   int8
+	Count   uint64
+	Name    *string
+	Note    sql.NullString
+	Bytes   []byte
+	Any     any
+	Seen    time.Time
+	Left    *time.Time
+	Gone    sql.NullTime
+	Rate    float64
+	Price   string
+	Year    int
+	Kind    string
+	Level   int
+	Extra   json.RawMessage
+	Flags   []byte
+	Made    string
 }
 
 func testFieldsThatFit(t *testing.T) {
@@ -525,8 +538,8 @@ func testKeysThatAreNotUnique(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has few of these indexes")
 	for columns, unique := range map[string]string{
-		"id INT NOT NULL":                                                                  "ADD PRIMARY KEY (id)",
-		"id INT NOT NULL, KEY (id)":                                                        "ADD UNIQUE KEY (id)",
+		"id INT NOT NULL":           "ADD PRIMARY KEY (id)",
+		"id INT NOT NULL, KEY (id)": "ADD UNIQUE KEY (id)",
 		"id INT NOT NULL, tenant INT NOT NULL DEFAULT 1, PRIMARY KEY (tenant, id)":         "ADD UNIQUE KEY (id)",
 		"id INT NOT NULL, tenant INT NOT NULL DEFAULT 1, PRIMARY KEY (id, tenant)":         "DROP PRIMARY KEY, ADD PRIMARY KEY (id)",
 		"id VARCHAR(20) NOT NULL, other INT NOT NULL DEFAULT 1 UNIQUE KEY, KEY (id)":       "ADD UNIQUE KEY (id)",
@@ -597,4 +610,398 @@ func testLogoutWithoutAUser(t *testing.T) {
 			t.Errorf("%d sessions, want the new one", n)
 		}
 	}
+}
+
+// roles is a Scanner that keeps what it got, in a slice that nobody sees.
+type roles struct{ names []string }
+
+func (r *roles) Scan(v any) error {
+	r.names = strings.Split(string(v.([]byte)), ",")
+	return nil
+}
+
+// raw keeps the bytes themselves.
+type raw struct{ b []byte }
+
+func (r *raw) Scan(v any) error { r.b = v.([]byte); return nil }
+
+type settings map[string]any
+
+func (s *settings) Scan(v any) error { return json.Unmarshal(v.([]byte), s) }
+
+type sharing struct {
+	ID       int64
+	Roles    roles
+	Raw      raw
+	Name     *string
+	Bytes    []byte
+	Settings settings
+	Extra    json.RawMessage
+	More     *roles
+	Seen     *time.Time
+}
+
+func (u *sharing) change() {
+	u.Roles.names[0], u.Raw.b[0], *u.Name, u.Bytes[0], u.Extra[0], u.More.names[0] = "root", 'x', "Mallory", 'x', 'x', "root"
+	u.Settings["admin"] = true
+	u.Settings["list"].([]any)[0] = "changed"
+	*u.Seen = u.Seen.Add(time.Hour)
+}
+
+// setupUsers is an app with one user and a table of its own.
+func setupUsers[U any](t *testing.T, table, row string, cfg Config) (*fixture[U], *browser) {
+	t.Helper()
+	dsn := testdb.DSN(t)
+	db := open(t, dsn, "")
+	mustExec(t, db, table)
+	mustExec(t, db, row)
+	f := manage[U](t, db, dsn, cfg)
+	b := newBrowser("")
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		if _, err := f.auth.LoginAs(w, r, 1); err != nil {
+			t.Fatal(err)
+		}
+	})
+	return f, b
+}
+
+const (
+	sharingTable = `CREATE TABLE users (id INT NOT NULL PRIMARY KEY, password VARCHAR(255) NULL, roles VARCHAR(99) NOT NULL, raw VARCHAR(99) NOT NULL, name VARCHAR(99) NULL,
+		bytes VARBINARY(99) NULL, settings VARCHAR(99) NOT NULL, extra VARCHAR(99) NOT NULL, more VARCHAR(99) NULL, seen DATETIME NULL)`
+	sharingRow = `INSERT INTO users VALUES (1, '', 'a,b', 'raw', 'Alice', 'bytes', '{"list": ["x", {"y": 1}]}', '{}', 'c,d', '2026-01-02 03:04:05')`
+)
+
+// What one request does to its user is seen by no other of the session, nor by
+// a second call of the same request.
+func testOwnUsers(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has no locks")
+	for _, cfg := range []Config{{}, {Cache: Cache{Fresh: time.Hour}}} {
+		f, b := setupUsers[sharing](t, sharingTable, sharingRow, cfg)
+		// Together in one batch.
+		row, err := f.auth.bySelector.find(t.Context(), selectorOf(b), selectorOf(b))
+		noError(t, err)
+		want := fmt.Sprintf("%+v", row.user.Roles) + row.user.Seen.String()
+		for range 2 {
+			first, second := f.auth.plan.copy(row.user), f.auth.plan.copy(row.user)
+			if !reflect.DeepEqual(first, second) || !reflect.DeepEqual(first, row.user) {
+				t.Fatalf("copies differ: %+v, %+v", first, second)
+			}
+			first.change()
+			if reflect.DeepEqual(first, second) || !reflect.DeepEqual(second, row.user) || fmt.Sprintf("%+v", row.user.Roles)+row.user.Seen.String() != want {
+				t.Errorf("the change is seen: %+v", second)
+			}
+		}
+		var wg sync.WaitGroup
+		for range 40 {
+			wg.Go(func() {
+				own := &browser{maps.Clone(b.cookies), ""}
+				own.do(f.auth.Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+					for range 2 {
+						u, ok := f.auth.User(r)
+						if !ok || u.Roles.names[0] != "a" || string(u.Raw.b) != "raw" || *u.Name != "Alice" || string(u.Bytes) != "bytes" ||
+							u.Settings["admin"] != nil || u.Settings["list"].([]any)[0] != "x" || string(u.Extra) != "{}" || u.More.names[0] != "c" || u.Seen.Hour() != 3 {
+							t.Errorf("%+v", u)
+							return
+						}
+						u.change()
+					}
+				})), "GET", "/")
+			})
+		}
+		wg.Wait()
+	}
+}
+
+func testOwnRows(t *testing.T) {
+	t.Parallel()
+	f, b := setupUsers[Row](t, "CREATE TABLE users (id INT NOT NULL PRIMARY KEY, password VARCHAR(255) NULL, bytes VARBINARY(9) NULL)", "INSERT INTO users VALUES (1, '', 'bytes')", Config{Cache: Cache{Fresh: time.Hour}})
+	for range 3 {
+		f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
+			row, _ := f.auth.User(r)
+			if string(row["bytes"].([]byte)) != "bytes" || row["more"] != nil {
+				t.Errorf("%v", row)
+			}
+			row["bytes"].([]byte)[0], row["more"] = 'x', true
+		})
+	}
+}
+
+// Copies are whole, whatever a type is made of, and nothing is copied that
+// can't change.
+func testCopies(t *testing.T) {
+	t.Parallel()
+	type node struct {
+		next  *node
+		value []int
+	}
+	type everything struct {
+		Number  *big.Int
+		At      time.Time
+		Zone    *time.Location
+		Address netip.Addr
+		any     any
+		list    []map[string][]byte
+		array   [2]*int
+		ring    *node
+		none    []int
+		nothing map[string]int
+		f       func()
+		inner   struct{ sql.Null[[]byte] }
+	}
+	ring := &node{value: []int{1}}
+	ring.next = ring
+	one := 1
+	was := everything{Number: big.NewInt(5), At: time.Now(), Zone: time.UTC, Address: netip.MustParseAddr("fe80::1%eth0"), any: []any{&one, "x"},
+		list: []map[string][]byte{{"a": []byte("b")}}, array: [2]*int{&one, &one}, ring: ring, inner: struct{ sql.Null[[]byte] }{sql.Null[[]byte]{V: []byte("c"), Valid: true}}}
+	plan := userPlan[everything]{shares: shares(reflect.TypeFor[everything]())}
+	is := plan.copy(was)
+	if !reflect.DeepEqual(is, was) || is.Address != was.Address || is.Zone != was.Zone || is.At != was.At || is.ring == was.ring || is.ring.next != is.ring || is.array[0] != is.array[1] || is.none != nil || is.nothing != nil {
+		t.Errorf("%+v, want %+v", is, was)
+	}
+	is.Number.SetInt64(6)
+	*is.any.([]any)[0].(*int) = 2
+	is.list[0]["a"][0] = 'x'
+	is.ring.value[0] = 2
+	is.inner.V[0] = 'x'
+	if was.Number.Int64() != 5 || one != 1 || was.list[0]["a"][0] != 'b' || ring.value[0] != 1 || was.inner.V[0] != 'c' {
+		t.Errorf("the original changed: %+v", was)
+	}
+	type plainUser struct {
+		ID   int64
+		Name sql.NullString
+		At   sql.NullTime
+		IP   netip.Addr
+		UUID [16]byte
+	}
+	if shares(reflect.TypeFor[plainUser]()) {
+		t.Error("a struct without references is copied")
+	}
+}
+
+// What ends through this Manager ends here, also when other servers ended the
+// row or renewed the token before.
+func testEndedHere(t *testing.T) {
+	t.Parallel()
+	for name, end := range map[string]func(f *fixture[user], b *browser) error{
+		"LogoutAll": func(f *fixture[user], _ *browser) error { _, err := f.auth.LogoutAll(t.Context(), 1); return err },
+		"LogoutOthers": func(f *fixture[user], _ *browser) (err error) {
+			other := newBrowser(chrome130)
+			f.login(other, alice)
+			f.inside(other, func(w http.ResponseWriter, r *http.Request) { err = f.auth.LogoutOthers(w, r) })
+			return err
+		},
+		"SetPassword": func(f *fixture[user], _ *browser) (err error) {
+			other := newBrowser(chrome130)
+			f.login(other, alice)
+			f.inside(other, func(w http.ResponseWriter, r *http.Request) {
+				err = f.auth.SetPassword(w, r, alice["password"], "another password")
+			})
+			return err
+		},
+	} {
+		for _, elsewhere := range []string{"renewed", "ended", "nothing"} {
+			here := setup(t, Config{Cache: Cache{Fresh: time.Hour}})
+			there := manage[user](t, here.db, here.dsn, Config{})
+			b, bobs := newBrowser(chrome130), newBrowser(chrome130)
+			here.login(b, alice)
+			here.login(bobs, bob)
+			before := &browser{maps.Clone(b.cookies), b.userAgent}
+			here.isIn(before)
+			here.isIn(bobs)
+			switch elsewhere {
+			case "renewed":
+				there.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, there.auth.LogoutOthers(w, r)) })
+				here.isIn(b)
+				here.isOut(before, ErrUnknown) // the old token, once the new one is known
+			case "ended":
+				_, err := there.auth.LogoutAll(t.Context(), 1)
+				noError(t, err)
+				here.isIn(before) // within Fresh
+			}
+			if err := end(here, b); err != nil {
+				t.Errorf("%s, %s: %v", name, elsewhere, err)
+			}
+			for _, b := range []*browser{b, before} {
+				if err := here.why(b); !errors.Is(err, ErrUnknown) {
+					t.Errorf("%s, %s: the session is %v", name, elsewhere, err)
+				}
+			}
+			there.auth.LogoutAll(t.Context(), 2)
+			here.isIn(bobs) // is still kept
+		}
+	}
+	here := setup(t, Config{Cache: Cache{Fresh: time.Hour}})
+	there := manage[user](t, here.db, here.dsn, Config{})
+	b := newBrowser(chrome130)
+	here.login(b, alice)
+	here.isIn(b)
+	sessions, err := here.auth.Sessions(t.Context(), 1)
+	noError(t, err)
+	noError(t, there.auth.Revoke(t.Context(), 1, sessions[0].ID))
+	wantError(t, here.auth.Revoke(t.Context(), 1, sessions[0].ID), ErrNoSession)
+	here.isOut(b, ErrUnknown)
+}
+
+// Fresh, RequireFresh and SetPassword do not take the cache's word.
+func testCertain(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{Cache: Cache{Fresh: time.Hour, Stale: 2 * time.Hour}})
+	there := manage[user](t, f.db, f.dsn, Config{})
+	var failed error
+	f.auth.cfg.OnError = func(w http.ResponseWriter, _ *http.Request, err error) {
+		failed = err
+		w.WriteHeader(http.StatusServiceUnavailable)
+	}
+	login := func() *browser {
+		b := newBrowser(chrome130)
+		f.login(b, alice)
+		f.isIn(b)
+		return b
+	}
+	fresh := func(b *browser) (is, after bool) {
+		f.inside(b, func(_ http.ResponseWriter, r *http.Request) { is, after = f.auth.Fresh(r, time.Hour), f.auth.Check(r) })
+		return is, after
+	}
+	dangerous := func(b *browser) int {
+		return b.do(f.auth.RequireFresh(time.Hour, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })), "GET", "/").StatusCode
+	}
+	setPassword := func(b *browser, wrap func(http.Handler) http.Handler) (err error) {
+		b.do(wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			err = f.auth.SetPassword(w, r, alice["password"], "a new password")
+		})), "POST", "/")
+		return err
+	}
+	bare := func(h http.Handler) http.Handler { return h }
+	b := login()
+	if is, after := fresh(b); !is || !after || dangerous(b) != http.StatusNoContent {
+		t.Error("a fresh login is not")
+	}
+	for i, look := range []func(b *browser){
+		func(b *browser) {
+			if is, after := fresh(b); is || after {
+				t.Errorf("Fresh is %v, Check %v", is, after)
+			}
+		},
+		func(b *browser) {
+			if status := dangerous(b); status != http.StatusUnauthorized {
+				t.Errorf("RequireFresh answers %d", status)
+			}
+		},
+		func(b *browser) { wantError(t, setPassword(b, f.auth.Middleware), ErrNotLoggedIn) },
+		func(b *browser) { wantError(t, setPassword(b, bare), ErrNotLoggedIn) },
+	} {
+		b := login()
+		_, err := there.auth.LogoutAll(t.Context(), 1)
+		noError(t, err)
+		f.isIn(b) // as the cache says
+		look(b)
+		if err := f.why(b); i < 2 && !errors.Is(err, ErrUnknown) && err != nil {
+			t.Error(err)
+		}
+	}
+	// While the database fails, nothing is fresh.
+	b = login()
+	f.purged()
+	mustExec(t, f.db, "ALTER TABLE user_tokens RENAME COLUMN token_y TO gone")
+	if is, after := fresh(b); is || !after {
+		t.Errorf("while the database fails, Fresh is %v, Check %v", is, after)
+	}
+	if status := dangerous(b); status != http.StatusServiceUnavailable || failed == nil {
+		t.Errorf("RequireFresh answers %d after %v", status, failed)
+	}
+	if err := setPassword(b, f.auth.Middleware); err == nil {
+		t.Error("SetPassword took the cache's word")
+	}
+	mustExec(t, f.db, "ALTER TABLE user_tokens RENAME COLUMN gone TO token_y")
+	if is, _ := fresh(b); !is || dangerous(b) != http.StatusNoContent {
+		t.Error("it is not fresh after the failure")
+	}
+}
+
+func testLoginInTheFuture(t *testing.T) {
+	t.Parallel()
+	for _, cfg := range []Config{{}, {Cache: Cache{Fresh: time.Hour}}} {
+		f := setup(t, cfg)
+		for ahead, want := range map[int]bool{30 * 86400: false, 3600: false, 60: false, -1: true} {
+			b := newBrowser(chrome130)
+			f.login(b, alice)
+			f.purged()
+			mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() + ?), active = FROM_UNIXTIME(UNIX_TIMESTAMP() + ?) WHERE token_x = ?", ahead, ahead, selectorOf(b))
+			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+				if got := f.auth.Fresh(r, 10*time.Second); got != want {
+					t.Errorf("%d s ahead: Fresh is %v", ahead, got)
+				}
+				if err := f.auth.SetPassword(w, r, "", "a new password"); !want && err == nil {
+					t.Errorf("%d s ahead: SetPassword asks for no password", ahead)
+				}
+			})
+			status := b.do(f.auth.RequireFresh(10*time.Second, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })), "GET", "/").StatusCode
+			if !want && status != http.StatusForbidden {
+				t.Errorf("%d s ahead: RequireFresh answers %d", ahead, status)
+			}
+		}
+	}
+}
+
+// bomb panics, in one way or another.
+type bomb string
+
+func (b *bomb) Scan(v any) error {
+	switch text := string(v.([]byte)); text {
+	case "panic":
+		panic("a bug of the app")
+	case "nil":
+		var none *bomb
+		*none = "x"
+	default:
+		*b = bomb(text)
+	}
+	return nil
+}
+
+// A Scan method that panics costs its own request an error, and nobody a
+// connection.
+func testPanicsInScan(t *testing.T) {
+	t.Parallel()
+	type bombs struct {
+		ID    int64
+		Name  bomb
+		Other *bomb
+	}
+	dsn := testdb.DSN(t)
+	db := open(t, dsn, "")
+	db.SetMaxOpenConns(2)
+	mustExec(t, db, "CREATE TABLE users (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, email VARCHAR(99) NOT NULL, password VARCHAR(255) NULL, name VARCHAR(20) NOT NULL DEFAULT 'x', other VARCHAR(20) NULL)")
+	for _, c := range []Credentials{alice, bob} {
+		mustExec(t, db, "INSERT INTO users (email, password) VALUES (?, ?)", c["email"], hashOf(c["password"]))
+	}
+	f := manage[bombs](t, db, dsn, Config{})
+	alices, bobs := newBrowser(""), newBrowser("")
+	f.login(alices, alice)
+	f.login(bobs, bob)
+	for _, set := range []string{"name = 'panic'", "name = 'nil'", "name = 'x', other = 'panic'"} {
+		mustExec(t, db, "UPDATE users SET "+set+" WHERE id = 1")
+		rows, err := f.auth.bySelector.read(t.Context(), []any{selectorOf(alices), selectorOf(bobs)})
+		noError(t, err)
+		if _, err := rows.pick(selectorOf(alices)); err == nil || !strings.Contains(err.Error(), "panic") {
+			t.Errorf("%s: alice: %v", set, err)
+		}
+		if _, err := rows.pick(selectorOf(bobs)); err != nil {
+			t.Errorf("%s: bob: %v", set, err)
+		}
+		for range 50 {
+			if response := alices.do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusServiceUnavailable {
+				t.Fatal(response.Status)
+			}
+			if _, err := f.auth.LoginAs(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), 1); err == nil || errors.Is(err, ErrUnavailable) {
+				t.Fatal(err)
+			}
+		}
+		f.isIn(bobs)
+		if n := db.Stats().InUse; n != 0 {
+			t.Errorf("%s: %d connections are in use", set, n)
+		}
+	}
+	alices.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) }), "POST", "/logout")
 }

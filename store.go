@@ -38,7 +38,7 @@ type store struct {
 	skewed   atomic.Bool          // times of another time zone were seen, and a warning given
 	sound    atomic.Bool          // the pools were found to keep what is written
 	fits     func(*usersTable) (times string, err error)
-	changed  func(ids ...uint64)  // hears of every session that was changed or ended, or may have been
+	changed  func(ids ...uint64) // hears of every session that was changed or ended, or may have been
 }
 
 func newStore(db *sqlx.DB, cfg *Config) *store {
