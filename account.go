@@ -233,7 +233,7 @@ func (m *Manager[U]) ResetPassword(w http.ResponseWriter, r *http.Request, passw
 
 // passwordChange returns the state of a request that is to change a password.
 func (m *Manager[U]) passwordChange(r *http.Request, call, password string) (*verdict[U], error) {
-	v, err := m.verdict(r)
+	v, err := m.certain(r)
 	switch {
 	case err != nil:
 		return nil, err
@@ -272,6 +272,7 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 	case !replaced: // changed concurrently
 		return ErrInvalidCredentials
 	}
+	m.forgetUser(r.Context(), user.key)
 	renewed := *v
 	renewed.token = token
 	renewed.record.selector, renewed.record.hash = token.selector, tokenHash

@@ -1,6 +1,7 @@
 package session
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -80,10 +81,40 @@ func (c *cache[U]) put(generation uint64, row *found[U], key memoKey, read time.
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if generation == c.generation {
+		if before, ok := c.selectors[row.id]; ok && before != row.selector {
+			c.sessions.Remove(before) // its token was renewed elsewhere
+		}
 		c.sessions.Add(row.selector, kept)
 		c.selectors[row.id] = row.selector
 	}
 }
+
+// ids are the sessions that are kept of a user. What is being read meanwhile is
+// not kept: a session of the user may have ended elsewhere since.
+func (c *cache[U]) ids(of func(owner any) bool) (ids []uint64) {
+	if c == nil {
+		return nil
+	}
+	c.mu.Lock()
+	c.generation++
+	kept := c.sessions.Values()
+	c.mu.Unlock()
+	for _, k := range kept {
+		if of(k.owner) {
+			ids = append(ids, k.id)
+		}
+	}
+	return ids
+}
+
+type uncached struct{}
+
+// withoutCache is the context of a look-up that asks the table.
+func withoutCache(ctx context.Context) context.Context {
+	return context.WithValue(ctx, uncached{}, true)
+}
+
+func isWithoutCache(ctx context.Context) bool { return ctx.Value(uncached{}) != nil }
 
 // forget drops sessions that were changed or ended.
 func (c *cache[U]) forget(ids ...uint64) {

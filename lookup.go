@@ -260,7 +260,7 @@ func (l *lookup[U]) fill(b *batch[U]) {
 	defer b.end()
 	defer close(b.done)
 	defer func() {
-		// A Scan method of the app may panic. Without the batch the server would catch that for its request alone.
+		// Without the batch the server would catch a panic for its request alone.
 		if v := recover(); v != nil {
 			b.err = fmt.Errorf("session: look up the session: panic: %v", v)
 		}
@@ -297,6 +297,7 @@ func (l *lookup[U]) query(ctx context.Context, keys []any) (matches[U], error) {
 	if err != nil {
 		return nil, err
 	}
+	defer rows.Close()
 	scan, ok := l.scanners.Get().(*scanner[U])
 	if !ok {
 		scan = &scanner[U]{store: l.store, plan: l.plan}
@@ -305,14 +306,12 @@ func (l *lookup[U]) query(ctx context.Context, keys []any) (matches[U], error) {
 	for rows.Next() {
 		f, err := scan.scan(rows, stmt.table)
 		if err != nil {
-			rows.Close()
 			return nil, fmt.Errorf("read the session: %w", err)
 		}
 		l.store.reconcile(&f.record)
 		list = append(list, f)
 	}
 	l.scanners.Put(scan)
-	// Not deferred: after a panic in Scan, Close would wait for it for ever.
 	return newMatches(list), errors.Join(rows.Err(), rows.Close())
 }
 

@@ -139,13 +139,21 @@ func reload(w http.ResponseWriter) {
 
 // Fresh reports whether the user of this request logged in no longer ago than this: gave a password, or whatever else
 // the app asks before LoginAs. Visits, which renew a session, do not count.
+//
+// It reads the session whatever Config.Cache says: if that fails, it reports
+// false. A login in the future, of before the database's clock was set back, is
+// not fresh.
 func (m *Manager[U]) Fresh(r *http.Request, within time.Duration) bool {
-	v := m.known(r.Context())
-	return v != nil && v.fresh(within)
+	if m.known(r.Context()) == nil {
+		return false
+	}
+	v, err := m.certain(r)
+	return err == nil && v.fresh(within)
 }
 
 func (v *verdict[U]) fresh(within time.Duration) bool {
-	return v.err == nil && !v.stale && v.record.now-v.record.created <= seconds(within)
+	age := v.record.now - v.record.created
+	return v.err == nil && !v.stale && age >= -1 && age <= seconds(within)
 }
 
 // RequireFresh is [Manager.Require] for dangerous pages (OWASP ASVS 5.0 V7.5.3): who has not logged in for longer than
@@ -154,7 +162,15 @@ func (v *verdict[U]) fresh(within time.Duration) bool {
 // password, calls Login, and goes on to [ReturnTo]; it must not be behind Guest.
 func (m *Manager[U]) RequireFresh(within time.Duration, next http.Handler) http.Handler {
 	return m.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if m.Fresh(r, within) {
+		v, err := m.certain(r)
+		switch {
+		case err != nil:
+			m.unknown(w, r, err)
+			return
+		case v.err != nil: // it was ended elsewhere
+			m.refuse(w, r)
+			return
+		case v.fresh(within):
 			next.ServeHTTP(w, r)
 			return
 		}
@@ -250,6 +266,21 @@ func (m *Manager[U]) verdict(r *http.Request) (*verdict[U], error) {
 	}
 	v, err := m.authenticate(r)
 	return &v, err
+}
+
+// certain is verdict for what must not be let in by the cache: it reads the
+// session if what is known of the request came from there.
+func (m *Manager[U]) certain(r *http.Request) (*verdict[U], error) {
+	v, err := m.verdict(r)
+	if err != nil || !v.cached {
+		return v, err
+	}
+	read, err := m.authenticate(r.WithContext(withoutCache(r.Context())))
+	if err != nil {
+		return nil, err
+	}
+	m.remember(r, &read)
+	return &read, nil
 }
 
 // remember changes what is known of the request from now on.

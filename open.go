@@ -7,6 +7,7 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"sync/atomic"
@@ -20,8 +21,8 @@ import (
 // Open opens a pool of connections that is tuned for this package, and does not connect yet. Any other *sqlx.DB of
 // the mysql driver works too.
 //
-// Whatever the DSN says, it has parseTime, loc=UTC, charset utf8mb4, and interpolateParams: one round trip for each
-// statement, safe in this charset. Where the DSN does not say otherwise, it has time_zone '+00:00', timeout 5s,
+// Whatever the DSN says, it has parseTime, loc=UTC, charset utf8mb4, autocommit=1, completion_type=0, and
+// interpolateParams: one round trip for each statement, safe in this charset. Where the DSN does not say otherwise, it has time_zone '+00:00', timeout 5s,
 // readTimeout and writeTimeout 10s. The pool has at most 32 connections, all of which may stay idle; each is replaced after 5 minutes, so that a load
 // balancer's or server's idle limit never meets a live one. When the server falls silent on one connection, those that
 // are as old are not used again: behind a firewall that forgot them, each would cost a request its Config.Timeout.
@@ -48,6 +49,11 @@ func Open(dsn string) (*sqlx.DB, error) {
 	if cfg.Params == nil {
 		cfg.Params = map[string]string{}
 	}
+	maps.DeleteFunc(cfg.Params, func(name, _ string) bool { // @@session.autocommit, too
+		name = strings.ToLower(name)
+		return strings.HasSuffix(name, "autocommit") || strings.HasSuffix(name, "completion_type")
+	})
+	cfg.Params["autocommit"], cfg.Params["completion_type"] = "1", "0"
 	if cfg.Params["time_zone"] == "" {
 		cfg.Params["time_zone"] = "'+00:00'"
 	}

@@ -30,6 +30,7 @@ var rooms = map[string]struct {
 	"store.go":          {imports: []string{"net/http"}, sql: true},
 	"tokentable.go":     {imports: []string{"net/http"}, sql: true},
 	"stamp.go":          {imports: []string{"net/http"}, sql: true},
+	"setup.go":          {sql: true, words: cookieText},
 	"open.go":           {imports: []string{"net/http"}},
 	"retry.go":          {imports: []string{"net/http"}},
 	"lookup.go":         {imports: []string{"net/http"}, words: cookieText},

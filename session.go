@@ -83,6 +83,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	m.store = newStore(db, &m.cfg)
 	m.verifier.timeout = cfg.Timeout
 	m.passwords.timeout, m.passwords.sample, m.passwords.told = cfg.Timeout, m.store.samplePasswords, m.cfg.event
+	m.store.fits = plan.fits
 	reads := db
 	if cfg.Replica != nil {
 		reads = cfg.Replica
@@ -110,7 +111,8 @@ type verdict[U any] struct {
 	token  token
 	record record // its id is 0 unless the token is right, even if the session is refused for another reason
 	user   U
-	stale  bool // the database failed, and this is what was known before
+	cached bool // this is what was known before
+	stale  bool // and the database failed
 }
 
 // authenticate judges a request: its cookie, the session of that token, the ages, the user, the browser. A request that
@@ -122,7 +124,7 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 		}
 		return v, nil
 	}
-	row, stale, err := m.find(r.Context(), v.token)
+	row, cached, stale, err := m.find(r.Context(), v.token)
 	if errors.Is(err, ErrUnknown) {
 		var of *record
 		if row != nil { // it exists, but this is not its token
@@ -134,7 +136,7 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 	if err != nil {
 		return v, err
 	}
-	v.record, v.stale = row.record, stale
+	v.record, v.cached, v.stale = row.record, cached, stale
 	switch {
 	case m.expired(&row.record):
 		v.err = ErrExpired
@@ -154,28 +156,28 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 
 // find finds the session of a token, in the cache if there is one and it knows, otherwise in the table. While the
 // database fails, the cache may know what was so before: that is stale.
-func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], stale bool, err error) {
+func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], cached, stale bool, err error) {
 	key := m.verifier.of(t)
 	if m.cache == nil {
 		row, err = m.look(ctx, t, key)
-		return row, false, err
+		return row, false, false, err
 	}
 	now, generation := time.Now(), m.cache.begin()
 	kept, age := m.cache.get(t.selector, now)
-	if kept != nil && kept.key != key {
-		kept = nil // another verifier: the table decides
+	if kept != nil && (kept.key != key || isWithoutCache(ctx)) {
+		kept = nil // another verifier, or certainty is wanted: the table decides
 	}
 	if kept != nil && age <= m.cfg.Cache.Fresh {
-		return &kept.found, false, nil
+		return &kept.found, true, false, nil
 	}
 	row, err = m.look(ctx, t, key)
 	switch {
 	case err == nil:
 		m.cache.put(generation, row, key, now)
 	case kept != nil && age <= m.cfg.Cache.Stale && errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
-		return &kept.found, true, nil
+		return &kept.found, true, true, nil
 	}
-	return row, false, err
+	return row, false, false, err
 }
 
 // look reads the session of a token. Where a read may be late, a session that would be refused is read once more, by one
@@ -460,7 +462,7 @@ func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U
 // not fail.
 func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[U], method loginMethod, confirm func(id uint64) error) (U, error) {
 	var none U
-	before, err := m.verdict(r)
+	before, err := m.withUserOrNot(r)
 	if err != nil {
 		return none, err
 	}
@@ -510,7 +512,7 @@ func (m *Manager[U]) ip(r *http.Request) string { return fit(asciiOnly(m.cfg.Cli
 //
 // After a database failure, an [ErrUnavailable], the session may live on; the cookie stays, so that trying again works.
 func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
-	v, err := m.verdict(r.WithContext(steadfast(r.Context())))
+	v, err := m.withUserOrNot(r.WithContext(steadfast(r.Context())))
 	if err != nil {
 		return err
 	}
@@ -566,7 +568,7 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 		return nil, ErrNotLoggedIn
 	}
 	renewed := *v
-	renewed.token = token
+	renewed.token, renewed.cached = token, false
 	renewed.record.selector, renewed.record.hash = token.selector, hash
 	m.cookies.write(w, token)
 	m.remember(r, &renewed)
@@ -587,6 +589,7 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 		return err
 	}
 	n, err := m.store.deleteAllOf(ctx, key, v.record.id)
+	m.forgetUser(ctx, key)
 	m.revoked(ctx, key, n)
 	return err
 }
@@ -607,12 +610,10 @@ func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err e
 		return 0, err
 	}
 	n, err = m.store.deleteAllOf(ctx, key, 0)
+	m.forgetUser(ctx, key)
 	m.revoked(ctx, key, n)
 	if err == nil {
-		m.forget(ctx, func(v *verdict[U]) bool {
-			own, err := m.store.userArg(ctx, v.record.owner)
-			return err == nil && sameKey(own, key)
-		})
+		m.forget(ctx, func(v *verdict[U]) bool { return m.isUser(ctx, v.record.owner, key) })
 	}
 	return n, err
 }
@@ -671,6 +672,7 @@ func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
 	if err != nil {
 		return err
 	}
+	m.forgetUser(ctx, key) // the session may have ended on another server
 	i := slices.IndexFunc(records, func(r record) bool { return m.store.publicID(&r) == id })
 	if i < 0 {
 		return ErrNoSession

@@ -1225,7 +1225,7 @@ func TestUserStruct(t *testing.T) {
 	}
 	bad := manage[unknown](t, f.db, f.dsn, Config{})
 	bad.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
-		if _, err := bad.auth.Login(w, r, alice); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "x") {
+		if _, err := bad.auth.Login(w, r, alice); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "x") {
 			t.Error(err)
 		}
 	})

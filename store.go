@@ -1,6 +1,7 @@
 package session
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"database/sql/driver"
@@ -38,7 +39,9 @@ type store struct {
 	checked  atomic.Pointer[tokenTable] // the token table, once it was found to be good
 	galera   atomic.Pointer[bool]       // nil until it is known
 	skewed   atomic.Bool                // times of another time zone were seen, and a warning given
-	changed  func(ids ...uint64)        // hears of every session that was changed or ended, or may have been
+	sound    atomic.Bool                // the pools were found to keep what is written
+	fits     func(*usersTable) (times string, err error)
+	changed  func(ids ...uint64) // called with the ids of sessions that were, or may have been, changed or deleted
 }
 
 func newStore(db *sqlx.DB, cfg *Config) *store {
@@ -75,6 +78,8 @@ const (
 	erUnknownColumn   = 1054
 	erDuplicate       = 1062
 	erTableDenied     = 1142
+	erColumnDenied    = 1143
+	erRoutineDenied   = 1370
 	erDuplicateIndex  = 1061
 	erDuplicateColumn = 1060
 	erNoTable         = 1146
@@ -99,7 +104,10 @@ func (s *store) explain(doing string, err error) error {
 	}
 	if isError(err, erUnknownColumn) {
 		s.table.Store(nil) // the table may have changed since it was read
-		return fmt.Errorf("session: %s: %w: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", doing, ErrUnavailable, s.users, err)
+		return fmt.Errorf("%w: %s: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", ErrConfig, doing, s.users, err)
+	}
+	if isError(err, denied...) {
+		return fmt.Errorf("%w: %s: %s: %w", ErrConfig, doing, s.missingGrant(err), err)
 	}
 	return fmt.Errorf("session: %s: %w: %w", doing, ErrUnavailable, err)
 }
@@ -141,21 +149,18 @@ func (s *store) isGalera(ctx context.Context) (bool, error) {
 	if known := s.galera.Load(); known != nil {
 		return *known, nil
 	}
-	var variables []struct {
-		Name  string `db:"Variable_name"`
-		Value string `db:"Value"`
-	}
-	err := s.run(ctx, "read the server's variables", func(ctx context.Context, _ bool) error {
-		variables = nil
-		return s.db.SelectContext(ctx, &variables, "SHOW VARIABLES WHERE Variable_name = 'version' OR Variable_name = 'wsrep_on'")
+	var variables []pair
+	err := s.run(ctx, "read the server's variables", func(ctx context.Context, _ bool) (err error) {
+		variables, err = selectPairs(ctx, s.db, "SHOW VARIABLES WHERE Variable_name = 'version' OR Variable_name = 'wsrep_on'")
+		return err
 	})
 	if err != nil {
 		return false, err
 	}
 	on, mariaDB := false, false
 	for _, v := range variables {
-		on = on || strings.EqualFold(v.Name, "wsrep_on") && strings.EqualFold(v.Value, "ON")
-		mariaDB = mariaDB || strings.Contains(v.Value, "MariaDB")
+		on = on || strings.EqualFold(v.name, "wsrep_on") && strings.EqualFold(v.value, "ON")
+		mariaDB = mariaDB || strings.Contains(v.value, "MariaDB")
 	}
 	galera := on && mariaDB
 	s.galera.Store(&galera)
@@ -182,6 +187,7 @@ type column struct {
 	charset    string // of text
 	width      int64  // of text in characters, of a binary column in bytes; 0 if it has no limit
 	counts     bool   // the database counts it up
+	nullable   bool
 }
 
 type usersTable struct {
@@ -189,6 +195,7 @@ type usersTable struct {
 	name          string
 	columns       []column // all but the password
 	key           column
+	view          bool // not a table, so it has no indexes, and less is known of NULL
 	hasPassword   bool
 	passwordWidth int64  // in characters; 0 if there is no such column, or it has no limit
 	account       string // an SQL expression of the columns that Config.AccountColumns names; "" if it names none
@@ -217,20 +224,24 @@ func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
 	if t := s.table.Load(); t != nil {
 		return t, nil
 	}
+	if err := s.checkPool(ctx); err != nil {
+		return nil, err
+	}
 	var t *usersTable
 	err := s.run(ctx, "read the users table", func(ctx context.Context, _ bool) (err error) {
 		t, err = s.readUsersTable(ctx)
 		return err
 	})
-	if err == nil {
-		s.table.Store(t)
+	if err != nil {
+		return nil, err
 	}
-	return t, err
+	s.table.Store(t)
+	return t, nil
 }
 
 func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	database, table := splitName(s.cfg.Table)
-	rows, err := s.db.QueryxContext(ctx, "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA"+
+	rows, err := s.db.QueryxContext(ctx, "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA, IS_NULLABLE"+
 		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", database, table)
 	if err != nil {
 		return nil, err
@@ -241,9 +252,9 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	for rows.Next() {
 		exists = true
 		var c column
-		var charset, collation, extra sql.NullString
+		var charset, collation, extra, nullable sql.NullString
 		var width sql.NullInt64
-		if err := rows.Scan(&t.database, &t.name, &c.name, &c.dataType, &c.definition, &charset, &collation, &width, &extra); err != nil {
+		if err := rows.Scan(&t.database, &t.name, &c.name, &c.dataType, &c.definition, &charset, &collation, &width, &extra, &nullable); err != nil {
 			return nil, err
 		}
 		c.dataType, c.charset, c.width = strings.ToLower(c.dataType), charset.String, width.Int64
@@ -260,6 +271,9 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 			c.kind = textColumn
 		}
 		c.counts = strings.Contains(strings.ToLower(extra.String), "auto_increment")
+		// MariaDB can't declare a generated column NOT NULL.
+		generated := strings.Contains(extra.String, "VIRTUAL") || strings.Contains(extra.String, "STORED")
+		c.nullable = strings.EqualFold(nullable.String, "YES") && !generated
 		if strings.EqualFold(c.name, s.cfg.Key) {
 			t.key = c
 		}
@@ -274,14 +288,16 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	}
 	switch {
 	case !exists:
-		return nil, fmt.Errorf("%w: there is no users table %s; create it, or set Config.Table", ErrConfig, s.users)
+		return nil, fmt.Errorf("%w: there is no users table %s; create it, or set Config.Table, or GRANT this database user SELECT on it", ErrConfig, s.users)
 	case t.key.name == "":
 		return nil, fmt.Errorf("%w: the users table %s has no column %s; set Config.Key to its primary key", ErrConfig, s.users, s.key)
 	case t.key.kind == otherColumn:
 		return nil, fmt.Errorf("%w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrConfig, s.key, t.key.definition)
 	}
-	t.account, err = t.accountExpression(s.cfg.AccountColumns)
-	return t, err
+	if t.account, err = t.accountExpression(s.cfg.AccountColumns); err != nil {
+		return nil, err
+	}
+	return t, s.checkUsers(ctx, t)
 }
 
 // splitName takes database.name apart; without a database it is nil.
@@ -551,31 +567,28 @@ func (s *store) explainUser(ctx context.Context, err error, columns []column, ar
 
 // taken finds the unique index of which another user has the values, and names its columns.
 func (s *store) taken(ctx context.Context, columns []column, args []any) (field string, err error) {
-	table, err := s.usersTable(ctx)
+	users, err := s.usersTable(ctx)
 	if err != nil {
 		return "", err
 	}
-	database, name := splitName(s.cfg.Table)
-	var parts []struct {
-		Name   string         `db:"name"`
-		Column sql.NullString `db:"part"`
-	}
-	err = s.run(ctx, "read the indexes of the users table", func(ctx context.Context, _ bool) error {
-		parts = nil
-		return s.db.SelectContext(ctx, &parts, "SELECT INDEX_NAME AS name, COLUMN_NAME AS part FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, name)
+	database, table := splitName(s.cfg.Table)
+	var parts []pair
+	err = s.run(ctx, "read the indexes of the users table", func(ctx context.Context, _ bool) (err error) {
+		parts, err = selectPairs(ctx, s.db, "SELECT INDEX_NAME, COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, table)
+		return err
 	})
 	if err != nil {
 		return "", err
 	}
 	for len(parts) > 0 {
 		n := 1
-		for n < len(parts) && parts[n].Name == parts[0].Name {
+		for n < len(parts) && parts[n].name == parts[0].name {
 			n++
 		}
 		var names []string
 		var conditions []condition
 		for _, part := range parts[:n] {
-			i := slices.IndexFunc(columns, func(c column) bool { return strings.EqualFold(c.name, part.Column.String) })
+			i := slices.IndexFunc(columns, func(c column) bool { return strings.EqualFold(c.name, part.value) })
 			if i < 0 {
 				break // a default, or an expression
 			}
@@ -591,7 +604,7 @@ func (s *store) taken(ctx context.Context, columns []column, args []any) (field 
 			continue
 		}
 		found := false
-		query, args := s.selectUsers(table, nil, conditions)
+		query, args := s.selectUsers(users, nil, conditions)
 		err := s.run(ctx, "find the user", func(ctx context.Context, _ bool) error {
 			rows, err := s.db.QueryContext(ctx, query, args...)
 			if err != nil {
@@ -661,33 +674,22 @@ func (s *store) selectSessions(tokens *tokenTable, users *usersTable, columns []
 	return b.String()
 }
 
-// insert adds a session and, in one transaction, takes away the one that it replaces, if that is not 0, and those that
-// are too many. Deletions go first: who waits for a lock must not hold one on a new row, on which others may come to wait.
+// insert adds a session and, in one transaction, takes away the one that it
+// replaces, if that is not 0. The deletion goes first: a transaction that waits
+// for a lock must not hold one on a new row, for which others may come to wait.
+// Then it ends the sessions that are too many.
 func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint64, ended int64, err error) {
 	if replaced != 0 {
 		defer s.changed(replaced)
 	}
-	var surplus []uint64
-	defer func() { s.changed(surplus...) }()
 	save := func(ctx context.Context) error {
-		if replaced == 0 && s.cfg.MaxSessions == 0 {
+		if replaced == 0 {
 			id, err = s.insertWith(ctx, s.db, r)
 			return err
 		}
 		return s.inTransaction(ctx, func(tx *sqlx.Tx) error {
-			if s.cfg.MaxSessions > 0 {
-				if surplus, err = s.surplus(ctx, tx, r.owner, replaced); err != nil {
-					return err
-				}
-			}
-			ending := slices.Clone(surplus)
-			if replaced != 0 {
-				ending = append(ending, replaced)
-			}
-			if len(ending) > 0 {
-				if _, err := s.deleteWith(ctx, tx, ending, ""); err != nil {
-					return err
-				}
+			if _, err := s.deleteWith(ctx, tx, []uint64{replaced}, ""); err != nil {
+				return err
 			}
 			id, err = s.insertWith(ctx, tx, r)
 			return err
@@ -710,7 +712,13 @@ func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint
 	if err != nil {
 		return 0, 0, err
 	}
-	return id, int64(len(surplus)), nil
+	if s.cfg.MaxSessions > 0 {
+		if ended, err = s.trim(ctx, r.owner); err != nil {
+			s.delete(context.WithoutCancel(ctx), id) // or not: nobody has its token
+			return 0, 0, err
+		}
+	}
+	return id, ended, nil
 }
 
 // saved finds a session that may have been saved by its selector, where an index keeps that from standing twice.
@@ -735,19 +743,20 @@ func (s *store) saved(ctx context.Context, selector string) (id uint64, err erro
 	return id, err
 }
 
-// surplus finds the sessions that must end before a user may have another one: all but the latest. It locks the user's
-// row, so that logins of one user come one after the other, and each sees what the one before has left.
-func (s *store) surplus(ctx context.Context, tx *sqlx.Tx, user any, replaced uint64) (ids []uint64, err error) {
-	var locked any
-	err = tx.QueryRowContext(ctx, "SELECT 1 FROM "+s.users+" WHERE "+s.key+" = ? FOR UPDATE", user).Scan(&locked)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return nil, err
+// trim deletes all sessions of a user but the latest, and returns how many. It
+// locks nothing: each login trims when its own session is saved, so the last
+// login sees all of them.
+func (s *store) trim(ctx context.Context, user any) (ended int64, err error) {
+	records, err := s.sessionsOf(ctx, user)
+	if err != nil || len(records) <= s.cfg.MaxSessions {
+		return 0, err
 	}
-	err = tx.SelectContext(ctx, &ids, "SELECT id FROM "+s.tokens+" WHERE user = ? AND id <> ? AND NOT "+s.idle+" ORDER BY id DESC", user, replaced, seconds(s.cfg.MaxAge))
-	if err != nil || len(ids) < s.cfg.MaxSessions {
-		return nil, err
+	ids := make([]uint64, len(records))
+	for i, r := range records {
+		ids[i] = r.id
 	}
-	return ids[s.cfg.MaxSessions-1:], nil
+	slices.SortFunc(ids, func(a, b uint64) int { return cmp.Compare(b, a) })
+	return s.deleteIDs(ctx, ids[s.cfg.MaxSessions:], "")
 }
 
 func (s *store) insertWith(ctx context.Context, on sqlx.ExecerContext, r *record) (uint64, error) {
@@ -914,6 +923,9 @@ func (s *store) deleteWith(ctx context.Context, tx *sqlx.Tx, ids []uint64, condi
 // deleteIdle deletes the rows that rested longest, if for more than the age, and no more than the limit. The index
 // active finds them; its range is in local time, which repeats an hour in autumn, so the epoch has the last word.
 func (s *store) deleteIdle(ctx context.Context, age time.Duration, limit int) (found int, deleted int64, err error) {
+	if err := s.checkPool(ctx); err != nil {
+		return 0, 0, err
+	}
 	var ids []uint64
 	err = s.runOnTokens(ctx, "find idle sessions", func(ctx context.Context, _ bool) error {
 		ids = nil

@@ -5,12 +5,13 @@ import (
 	"context"
 	"database/sql"
 	"fmt"
-	"maps"
 	"math"
 	"reflect"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/jmoiron/sqlx"
 	"github.com/jmoiron/sqlx/reflectx"
@@ -26,12 +27,13 @@ type userPlan[U any] struct {
 	columns []string // of a struct; a Row takes what the table has
 	fields  [][]int  // the struct field of each column
 	nested  bool     // some of them are behind a pointer, which each U needs to itself
+	shares  bool     // copies of a U share what can be changed
 }
 
 // planUser finds the columns of U, once per Manager.
 func planUser[U any](mapper *reflectx.Mapper, password string) (userPlan[U], error) {
-	var plan userPlan[U]
 	t := reflect.TypeFor[U]()
+	plan := userPlan[U]{shares: shares(t)}
 	if t == reflect.TypeFor[Row]() {
 		return plan, nil
 	}
@@ -109,7 +111,7 @@ func (s *scanner[U]) scan(rows *sql.Rows, table *usersTable) (found[U], error) {
 		s.row.user, err = none, nil
 	}
 	if err != nil {
-		s.row.err = fmt.Errorf("session: read the user: %w: %w", ErrUnavailable, err)
+		s.row.err = unreadable(err)
 	}
 	if err == nil && s.row.owner != nil && s.plan.isRow() {
 		s.row.user = s.plan.row(s.values, table)
@@ -159,17 +161,123 @@ func (p userPlan[U]) targets(user *U, values *[]any, table *usersTable) (targets
 	}
 	v := reflect.ValueOf(user).Elem()
 	for _, index := range p.fields {
-		targets = append(targets, reflectx.FieldByIndexes(v, index).Addr().Interface())
+		targets = append(targets, guarded(reflectx.FieldByIndexes(v, index).Addr()))
 	}
 	return targets
 }
 
-// copy is a user to hand out: a Row is a map, which others must not see change.
+// copy is a user to hand out. Requests may share what was read, by a statement
+// or the cache, and must not see each other's changes.
 func (p userPlan[U]) copy(user U) U {
-	if p.isRow() {
-		return any(maps.Clone(any(user).(Row))).(U)
+	if p.shares {
+		own(reflect.ValueOf(&user).Elem(), map[reference]reflect.Value{})
 	}
 	return user
+}
+
+// A reference is a pointer or map that was copied already. Types differ where
+// a struct and its first field have one address.
+type reference struct {
+	at any // unsafe.Pointer
+	of reflect.Type
+}
+
+// own gives a value that was copied its own of all that it refers to. Only
+// strings, functions, channels and what is never changed stay shared.
+func own(v reflect.Value, seen map[reference]reflect.Value) {
+	if !shares(v.Type()) {
+		return
+	}
+	switch v.Kind() {
+	case reflect.Pointer:
+		if v.IsNil() {
+			return
+		}
+		ref := reference{v.UnsafePointer(), v.Type()}
+		copied, ok := seen[ref]
+		if !ok {
+			copied = reflect.New(v.Type().Elem())
+			seen[ref] = copied
+			copied.Elem().Set(v.Elem())
+			own(copied.Elem(), seen)
+		}
+		v.Set(copied.Convert(v.Type()))
+	case reflect.Map:
+		if v.IsNil() {
+			return
+		}
+		ref := reference{v.UnsafePointer(), v.Type()}
+		copied, ok := seen[ref]
+		if !ok {
+			copied = reflect.MakeMapWithSize(v.Type(), v.Len())
+			seen[ref] = copied
+			for entries := v.MapRange(); entries.Next(); {
+				value := reflect.New(v.Type().Elem()).Elem()
+				value.Set(entries.Value())
+				own(value, seen)
+				copied.SetMapIndex(entries.Key(), value)
+			}
+		}
+		v.Set(copied)
+	case reflect.Slice:
+		if v.IsNil() {
+			return
+		}
+		copied := reflect.MakeSlice(v.Type(), v.Len(), v.Len())
+		reflect.Copy(copied, v)
+		v.Set(copied)
+		ownAll(v, seen)
+	case reflect.Array:
+		ownAll(v, seen)
+	case reflect.Interface:
+		if v.IsNil() {
+			return
+		}
+		copied := reflect.New(v.Elem().Type()).Elem()
+		copied.Set(v.Elem())
+		own(copied, seen)
+		v.Set(copied)
+	case reflect.Struct:
+		for i := range v.NumField() {
+			field := v.Field(i)
+			if !field.CanSet() { // it is not exported
+				field = reflect.NewAt(field.Type(), field.Addr().UnsafePointer()).Elem()
+			}
+			own(field, seen)
+		}
+	}
+}
+
+func ownAll(v reflect.Value, seen map[reference]reflect.Value) {
+	if shares(v.Type().Elem()) {
+		for i := range v.Len() {
+			own(v.Index(i), seen)
+		}
+	}
+}
+
+// shares reports whether copies of a value of this type may refer to one thing
+// that can be changed.
+func shares(t reflect.Type) bool {
+	switch t.PkgPath() {
+	case "time", "net/netip", "unique", "reflect", "regexp": // never changed, or compared by their pointers
+		return false
+	}
+	switch t.Kind() {
+	case reflect.Pointer:
+		return t != reflect.TypeFor[*time.Location]() && t != reflect.TypeFor[*regexp.Regexp]()
+	case reflect.Map, reflect.Slice, reflect.Interface:
+		return true
+	case reflect.Array:
+		return t.Len() > 0 && shares(t.Elem())
+	case reflect.Struct:
+		for i := range t.NumField() {
+			if shares(t.Field(i).Type) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // row makes the values that were read a Row, which U is.
@@ -236,7 +344,11 @@ func (m *Manager[U]) selectAccounts(ctx context.Context, on sqlx.QueryerContext,
 		var a account[U]
 		var values []any
 		var extra []byte
-		if err := rows.Scan(append([]any{&a.now, &a.key, &a.hash, &extra}, m.plan.targets(&a.user, &values, table)...)...); err != nil {
+		err := rows.Scan(append([]any{&a.now, &a.key, &a.hash, &extra}, m.plan.targets(&a.user, &values, table)...)...)
+		if err != nil && a.key != nil {
+			err = unreadable(err)
+		}
+		if err != nil {
 			return nil, err
 		}
 		if a.key, _, err = table.key.arg(a.key); err != nil {
@@ -249,6 +361,20 @@ func (m *Manager[U]) selectAccounts(ctx context.Context, on sqlx.QueryerContext,
 		accounts = append(accounts, a)
 	}
 	return accounts, rows.Err()
+}
+
+// isUser reports whether a row's owner is the user with this key.
+func (m *Manager[U]) isUser(ctx context.Context, owner, key any) bool {
+	own, err := m.store.userArg(ctx, owner)
+	return err == nil && sameKey(own, key)
+}
+
+// forgetUser drops what the cache knows of a user whose sessions were ended:
+// also of those whose rows were gone already, by another server.
+func (m *Manager[U]) forgetUser(ctx context.Context, key any) {
+	if m.cache != nil {
+		m.cache.forget(m.cache.ids(func(owner any) bool { return m.isUser(ctx, owner, key) })...)
+	}
 }
 
 // names are the columns of the users table that make a U.
