@@ -162,6 +162,8 @@ type column struct {
 	kind       columnKind
 	definition string // its type, for a column that refers to it
 	counts     bool   // the database counts it up
+	charset    string // of text
+	collation  string
 }
 
 type usersTable struct {
@@ -233,6 +235,7 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 		}
 		if charset.Valid {
 			c.kind = textColumn
+			c.charset, c.collation = charset.String, collation.String
 			c.definition += " CHARACTER SET " + charset.String + " COLLATE " + collation.String
 		}
 		c.counts = strings.Contains(strings.ToLower(extra.String), "auto_increment")
