@@ -477,6 +477,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	m.cookies.write(w, token)
 	m.remember(r, v)
 	m.tell(r, EventLogin, &v.record, nil)
+	m.rememberClient(r, user.key)
 	m.revoked(r.Context(), user.key, ended)
 	m.purge.after(r.Context())
 	return m.plan.copy(user.user), nil

@@ -113,7 +113,6 @@ func (e *TooManyAttemptsError) Is(target error) bool {
 type attempt struct {
 	throttle Throttle
 	reserved []reservation
-	client   string // the key to remember after a success; "" for none
 	leave    func() // gives the network's place back
 	over     bool
 }
@@ -137,17 +136,14 @@ func (m *Manager[U]) attempt(r *http.Request, conditions []condition, user any) 
 	}
 	account := identifier
 	if user != nil {
-		account = "user\x00" + plainKey(user)
+		account = accountName(user)
 	}
 	if len(conditions) == 0 {
 		identifier = account
 	}
 	networks := m.networks(r)
 	a := &attempt{throttle: m.cfg.Throttle}
-	if len(networks) > 0 {
-		a.client = throttleKey("client", account, networks[0])
-	}
-	own, err := m.ownCount(r, a, account, user)
+	own, err := m.ownCount(r, account, user, networks)
 	if err != nil {
 		return nil, err
 	}
@@ -170,25 +166,51 @@ func (m *Manager[U]) attempt(r *http.Request, conditions []condition, user any) 
 // ownCount returns the key of a client that was logged in to this account
 // before, so that nobody else can lock it out: by a session cookie of the
 // account, even an expired one, or by its network. It returns "" for others.
-func (m *Manager[U]) ownCount(r *http.Request, a *attempt, account string, user any) (string, error) {
+func (m *Manager[U]) ownCount(r *http.Request, account string, user any, networks []string) (string, error) {
 	v, err := m.verdict(r)
 	if err != nil {
 		return "", err
 	}
 	known := false
-	if a.client != "" {
-		if known, err = a.throttle.Remembers(r.Context(), a.client); err != nil {
+	client := clientKey(account, networks)
+	if client != "" {
+		if known, err = m.cfg.Throttle.Remembers(r.Context(), client); err != nil {
 			return "", m.store.explain("throttle the login", err)
 		}
 	}
 	switch {
-	case user != nil && v.record.id != 0 && v.record.owner != nil && v.err != ErrWrongBrowser && plainKey(v.record.owner) == plainKey(user):
+	case user != nil && v.record.id != 0 && v.record.owner != nil && plainKey(v.record.owner) == plainKey(user) && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
 		return throttleKey("session", account, fmt.Sprint(v.record.id)), nil
 	case known:
-		return throttleKey("own", a.client), nil
+		return throttleKey("own", client), nil
 	}
 	return "", nil
 }
+
+// rememberClient remembers that a client was logged in to this account.
+func (m *Manager[U]) rememberClient(r *http.Request, user any) {
+	if m.cfg.Throttle == NoThrottle {
+		return
+	}
+	client := clientKey(accountName(user), m.networks(r))
+	if client == "" {
+		return
+	}
+	if err := m.cfg.Throttle.Remember(context.WithoutCancel(r.Context()), client); err != nil {
+		m.cfg.Logger.WarnContext(r.Context(), "session: client not remembered", "error", err)
+	}
+}
+
+// clientKey returns the key for an account and a network; "" if it is not known.
+func clientKey(account string, networks []string) string {
+	if len(networks) == 0 {
+		return ""
+	}
+	return throttleKey("client", account, networks[0])
+}
+
+// accountName returns the name under which a user is counted.
+func accountName(user any) string { return "user\x00" + plainKey(user) }
 
 // plainKey returns a user's key as text, however the driver gave it.
 func plainKey(key any) string { return fmt.Sprint(plainValue(key, textColumn)) }
@@ -249,8 +271,7 @@ func (m *Manager[U]) noTurn(r *http.Request, err error) error {
 	return m.store.explain("throttle the login", err)
 }
 
-// succeeded forgets the failures of this account from this client, and remembers
-// the client. Those of the network stay: an attacker may have an account.
+// succeeded forgets the failures of this account from this client. Those of the network stay: an attacker may have an account.
 func (a *attempt) succeeded(ctx context.Context) { a.end(ctx, AttemptSucceeded) }
 
 // failed counts the failure.
@@ -271,9 +292,6 @@ func (a *attempt) end(ctx context.Context, outcome Outcome) {
 		a.leave()
 	}
 	ctx = context.WithoutCancel(ctx)
-	if outcome == AttemptSucceeded && a.client != "" {
-		a.throttle.Remember(ctx, a.client)
-	}
 	for _, of := range a.reserved {
 		its := outcome
 		if outcome == AttemptSucceeded && !of.ofAccount {
