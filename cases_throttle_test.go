@@ -144,6 +144,11 @@ func caseAttemptsThatEndOtherwise(t *testing.T) {
 		for range limit.Free {
 			noError(t, second(throttle.Reserve(t.Context(), throttleKey("key"), limit)))
 		}
+		late, end := context.WithTimeout(t.Context(), time.Millisecond)
+		defer end()
+		if _, err := throttle.Reserve(late, throttleKey("key"), limit); !errors.Is(err, ErrBusy) && !(name == "MySQL" && errors.Is(err, context.DeadlineExceeded)) {
+			t.Errorf("%s: without a turn in time: %v", name, err)
+		}
 		cancel()
 		if _, err := throttle.Reserve(ctx, throttleKey("key"), limit); !errors.Is(err, context.Canceled) {
 			t.Errorf("%s: a client that leaves: %v", name, err)
@@ -350,11 +355,11 @@ func caseForms(t *testing.T) {
 	for text, want := range map[string]string{
 		v4: v4, " " + v4 + "\t": v4, v4 + ":51324": v4, "::ffff:" + v4: v4, "[::ffff:" + v4 + "]:80": v4, `"` + v4 + `:80"`: v4, "[" + v4 + "]": v4,
 		"for=" + v4: v4, "For=\"" + v4 + ":4711\";proto=https": v4, "proto=http;for=" + v4 + ";by=10.0.0.1": v4, "by=10.0.0.1; for=" + v4: v4,
-		"198.51.100.1, " + v4: v4, "198.51.100.1:2," + v4 + ":3": v4, "for=198.51.100.1, for=" + v4: v4, v4 + ", ": v4, "unknown, " + v4: v4, "64:ff9b::cb00:7109": v4,
+		"198.51.100.1, " + v4: v4, "198.51.100.1:2," + v4 + ":3": v4, "for=198.51.100.1, for=" + v4: v4, v4 + ", ": v4, "unknown, " + v4: v4, "64:ff9b::cb00:7109": v4, "::ffff:" + v4 + ":51324": v4, v4 + ":_port": v4,
 		v6: v6, "[" + v6 + "]": v6, "[" + v6 + "]:443": v6, v6 + "%eth0": v6, "[" + v6 + "%eth0]:443": v6, "2001:DB8:0::7": v6, `"[` + v6 + `]:1"`: v6,
 		`for="[` + v6 + `]:4711"`: v6, v4 + ", [" + v6 + "]:1": v6, " [ " + v6 + " ] ": v6,
 		"": "", " ": "", "unknown": "", "_hidden": "", "for=_secret": "", v4 + ", unknown": "", v4 + " " + v6: "", "example.com": "", "[" + v6: "", "[" + v6 + "]x": "",
-		"203.0.113.9.9": "", "203.0.113.256": "", "0.0.0.0": "", "::": "", "@": "", ",": "",
+		"203.0.113.9.9": "", "2001:db8::7:x": "", "203.0.113.256": "", "0.0.0.0": "", "::": "", "@": "", ",": "",
 	} {
 		address, ok := parseClient(text)
 		if got := map[bool]string{true: address.String()}[ok]; got != want {

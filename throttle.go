@@ -25,8 +25,9 @@ type Throttle interface {
 	// Reserve begins an attempt and returns 0, or returns how long to wait and
 	// begins none. Attempts that are in progress are no failures, but if they
 	// could become more failures than the limit allows, Reserve blocks until
-	// one of them is released. A reservation that is never released counts as
-	// a failure. An error fails the login with an [ErrUnavailable].
+	// one of them is released, or returns an [ErrBusy] when the context ends.
+	// A reservation that is never released counts as a failure. Another error
+	// fails the login with an [ErrUnavailable].
 	Reserve(ctx context.Context, key string, limit Limit) (wait time.Duration, err error)
 
 	// Release ends an attempt that Reserve has begun under this key.
@@ -143,7 +144,7 @@ func (m *Manager[U]) attempt(r *http.Request, conditions []condition, user any) 
 	}
 	networks := m.networks(r)
 	a := &attempt{throttle: m.cfg.Throttle}
-	own, err := m.ownCount(r, account, user, networks)
+	own, err := m.ownCount(r, identifier, account, user, networks)
 	if err != nil {
 		return nil, err
 	}
@@ -166,7 +167,7 @@ func (m *Manager[U]) attempt(r *http.Request, conditions []condition, user any) 
 // ownCount returns the key of a client that was logged in to this account
 // before, so that nobody else can lock it out: by a session cookie of the
 // account, even an expired one, or by its network. It returns "" for others.
-func (m *Manager[U]) ownCount(r *http.Request, account string, user any, networks []string) (string, error) {
+func (m *Manager[U]) ownCount(r *http.Request, identifier, account string, user any, networks []string) (string, error) {
 	v, err := m.verdict(r)
 	if err != nil {
 		return "", err
@@ -180,9 +181,9 @@ func (m *Manager[U]) ownCount(r *http.Request, account string, user any, network
 	}
 	switch {
 	case user != nil && v.record.id != 0 && v.record.owner != nil && plainKey(v.record.owner) == plainKey(user) && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
-		return throttleKey("session", account, fmt.Sprint(v.record.id)), nil
+		return throttleKey("session", identifier, account, fmt.Sprint(v.record.id)), nil
 	case known:
-		return throttleKey("own", client), nil
+		return throttleKey("own", identifier, client), nil
 	}
 	return "", nil
 }
@@ -262,13 +263,19 @@ func (m *Manager[U]) reserve(r *http.Request, a *attempt, networks []string) (*a
 // noTurn returns the error of an attempt that did not get its turn: other
 // attempts took all of Config.Timeout, the client left, or the throttle failed.
 func (m *Manager[U]) noTurn(r *http.Request, err error) error {
-	if errors.Is(err, ErrBusy) {
+	if errors.Is(err, ErrBusy) && !errors.Is(err, context.Canceled) {
 		return err
 	}
-	if errors.Is(err, context.DeadlineExceeded) && r.Context().Err() == nil {
-		return fmt.Errorf("%w: other attempts from there, or for this account, are in progress", ErrBusy)
+	if errors.Is(err, ErrBusy) {
+		err = context.Canceled
 	}
 	return m.store.explain("throttle the login", err)
+}
+
+// busy returns the error of an attempt whose context has ended while others
+// were in progress.
+func busy(ctx context.Context) error {
+	return fmt.Errorf("%w: other attempts from this network or for this account are in progress: %w", ErrBusy, ctx.Err())
 }
 
 // succeeded forgets the failures of this account from this client. Those of the network stay: an attacker may have an account.
@@ -389,6 +396,10 @@ func parseClient(text string) (netip.Addr, bool) {
 	}
 	text, _, _ = strings.Cut(text, "%")
 	address, err := netip.ParseAddr(strings.TrimSpace(text))
+	dot, colon := strings.LastIndexByte(text, '.'), strings.LastIndexByte(text, ':')
+	if err != nil && 0 < dot && dot < colon { // a port after ::ffff:192.0.2.1
+		address, err = netip.ParseAddr(strings.TrimSpace(text[:colon]))
+	}
 	if err != nil || address.IsUnspecified() {
 		return netip.Addr{}, false
 	}
@@ -454,7 +465,7 @@ func (p *places) enter(ctx context.Context, network string) (leave func(), err e
 	select {
 	case n.taken <- struct{}{}:
 	case <-ctx.Done():
-		err = ctx.Err()
+		err = busy(ctx)
 	}
 	p.mu.Lock()
 	if err != nil {
@@ -526,7 +537,7 @@ func (t *memoryThrottle) Reserve(ctx context.Context, key string, limit Limit) (
 		select {
 		case <-changed:
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return 0, busy(ctx)
 		}
 	}
 }

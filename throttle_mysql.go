@@ -78,7 +78,7 @@ func (t *mysqlThrottle) Reserve(ctx context.Context, key string, limit Limit) (w
 			select {
 			case <-time.After(pause/2 + rand.N(pause)):
 			case <-ctx.Done():
-				return ctx.Err()
+				return busy(ctx)
 			}
 		}
 	})
