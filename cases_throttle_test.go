@@ -168,7 +168,7 @@ func caseSpellings(t *testing.T) {
 	f := setup(t, Config{})
 	base := []string{"victim@example.com", "VICTIM@example.com", "victim@example.com ", " victim@example.com\t"}
 	accents := append([]string{"víctim@example.com", "vïctïm@êxample.com", "ＶＩＣＴＩＭ@example.com"}, base...)
-	ignored := append([]string{"victim@example.com\u200b", "vic\u200btim@example.com", "\u200bvictim@example.com\u200b ", "victim@example.com\u00a0\u200b ", "v\u0001ictim@example.com"}, accents...)
+	ignored := append([]string{"victim@example.com\u200b", "vic\u200btim@example.com", "\u200bvictim@example.com\u200b ", "victim@example.com\u00a0\u200b ", "victim@example.com \u034f", "v\u0001ictim@example.com"}, accents...)
 	for _, test := range []struct {
 		charset, collation string
 		spellings          []string
