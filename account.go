@@ -38,7 +38,11 @@ type RegisterOptions struct {
 //
 // Whether a value is free is for the unique indexes of the users table to say: if one of them refuses, the error is a
 // [*TakenError], an [ErrTaken] that names the field. That tells everyone who has an account; where it must not, answer
-// both cases alike and send a mail.
+// both cases alike and send a mail. A value that is taken is found before the
+// password is hashed, so the time tells it too: then call Register after the
+// answer. A client whose fields are often taken has to wait, an
+// [ErrTooManyAttempts], and does not get its turn where too many others of its
+// network wait, an [ErrBusy].
 //
 // A password beyond 72 bytes is an [ErrPasswordTooLong]. An [ErrUsage] is a field that is not listed or not a column, an
 // empty password, a key that the database does not count up and the fields do not hold, and a value that does not fit:
@@ -46,11 +50,19 @@ type RegisterOptions struct {
 // that of the login, and the user is returned with it.
 func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fields, options RegisterOptions) (U, error) {
 	var none U
-	columns, args, err := m.registration(r.Context(), fields, options)
+	columns, args, password, err := m.registration(r.Context(), fields, options)
 	if err != nil {
 		return none, err
 	}
-	user, err := m.addUser(steadfast(r.Context()), columns, args)
+	attempt, err := m.attemptToRegister(r)
+	if err != nil {
+		return none, err
+	}
+	defer attempt.canceled(r.Context()) // unless a value is taken
+	user, err := m.register(r.Context(), columns, args, password)
+	if errors.Is(err, ErrTaken) {
+		attempt.failed(r.Context())
+	}
 	if err != nil {
 		return none, err
 	}
@@ -61,10 +73,24 @@ func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fie
 	return m.plan.copy(user.user), err
 }
 
-// registration checks the fields and hashes the password.
-func (m *Manager[U]) registration(ctx context.Context, fields Fields, options RegisterOptions) (columns []column, args []any, err error) {
-	refuse := func(format string, of ...any) ([]column, []any, error) {
-		return nil, nil, fmt.Errorf("%w: Register: "+format, append([]any{ErrUsage}, of...)...)
+// register adds a user. It looks for values that are taken before it hashes the
+// password, so that a flood of them costs little. If two registrations come
+// together, the unique indexes decide.
+func (m *Manager[U]) register(ctx context.Context, columns []column, args []any, password string) (user account[U], err error) {
+	if field, err := m.store.taken(ctx, columns, args); err == nil && field != "" {
+		return user, &TakenError{Field: field}
+	}
+	hash, err := m.passwords.hash(ctx, password)
+	if err != nil {
+		return user, err
+	}
+	return m.addUser(steadfast(ctx), append(columns, column{name: m.cfg.Password}), append(args, hash))
+}
+
+// registration checks the fields, and returns the password apart.
+func (m *Manager[U]) registration(ctx context.Context, fields Fields, options RegisterOptions) (columns []column, args []any, password string, err error) {
+	refuse := func(format string, of ...any) ([]column, []any, string, error) {
+		return nil, nil, "", fmt.Errorf("%w: Register: "+format, append([]any{ErrUsage}, of...)...)
 	}
 	password, ok := fields[m.cfg.Password].(string)
 	if !ok || password == "" {
@@ -72,7 +98,7 @@ func (m *Manager[U]) registration(ctx context.Context, fields Fields, options Re
 	}
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, "", err
 	}
 	hasKey := false
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
@@ -92,7 +118,7 @@ func (m *Manager[U]) registration(ctx context.Context, fields Fields, options Re
 			hasKey = true
 			var possible bool
 			if value, possible, err = c.arg(value); err != nil {
-				return nil, nil, fmt.Errorf("Register: %w", err)
+				return nil, nil, "", fmt.Errorf("Register: %w", err)
 			} else if !possible || table.key.counts && (value == int64(0) || value == uint64(0)) {
 				return refuse("the field %q can't be the key, which is %s", name, c.definition)
 			}
@@ -104,11 +130,7 @@ func (m *Manager[U]) registration(ctx context.Context, fields Fields, options Re
 	if !hasKey && !table.key.counts {
 		return refuse("the users table does not count up its key, %s; set the field %q", table.key.definition, table.key.name)
 	}
-	hash, err := m.passwords.hash(ctx, password)
-	if err != nil {
-		return nil, nil, err
-	}
-	return append(columns, column{name: m.cfg.Password}), append(args, hash), nil
+	return columns, args, password, nil
 }
 
 // addUser writes a user and reads it back.
@@ -191,7 +213,7 @@ func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, pa
 		if old == "" {
 			return ErrInvalidCredentials
 		}
-		attempt, err := m.attempt(r, []condition{{column{name: m.cfg.Key}, user.key}})
+		attempt, err := m.attempt(r, nil, user.key)
 		if err != nil {
 			return err
 		}
@@ -307,9 +329,11 @@ func (m *Manager[U]) accountOf(ctx context.Context, key any) (user account[U], e
 
 // verifyPassword ends an attempt: the password is that of the user, who is nobody if there is none.
 func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user account[U], password string) error {
+	defer attempt.failed(r.Context()) // unless it ends in another way below
 	ok, err := m.passwords.verify(r.Context(), user.hash, password)
 	switch {
-	case err != nil:
+	case err != nil: // nothing was compared
+		attempt.canceled(r.Context())
 		return m.store.explain("verify the password", err)
 	case !ok:
 		m.tell(r, EventFailed, &record{owner: user.key}, nil)

@@ -126,9 +126,10 @@ type Config struct {
 	// FingerprintFamily, or with CandyPack the whole User-Agent, as CandyPack compares it.
 	Fingerprint Fingerprint
 
-	// ClientIP tells the client's address, for the list of sessions. Behind a proxy, have it read the header that the
-	// proxy sets, and no header that clients can set. Default: the host of RemoteAddr. At most 45 ASCII characters
-	// are kept.
+	// ClientIP tells the client's address, for Throttle and the list of sessions. Behind a proxy, have it read the header
+	// that the proxy sets, and no header that clients can set. A port, brackets and a zone are removed. Of a
+	// list, such as X-Forwarded-For, the last address counts, as clients can make up the others. Of what is no
+	// address at most 45 ASCII characters are kept, and the log names it. Default: the host of RemoteAddr.
 	ClientIP func(*http.Request) string
 
 	// Cache spares queries, or bridges failures, at the price of knowing less. Default off.
@@ -146,9 +147,13 @@ type Config struct {
 	// replica's delay. Default nil: they are looked up in the database. A Galera cluster needs none.
 	Replica *sqlx.DB
 
-	// Throttle slows down who guesses passwords, by ClientIP: behind a proxy set that, or nobody is slowed down.
-	// Default: it counts in this process; after 5 failures for an identifier, or 50 in all, each further one of an
-	// address has to wait, from a second to 15 minutes or a minute. [NoThrottle] turns it off.
+	// Throttle limits login attempts. After 5 failures for an identifier from one address or IPv6 /64 (20 from a
+	// /56, 50 from a /48), each further attempt has to wait, from a second to 15 minutes. After 50 failures from one
+	// address for all identifiers (200, 500) it waits up to a minute. After 100 failures for an account from
+	// everywhere, a client that was never logged in to it waits from one to 15 minutes. Only a client that was
+	// logged in to the account before, by its session cookie or its network, has a count of its own. Register
+	// counts values that are taken, by network. Behind a proxy set ClientIP, or only the counts of accounts hold.
+	// Default: it counts in this process. [NoThrottle] turns it off.
 	Throttle Throttle
 
 	// VerifyPassword reports whether a password is that of a stored text which is not a bcrypt hash, such as the hex
@@ -685,9 +690,9 @@ func defaultToken(table string) string {
 	}
 	const suffix = "_session_tokens"
 	name := strings.Replace(table, ".", "__", 1)
-	if len([]rune(name+suffix)) > maxIdentifier {
+	if len([]rune(name+suffix)) > maxNameLength {
 		sum := sha256.Sum256([]byte(table))
-		name = string([]rune(name)[:maxIdentifier-len(suffix)-9]) + "_" + hex.EncodeToString(sum[:4])
+		name = string([]rune(name)[:maxNameLength-len(suffix)-9]) + "_" + hex.EncodeToString(sum[:4])
 	}
 	return name + suffix
 }
@@ -707,7 +712,7 @@ func cookieSuffix(table string) string {
 
 const (
 	defaultTable  = "users"
-	maxIdentifier = 64 // characters, by MySQL and MariaDB
+	maxNameLength = 64 // characters, by MySQL and MariaDB
 )
 
 func setDefault[T comparable](field *T, value T) {

@@ -37,9 +37,9 @@ var (
 	// Authentication Cheat Sheet, "Authentication and Error Messages").
 	ErrInvalidCredentials = errors.New("session: invalid credentials")
 
-	// ErrTooManyAttempts: too many logins failed from this address, or for this identifier from there. The error is a
-	// *TooManyAttemptsError, which says when to try again. errors.Is takes it for an ErrInvalidCredentials too, so ask
-	// for this one first.
+	// ErrTooManyAttempts: too many logins failed from this network, for this identifier from there, or for this account
+	// from everywhere. The error is a *TooManyAttemptsError, which says when to try again. errors.Is takes it for an
+	// ErrInvalidCredentials too, so ask for this one first.
 	ErrTooManyAttempts = errors.New("session: too many attempts")
 
 	// ErrNotLoggedIn: the call needs a logged-in request.

@@ -44,6 +44,7 @@ var rooms = map[string]struct {
 	"fingerprint.go":    {imports: databasePackages},
 	"candypack.go":      {imports: databasePackages},
 	"throttle.go":       {imports: databasePackages},
+	"identifier.go":     {imports: []string{"net/http"}, sql: true},
 	"throttle_mysql.go": {imports: []string{"net/http"}, sql: true},
 	"event.go":          {imports: databasePackages, words: cookieText},
 	"middleware.go":     {imports: databasePackages, words: cookieText},

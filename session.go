@@ -57,8 +57,10 @@ type Manager[U any] struct {
 	passwords  *passwords
 	purge      *purger
 
-	knowsClients bool      // Config.ClientIP was set
-	hidden       sync.Once // said that clients cannot be told apart
+	knowsClients bool        // Config.ClientIP was set
+	hidden       sync.Once   // said that clients cannot be told apart
+	unread       unreadTexts // logged, as they are no addresses
+	places       places
 }
 
 // New makes a Manager on a database, whose driver must be go-sql-driver/mysql. It does not connect: the token table
@@ -327,10 +329,6 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	if err != nil {
 		return none, err
 	}
-	attempt, err := m.attempt(r, conditions)
-	if err != nil {
-		return none, err
-	}
 	var accounts []account[U]
 	if possible {
 		accounts, err = m.findAccounts(r.Context(), conditions)
@@ -344,6 +342,10 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	var user account[U]
 	if len(accounts) == 1 {
 		user = accounts[0]
+	}
+	attempt, err := m.attempt(r, conditions, user.key)
+	if err != nil {
+		return none, err
 	}
 	if err := m.verifyPassword(r, attempt, user, password); err != nil {
 		return none, err
@@ -392,7 +394,9 @@ func (m *Manager[U]) conditions(ctx context.Context, credentials Credentials) (c
 		if err != nil {
 			return nil, "", false, err
 		}
-		possible = possible && holds
+		if possible = possible && holds; !holds {
+			arg = credentials[name] // for the throttle
+		}
 		conditions = append(conditions, condition{column, arg})
 	}
 	return conditions, password, possible, nil
@@ -499,12 +503,11 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	m.cookies.write(w, token)
 	m.remember(r, v)
 	m.tell(r, EventLogin, &v.record, nil)
+	m.rememberClient(r, user.key)
 	m.revoked(r.Context(), user.key, ended)
 	m.purge.after(r.Context())
 	return m.plan.copy(user.user), nil
 }
-
-func (m *Manager[U]) ip(r *http.Request) string { return fit(asciiOnly(m.cfg.ClientIP(r)), maxIP) }
 
 // Logout ends the session of this request, in the table and in the browser, also where the session is refused because
 // of its age or browser. From then on this request is not logged in. Without a session it does nothing, and is no

@@ -187,6 +187,7 @@ type column struct {
 	charset    string // of text
 	width      int64  // of text in characters, of a binary column in bytes; 0 if it has no limit
 	counts     bool   // the database counts it up
+	collation  string
 	nullable   bool
 }
 
@@ -269,6 +270,7 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 		c.definition = definitionOf(c.definition, charset, collation)
 		if charset.Valid {
 			c.kind = textColumn
+			c.collation = collation.String
 		}
 		c.counts = strings.Contains(strings.ToLower(extra.String), "auto_increment")
 		// MariaDB can't declare a generated column NOT NULL.
