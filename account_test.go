@@ -325,7 +325,7 @@ func TestPasswordChangedDuringALogin(t *testing.T) {
 			}
 		}), "POST", "/login")
 		in := test.want == nil
-		if rows := f.rows(); (len(b.cookies) == 1) != in || (rows == 1) != in {
+		if rows := f.rows(); (len(b.cookies) == 2) != in || (rows == 1) != in {
 			t.Errorf("%s: %d cookies, %d sessions", test.change, len(b.cookies), rows)
 		}
 	}

@@ -56,6 +56,7 @@ type Manager[U any] struct {
 	cache      *cache[U]
 	verifier   *verifier
 	forgeries  pace
+	completed  completions
 	passwords  *passwords
 	purge      *purger
 
@@ -113,26 +114,71 @@ type verdict[U any] struct {
 	stale  bool // the database failed, and this is what was known before
 }
 
-// authenticate judges a request: its cookie, the session of that token, the ages, the user, the browser. A request that
-// is refused has a verdict; an error means that nothing is known, because the database failed.
+// authenticate judges a request: its cookie, the session of that token, the ages, the user, the browser. Of several
+// cookies the first that is a valid session counts; without one, the reason is the first cookie's. A request that is
+// refused has a verdict; an error means that nothing is known, because the database failed.
 func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
-	if v.token, v.err = m.cookies.read(r); v.err != nil {
-		if v.err != ErrNoCookie {
-			m.tell(r, EventRefused, nil, v.err)
-		}
-		return v, nil
+	t, reason := m.cookies.read(r)
+	if reason == ErrNoCookie && m.cfg.CandyPack != CandyPackOff { // CandyPack may have logged out
+		return verdict[U]{err: reason}, nil
 	}
-	row, stale, err := m.find(r.Context(), v.token)
-	if errors.Is(err, ErrUnknown) {
-		var of *record
-		if row != nil { // it exists, but this is not its token
-			of = &row.record
-		}
-		m.tell(r, refusal(err), of, ErrUnknown)
-		return verdict[U]{err: ErrUnknown}, nil
+	var why refused
+	switch v.err = reason; reason {
+	case nil:
+		v, why, err = m.judge(r, t)
+	case ErrMalformed:
+		why = refused{kind: EventRefused, reason: reason}
 	}
-	if err != nil {
+	if err != nil || v.err == nil && !m.cookies.incomplete(r, t) {
 		return v, err
+	}
+	if why.alarming() {
+		m.tell(r, why.kind, why.of, why.reason)
+	}
+	for _, t := range m.cookies.others(r) {
+		other, why, err := m.judge(r, t)
+		if err != nil {
+			return other, err
+		}
+		if other.err == nil && (v.err != nil || !sameUser(&v.record, &other.record)) {
+			return other, nil
+		}
+		if why.alarming() {
+			m.tell(r, why.kind, why.of, why.reason)
+		}
+	}
+	if why.kind == EventRefused {
+		m.tell(r, why.kind, why.of, why.reason)
+	}
+	return v, nil
+}
+
+// refused is the event of a token that is refused, if that is to be told.
+type refused struct {
+	kind   EventKind
+	of     *record
+	reason error
+}
+
+// alarming reports whether it may show a stolen cookie. Then it is told also
+// where another cookie of the request is good.
+func (r refused) alarming() bool { return r.kind != "" && r.kind != EventRefused }
+
+func sameUser(a, b *record) bool { return fmt.Sprint(a.owner) == fmt.Sprint(b.owner) }
+
+// judge judges one token of a request, as authenticate does.
+func (m *Manager[U]) judge(r *http.Request, t token) (v verdict[U], why refused, err error) {
+	row, stale, err := m.find(r.Context(), t)
+	if errors.Is(err, ErrUnknown) {
+		why = refused{kind: refusal(err), reason: ErrUnknown}
+		if row != nil { // it exists, but this is not its token
+			why.of = &row.record
+		}
+		return verdict[U]{err: ErrUnknown}, why, nil
+	}
+	v.token = t
+	if err != nil {
+		return v, why, err
 	}
 	v.record, v.stale = row.record, stale
 	switch {
@@ -144,10 +190,9 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 		v.err = ErrWrongBrowser
 	default:
 		v.user = row.user
-		return v, nil
+		return v, why, nil
 	}
-	m.tell(r, refusal(v.err), &v.record, v.err)
-	return v, nil
+	return v, refused{refusal(v.err), &row.record, v.err}, nil
 }
 
 // find finds the session of a token, in the cache if there is one and it knows, otherwise in the table. While the
@@ -263,24 +308,24 @@ func (m *Manager[U]) browser(r *http.Request) string {
 	return fit(m.cfg.Fingerprint.Text(r), maxBrowser)
 }
 
-// slide renews a session that rested for more than UpdateAge: its row, and with it the cookie. Of the requests that
-// come at once one does it. The session is valid either way, so a failure is only logged.
-func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]) {
+// slide renews the row of a session that rested for more than UpdateAge, and reports whether it did. Of the requests that
+// come at once one does it. The session is valid either way, so a failure is only logged. The cookie stays as it is: it
+// lasts longer than the row, and an answer that is late would put it in place of a newer one.
+func (m *Manager[U]) slide(r *http.Request, v *verdict[U]) (renewed bool) {
 	if v.err != nil || v.stale || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) || r.Context().Err() != nil {
-		return
+		return false
 	}
 	browser := m.browser(r)
 	won, err := m.store.slide(steadfast(r.Context()), v.record.id, browser, m.cfg.UpdateAge)
 	if err != nil {
 		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", v.record.id, "error", err)
+		return false
 	}
-	if won { // or perhaps: the cookie must not end before the row
-		m.cookies.write(w, v.token)
-	}
-	if won && err == nil {
+	if won {
 		v.record.active, v.record.browser = v.record.now, browser
 		m.tell(r, EventRenewed, &v.record, nil)
 	}
+	return won
 }
 
 // end deletes an expired session of this browser, as CandyPack does. Others leave that to the purge.
@@ -481,7 +526,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 func (m *Manager[U]) ip(r *http.Request) string { return fit(asciiOnly(m.cfg.ClientIP(r)), maxIP) }
 
 // Logout ends the session of this request, in the table and in the browser, also where the session is refused because
-// of its age or browser. From then on this request is not logged in. Without a session it does nothing, and is no
+// of its age or browser. If the request carries several session cookies, it ends the session of each. From then on this request is not logged in. Without a session it does nothing, and is no
 // error. Call it before writing the body.
 //
 // After a database failure, an [ErrUnavailable], the session may live on; the cookie stays, so that trying again works.
@@ -496,11 +541,41 @@ func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
 		}
 		m.tell(r, EventLogout, &v.record, nil)
 	}
-	if v.err != ErrNoCookie {
+	further, err := m.logoutOthersOf(r, v)
+	if err != nil {
+		return err
+	}
+	if v.err != ErrNoCookie || further {
 		m.cookies.clear(w)
 	}
 	m.remember(r, &verdict[U]{err: ErrNoCookie})
 	return nil
+}
+
+// logoutOthersOf ends the sessions of a request's cookies that are not the one
+// of the verdict, and reports whether there was such a cookie.
+func (m *Manager[U]) logoutOthersOf(r *http.Request, v *verdict[U]) (found bool, err error) {
+	tokens := m.cookies.others(r)
+	if first, err := m.cookies.read(r); err == nil {
+		tokens = append(tokens, first)
+	}
+	for _, t := range tokens {
+		if t == v.token {
+			continue
+		}
+		found = true
+		other, _, err := m.judge(r, t)
+		if err != nil {
+			return found, err
+		}
+		if id := other.record.id; id != 0 && id != v.record.id {
+			if _, err := m.store.delete(steadfast(r.Context()), id); err != nil {
+				return found, err
+			}
+			m.tell(r, EventLogout, &other.record, nil)
+		}
+	}
+	return found, nil
 }
 
 // newToken makes a token and the hash to store.
