@@ -398,9 +398,10 @@ func TestMaxSessions(t *testing.T) {
 	// Of logins at once as many stay.
 	f.purged()
 	var wg sync.WaitGroup
-	for range 30 {
+	for i := range 30 { // of 30 browsers
 		wg.Go(func() {
 			r := httptest.NewRequest("POST", "/", nil)
+			r.Header.Set("User-Agent", fmt.Sprint("browser ", i))
 			if _, err := f.auth.LoginAs(httptest.NewRecorder(), r, 1); err != nil {
 				t.Error(err)
 			}

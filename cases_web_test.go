@@ -11,8 +11,12 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/candysession/session/internal/testdb"
 )
 
 // The cases of cookies and of visits from other sites.
@@ -28,6 +32,8 @@ var (
 		{"B2_cookies_of_one_name", cookiesOfOneName},
 		{"B2_logout_with_several_cookies", logoutWithSeveralCookies},
 		{"B3_late_answers_of_renewals", lateAnswersOfRenewals},
+		{"B5_logins_of_one_browser", loginsOfOneBrowser},
+		{"B5_logins_that_share_nothing", loginsThatShareNothing},
 		{"B7_long_pages_in_next", longPagesInNext},
 		{"B12_login_urls_with_a_fragment", loginURLsWithAFragment},
 		{"B14_cookies_outlive_rows", cookiesOutliveRows},
@@ -648,6 +654,113 @@ func cookiesOutliveRows(t *testing.T) {
 		}
 		if (written > 0) != test.twice {
 			t.Errorf("%s: written %d times", name, written)
+		}
+	}
+}
+
+// Of two logins of one browser either answer's cookie is good.
+func loginsOfOneBrowser(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has no locks")
+	for _, limit := range []int{1, 2} {
+		f := setup(t, Config{MaxSessions: limit})
+		plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.Login(w, r, alice))) })
+		as := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, 1))) })
+		for name, h := range map[string]http.Handler{"Login": f.auth.Middleware(plain), "LoginAs": f.auth.Middleware(as), "alone": plain} {
+			for round := range 10 {
+				b := newBrowser(chrome130)
+				if round%2 == 1 {
+					f.login(b, alice)
+				}
+				// All begin before the first one ends: each waits for the others.
+				begun, answers := make(chan bool), make([]*browser, 4)
+				at := sync.OnceFunc(func() { close(begun) })
+				var arrived atomic.Int32
+				gate := func(*http.Request) string {
+					if int(arrived.Add(1)) >= len(answers) {
+						at()
+					}
+					<-begun
+					return "192.0.2.1"
+				}
+				f.auth.cfg.ClientIP = gate
+				var wg sync.WaitGroup
+				for i := range answers {
+					answers[i] = newBrowser(chrome130)
+					for name, value := range b.cookies {
+						answers[i].cookies[name] = value
+					}
+					wg.Go(func() { answers[i].do(h, "POST", "/login") })
+				}
+				wg.Wait()
+				f.auth.cfg.ClientIP = remoteIP
+				for i := range answers {
+					if why := f.why(answers[i]); why != nil {
+						t.Fatalf("%s, %d sessions, round %d: answer %d: %v", name, limit, round, i, why)
+					}
+				}
+				noError(t, second(f.auth.LogoutAll(t.Context(), 1)))
+			}
+		}
+		// A handler that is slow after its login.
+		b := newBrowser(chrome130)
+		slow := newBrowser(chrome130)
+		slow.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			noError(t, second(f.auth.Login(w, r, alice)))
+			f.login(b, alice)
+		})), "POST", "/login")
+		f.isIn(b)
+		f.isIn(slow)
+		if n := f.rows(); n != 1 {
+			t.Errorf("%d rows", n)
+		}
+		if len(f.auth.twins.made) != 0 || len(f.auth.twins.begun) != 0 || len(f.auth.twins.held) != 0 {
+			t.Errorf("it remembers %v", f.auth.twins)
+		}
+	}
+}
+
+// Logins one after the other, of other browsers, users or places, and such
+// whose session has ended meanwhile get sessions of their own.
+func loginsThatShareNothing(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has no locks")
+	f := setup(t, Config{MaxSessions: 5})
+	a, b := newBrowser(chrome130), newBrowser(chrome130)
+	f.login(a, alice)
+	f.login(b, alice)
+	if a.cookies[own] == b.cookies[own] {
+		t.Error("one after the other: shared")
+	}
+	for name, test := range map[string]struct {
+		second func(b *browser)
+	}{
+		"another browser": {func(b *browser) { b.userAgent = firefox; f.login(b, alice) }},
+		"another user":    {func(b *browser) { f.login(b, bob) }},
+		"another session": {func(b *browser) {
+			c := newBrowser(firefox)
+			f.login(c, alice)
+			b.cookies[own] = c.cookies[own]
+			f.login(b, alice)
+		}},
+		"ended meanwhile": {func(b *browser) { noError(t, second(f.auth.LogoutAll(t.Context(), 1))); f.login(b, alice) }},
+		"a wrong password": {func(b *browser) {
+			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+				_, err := f.auth.Login(w, r, Credentials{"email": alice["email"], "password": "wrong"})
+				wantError(t, err, ErrInvalidCredentials)
+			})
+		}},
+	} {
+		one, two := newBrowser(chrome130), newBrowser(chrome130)
+		one.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			noError(t, second(f.auth.Login(w, r, alice)))
+			test.second(two)
+		})), "POST", "/login")
+		if one.cookies[own] == two.cookies[own] {
+			t.Errorf("%s: shared", name)
+		}
+		if name != "a wrong password" {
+			f.isIn(two)
 		}
 	}
 }

@@ -81,6 +81,9 @@ func (m *Manager[U]) Switch(authed, guest http.Handler) http.Handler {
 				return
 			}
 			s.verdict.Store(v)
+			if m.twins != nil {
+				defer m.twins.done(any(s))
+			}
 			r = r.WithContext(s)
 		}
 		if v.err == nil {
@@ -366,6 +369,14 @@ func (m *Manager[U]) remember(r *http.Request, v *verdict[U]) {
 	if s, ok := r.Context().Value(m).(*state[U]); ok {
 		s.verdict.Store(v)
 	}
+}
+
+// stateOf is the state of a request, or nil.
+func (m *Manager[U]) stateOf(r *http.Request) any {
+	if s, ok := r.Context().Value(m).(*state[U]); ok {
+		return s
+	}
+	return nil
 }
 
 // forget is remember for a session that was ended by way of a list: if it is that of the request with this context,

@@ -57,6 +57,7 @@ type Manager[U any] struct {
 	verifier   *verifier
 	forgeries  pace
 	completed  completions
+	twins      *twins
 	passwords  *passwords
 	purge      *purger
 
@@ -83,6 +84,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	}
 	cfg.DSN = "" // it holds a password, which nothing here needs
 	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
+	m.twins = newTwins(cfg.MaxSessions)
 	m.store = newStore(db, &m.cfg)
 	reads := db
 	if cfg.Replica != nil {
@@ -355,6 +357,7 @@ type Credentials map[string]string
 // before any password is looked at. Credentials without a password, without an identifier, or with a column that the users
 // table lacks are an [ErrUsage]. A database failure is an [ErrUnavailable], and nobody is logged in or out.
 func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials Credentials) (U, error) {
+	defer m.twins.begin(r)()
 	var none U
 	conditions, password, possible, err := m.conditions(r.Context(), credentials)
 	if err != nil {
@@ -469,6 +472,7 @@ func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password stri
 // same-site, from the request and from those that it is redirected to at once: answer with a page that goes on by
 // itself instead of a redirect.
 func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U, error) {
+	defer m.twins.begin(r)()
 	user, err := m.accountOf(r.Context(), key, false)
 	if errors.Is(err, ErrUsage) {
 		err = fmt.Errorf("LoginAs: %w", err)
@@ -486,6 +490,14 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	before, err := m.verdict(r)
 	if err != nil {
 		return none, err
+	}
+	shared, first, err := m.meetTwin(r, user, before)
+	if err != nil {
+		return none, err
+	}
+	defer m.leaveTwin(r, shared, first)
+	if !first {
+		return m.join(w, r, user, shared, confirm)
 	}
 	token, hash, err := m.newToken()
 	if err != nil {
@@ -515,11 +527,55 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 		}
 	}
 	m.verifier.remember(m.verifier.of(token), &v.record)
+	m.twins.save(shared, token, v.record)
 	m.cookies.write(w, token)
 	m.remember(r, v)
 	m.tell(r, EventLogin, &v.record, nil)
 	m.revoked(r.Context(), user.key, ended)
 	m.purge.after(r.Context())
+	return m.plan.copy(user.user), nil
+}
+
+// meetTwin finds the session that a login of this browser made while this one
+// was under way, or reports that this one is the first.
+func (m *Manager[U]) meetTwin(r *http.Request, user account[U], before *verdict[U]) (shared *twin, first bool, err error) {
+	if m.twins == nil {
+		return nil, true, nil
+	}
+	came := before.token.selector
+	if came == "" { // or another login has ended that session already
+		sent, _ := m.cookies.read(r)
+		came = sent.selector
+	}
+	key := twinKey{fmt.Sprint(user.key), came, m.browser(r), m.ip(r)}
+	shared, first, err = m.twins.meet(r.Context(), r, m.stateOf(r), key, func(other *twin) (bool, error) {
+		row, err := m.certainly.find(r.Context(), other.token.selector, other.token.selector)
+		if errors.Is(err, ErrUnknown) {
+			return false, nil
+		}
+		return err == nil && row.id == other.record.id, err
+	})
+	if err != nil {
+		err = m.store.explain("wait for another login of this browser", err)
+	}
+	return shared, first, err
+}
+
+func (m *Manager[U]) leaveTwin(r *http.Request, shared *twin, first bool) {
+	m.twins.leave(shared, first, m.stateOf(r))
+}
+
+// join gives a login the session that another login of its browser has made.
+func (m *Manager[U]) join(w http.ResponseWriter, r *http.Request, user account[U], shared *twin, confirm func() error) (none U, err error) {
+	if confirm != nil {
+		if err := confirm(); err != nil {
+			return none, err
+		}
+	}
+	v := &verdict[U]{token: shared.token, user: user.user, record: shared.record}
+	m.cookies.write(w, v.token)
+	m.remember(r, v)
+	m.tell(r, EventLogin, &v.record, nil)
 	return m.plan.copy(user.user), nil
 }
 

@@ -91,6 +91,8 @@ var mutations = []mutation{
 	{"TestCases/B2_cookies_of_one_name", "the alarms of cookies that another hides", []edit{{"session.go", "	if why.alarming() {\n		m.tell(r, why.kind, why.of, why.reason)\n	}\n	for", "	for"}}},
 	{"TestCases/B2_logout_with_several_cookies", "the end of each session", []edit{{"session.go", "id != 0 && id != v.record.id {", "id != 0 && false {"}}},
 	{"TestCases/B3_late_answers_of_renewals", "the cookie's rest in renewals", []edit{{"middleware.go", "renewed && m.cookies.lasting() &&", "renewed || m.cookies.lasting() &&"}, {"middleware.go", "		reload(w, r)\n		return true\n	case v.err == nil && !hinted", "	case v.err == nil && !hinted"}}},
+	{"TestCases/B5_logins_of_one_browser", "the session that logins share", []edit{{"twins.go", "	if maxSessions == 0 {", "	if true {"}}},
+	{"TestCases/B5_logins_that_share_nothing", "the look whether that has ended", []edit{{"session.go", "			return false, nil\n		}\n		return err == nil && row", "			return true, nil\n		}\n		return err == nil && row"}}},
 	{"TestCases/B7_long_pages_in_next", "the bound of next", []edit{{"middleware.go", "len(next) > maxNext", "false"}}},
 	{"TestCases/B14_cookies_outlive_rows", "the cookie of an old session", []edit{{"middleware.go", "	if renewed &&", "	if false &&"}}},
 	{"TestLinksOfOtherSites", "no-store", []edit{{"cookie.go", `header.Set("Cache-Control", "no-store")`, `header.Set("Cache-Control", "private")`}}},
