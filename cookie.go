@@ -178,8 +178,8 @@ func (c cookies) clear(w http.ResponseWriter) {
 }
 
 // The hint is a cookie without content that says that this browser has a
-// session. Browsers withhold the strictly same-site cookie from who follows a
-// link of another site, but not this one: where it comes alone, the browser is
+// session. A browser that follows a link of another site withholds the strictly
+// same-site cookie, but sends this one: where it comes alone, the browser is
 // worth asking once more.
 
 // hinted reports whether a request carries the hint.

@@ -469,8 +469,8 @@ func (m *Manager[U]) upgrade(ctx context.Context, user account[U], password stri
 // The key is an integer, text, or for a binary column []byte or a byte array.
 //
 // When a browser comes by a redirect or link from another site, it withholds the session cookie, which is strictly
-// same-site, from the request and from those that it is redirected to at once: answer with a page that goes on by
-// itself instead of a redirect.
+// same-site, from the request and from those that it is redirected to. A redirect to a page behind Middleware works, as
+// that reloads itself once.
 func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U, error) {
 	defer m.twins.begin(r)()
 	user, err := m.accountOf(r.Context(), key, false)

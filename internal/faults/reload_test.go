@@ -53,20 +53,22 @@ func TestLinkOfAnotherSite(t *testing.T) {
 		fmt.Fprint(w, `<body><script>navigator.serviceWorker.register("/worker.js").then(() => navigator.serviceWorker.ready).then(() => document.body.innerHTML = "<p id=works>")</script>`)
 	})
 	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `<p id="login">Who are you?`) })
-	app := httptest.NewServer(auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	looked := auth.Middleware(mux)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		asked = append(asked, r.URL.Path+" "+r.Header.Get("Sec-Fetch-Site"))
 		mu.Unlock()
-		mux.ServeHTTP(w, r)
-	})))
+		looked.ServeHTTP(w, r)
+	}))
 	defer app.Close()
 	site := strings.Replace(app.URL, "127.0.0.1", "localhost", 1) // which browsers trust like https
 	mail := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/html")
 		switch r.URL.Path {
 		case "/script":
 			fmt.Fprintf(w, `<script>setTimeout(() => location = "%s/account", 100)</script>`, site)
 		case "/refresh":
-			fmt.Fprintf(w, `<meta http-equiv="refresh" content="0; url=%s/account">`, site)
+			fmt.Fprintf(w, `<meta http-equiv="refresh" content="1; url=%s/account">`, site)
 		case "/fragment":
 			fmt.Fprintf(w, `<a href="%s/account?a=b#part">You have news</a>`, site)
 		default:
