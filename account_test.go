@@ -331,7 +331,7 @@ func TestPasswordChangedDuringALogin(t *testing.T) {
 			}
 		}), "POST", "/login")
 		in := test.want == nil
-		if rows := f.rows(); (len(b.cookies) == 1) != in || (rows == 1) != in {
+		if rows := f.rows(); (len(b.cookies) == 2) != in || (rows == 1) != in {
 			t.Errorf("%s: %d cookies, %d sessions", test.change, len(b.cookies), rows)
 		}
 	}
@@ -408,9 +408,9 @@ func TestMaxSessions(t *testing.T) {
 	var mu sync.Mutex
 	var answered []any
 	var wg sync.WaitGroup
-	for range 30 {
+	for i := range 30 { // of 30 browsers
 		wg.Go(func() {
-			b := newBrowser("")
+			b := newBrowser(fmt.Sprint("browser ", i))
 			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 				if _, err := f.auth.LoginAs(w, r, 1); err != nil {
 					t.Error(err)

@@ -3,6 +3,7 @@ package session
 import (
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 	"unicode/utf8"
 )
@@ -20,19 +21,21 @@ const (
 	// Expired sessions are deleted when their browser comes, as CandyPack does.
 	CandyPackShare
 
-	// CandyPackSwitch is CandyPackShare that also writes the cookie of CandyPackOff, to everyone who comes without it. When
-	// it has run for MaxAge with CandyPack gone, everyone who is still logged in has that cookie.
+	// CandyPackSwitch is CandyPackShare that also writes the cookie of CandyPackOff, to every browser that opens a page without
+	// it. When it has run for MaxAge with CandyPack gone, everyone who is still logged in has that cookie. CandyPack's cookies
+	// decide, unless that cookie has the valid session of another user: a subdomain can plant CandyPack's, but not a __Host-
+	// cookie, which is then the session of the request and stays as it is.
 	CandyPackSwitch
 )
 
-// CandyPack's cookies, with selector and verifier.
+// CandyPack's cookies, with selector and verifier, and the hint beside them.
 const (
 	candySelector = "candy_x"
 	candyVerifier = "candy_y"
+	candyHint     = "candy_hint"
 )
 
-// candyCookieAge is how long the browser keeps them. CandyPack gives them a year and never renews them: with MaxAge they
-// would be lost to those who only ever visit its routes.
+// candyCookieAge is how long the browser keeps them: a year, as CandyPack has it.
 const candyCookieAge = 365 * 24 * time.Hour
 
 // candyToken takes the token from a Cookie header, as CandyPack reads it, and reports whether one of its cookies is
@@ -113,4 +116,26 @@ func (s *store) reconcile(r *record) {
 			"off by at least", skew, "session", s.publicID(r), "table", s.cfg.Token)
 	}
 	r.active = r.seen()
+}
+
+// completions remembers which sessions were given the cookie that CandyPack has
+// not, so that a browser which does not take it is not asked to reload again
+// and again. It is for CandyPackSwitch alone.
+type completions struct {
+	mu   sync.Mutex
+	seen map[string]bool
+}
+
+// first reports whether the session with this selector is new to it.
+func (c *completions) first(selector string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.seen[selector] {
+		return false
+	}
+	if c.seen == nil || len(c.seen) >= 10_000 {
+		c.seen = map[string]bool{}
+	}
+	c.seen[selector] = true
+	return true
 }

@@ -267,14 +267,14 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 		cookies := map[string]string{}
 		for _, c := range w.Result().Cookies() {
 			cookies[c.Name] = c.Value
-			if !c.HttpOnly || !c.Secure || c.SameSite != http.SameSiteStrictMode || c.Path != "/" || c.MaxAge != 365*24*3600 {
+			if !c.HttpOnly || !c.Secure || (c.SameSite == http.SameSiteStrictMode) == (c.Name == candyHint) || c.Path != "/" || c.MaxAge != 365*24*3600 {
 				t.Errorf("%s: %v", name, c)
 			}
 		}
 		b.cookies = cookies
 		x, y := cookies["candy_x"], cookies["candy_y"]
 		// Any length and alphabet passes there, as long as it has no "=" and no JSON, and bcrypt reads all of it.
-		if len(cookies) != 2 || !regexp.MustCompile(`^[0-9A-Za-z_-]{22,72}$`).MatchString(x) || !regexp.MustCompile(`^[0-9A-Za-z_-]{32,72}$`).MatchString(y) {
+		if len(cookies) != 3 || !regexp.MustCompile(`^[0-9A-Za-z_-]{22,72}$`).MatchString(x) || !regexp.MustCompile(`^[0-9A-Za-z_-]{32,72}$`).MatchString(y) {
 			t.Fatalf("%s: cookies %v", name, cookies)
 		}
 		var rows []struct {
@@ -421,9 +421,19 @@ func TestSwitchOfCookies(t *testing.T) {
 	if len(b.cookies) != 2 {
 		t.Errorf("before the switch: %v", b.cookies)
 	}
-	switching.isIn(b)
-	if len(b.cookies) != 3 || b.cookies["__Host-session"] != s.CandyX+"."+s.CandyY {
+	switching.isIn(b) // an image, perhaps
+	after.isOut(b, ErrNoCookie)
+	open := func() string {
+		return body(t, b.do(switching.auth.Middleware(handler("the page")), "GET", "/", "Accept", "text/html"))
+	}
+	if got := open(); !strings.Contains(got, `http-equiv="refresh"`) {
+		t.Errorf("a page after it: %q", got)
+	}
+	if len(b.cookies) != 4 || b.cookies["__Host-session"] != s.CandyX+"."+s.CandyY {
 		t.Errorf("after it: %v", b.cookies)
+	}
+	if got := open(); got != "the page" {
+		t.Errorf("the page once more: %q", got)
 	}
 	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 25 HOUR, active = active - INTERVAL 25 HOUR")
 	for _, f := range []*fixture[candyUser]{shared, switching, after} {
@@ -445,6 +455,7 @@ func TestSwitchOfCookies(t *testing.T) {
 	switching.isOut(b, ErrNoCookie)
 	b.userAgent, b.cookies["candy_x"], b.cookies["candy_y"] = other.UserAgent, other.CandyX, other.CandyY
 	switching.isIn(b)
+	open()
 	if b.cookies["__Host-session"] != other.CandyX+"."+other.CandyY {
 		t.Errorf("after another login: %v", b.cookies)
 	}

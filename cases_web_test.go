@@ -1,7 +1,766 @@
 package session
 
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/candysession/session/internal/testdb"
+)
+
 // The cases of cookies and of visits from other sites.
 var (
-	webCasesA = []testCase{}
-	webCasesB = []testCase{}
+	webCasesA = []testCase{
+		{"A7_renewals_and_shared_caches", renewalsAndSharedCaches},
+		{"A8_pages_in_shared_caches", pagesInSharedCaches},
+		{"A15_planted_candypack_cookies", plantedCandyPackCookies},
+	}
+	webCasesB = []testCase{
+		{"B1_links_of_other_sites", linksOfOtherSites},
+		{"B1_the_page_that_reloads", thePageThatReloads},
+		{"B2_cookies_of_one_name", cookiesOfOneName},
+		{"B2_logout_with_several_cookies", logoutWithSeveralCookies},
+		{"B3_late_answers_of_renewals", lateAnswersOfRenewals},
+		{"B5_logins_of_one_browser", loginsOfOneBrowser},
+		{"B5_logins_that_share_nothing", loginsThatShareNothing},
+		{"B7_long_pages_in_next", longPagesInNext},
+		{"B12_login_urls_with_a_fragment", loginURLsWithAFragment},
+		{"B14_cookies_outlive_rows", cookiesOutliveRows},
+	}
 )
+
+// opened are the headers of a browser that opens a page: a current one, and one
+// without Fetch Metadata.
+var (
+	opened    = []string{"Accept", "text/html,*/*;q=0.8", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
+	openedOld = []string{"Accept", "text/html,*/*;q=0.8"}
+	clicked   = []string{"Accept", "text/html,*/*;q=0.8", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
+)
+
+// with is a browser with these cookies alone, as its Cookie header.
+func (b *browser) with(h http.Handler, cookie string, header ...string) *http.Response {
+	bare := newBrowser(b.userAgent)
+	return bare.do(h, "GET", "/", append([]string{"Cookie", cookie}, header...)...)
+}
+
+// named is a cookie of the browser as a Cookie header has it.
+func (b *browser) named(name string) string { return name + "=" + b.cookies[name] }
+
+const hostCookie = "__Host-session"
+
+func isReload(t *testing.T, response *http.Response) bool {
+	t.Helper()
+	text := body(t, response)
+	is := strings.Contains(text, `http-equiv="refresh"`)
+	if is && (response.StatusCode != 200 || response.Header.Get("Cache-Control") != "no-store") {
+		t.Errorf("a reload page: %s, %v", response.Status, response.Header)
+	}
+	return is
+}
+
+// Whatever a handler lets shared caches keep has no cookie in it.
+func renewalsAndSharedCaches(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	noError(t, os.WriteFile(filepath.Join(dir, "app.js"), []byte("x"), 0o600))
+	public := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Cache-Control", "public, max-age=600")
+		w.Header().Set("Vary", "Accept-Encoding")
+		io.WriteString(w, "public")
+	})
+	files := http.FileServer(http.Dir(dir))
+	for _, mode := range []CandyPackMode{CandyPackOff, CandyPackShare, CandyPackSwitch} {
+		f := setup(t, Config{CandyPack: mode, Token: "user_tokens"})
+		b := newBrowser(chrome130)
+		f.login(b, alice)
+		delete(b.cookies, hostCookie+map[CandyPackMode]string{CandyPackOff: ".none"}[mode]) // as CandyPack's login leaves it
+		for name, test := range map[string]struct {
+			handler http.Handler
+			target  string
+			header  []string
+		}{
+			"a script":           {public, "/app.js", []string{"Accept", "*/*", "Sec-Fetch-Dest", "script", "Sec-Fetch-Mode", "no-cors"}},
+			"an old browser":     {public, "/app.js", []string{"Accept", "*/*"}},
+			"a page":             {public, "/", opened},
+			"a page, old":        {public, "/", openedOld},
+			"a frame":            {public, "/", []string{"Accept", "text/html", "Sec-Fetch-Dest", "iframe", "Sec-Fetch-Mode", "navigate"}},
+			"fetched":            {public, "/", []string{"Accept", "text/html", "Sec-Fetch-Dest", "empty", "Sec-Fetch-Mode", "cors"}},
+			"a file":             {files, "/app.js", nil},
+			"no file":            {files, "/none.js", nil},
+			"no file, as a page": {files, "/none.html", opened},
+		} {
+			for _, created := range []time.Duration{25 * time.Hour, 250 * 24 * time.Hour} {
+				f.purged()
+				mustExec(t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP() - 90000), date = FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)", seconds(created))
+				before := newBrowser(chrome130)
+				for name, value := range b.cookies {
+					before.cookies[name] = value
+				}
+				response := before.do(f.auth.Middleware(f.auth.Require(test.handler)), "GET", test.target, test.header...)
+				if !get[bool](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) < 60 FROM user_tokens") {
+					t.Errorf("%v, %s: not renewed", mode, name)
+				}
+				if response.Header["Set-Cookie"] != nil && !isReload(t, response) {
+					t.Errorf("%v, %s, logged in %v ago: %v", mode, name, created, response.Header)
+				}
+			}
+		}
+	}
+}
+
+// What is served to those who are logged in is theirs, and what is served to
+// others is not theirs.
+func pagesInSharedCaches(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	noError(t, os.WriteFile(filepath.Join(dir, "plan.txt"), []byte("secret"), 0o600))
+	f := setup(t, Config{LoginURL: "/login"})
+	in, out := newBrowser(chrome130), newBrowser(chrome130)
+	f.login(in, alice)
+	files, page := http.FileServer(http.Dir(dir)), handler("page")
+	varies := func(header http.Header) bool { return listed(header["Vary"], "cookie") }
+	for name, test := range map[string]struct {
+		handler http.Handler
+		target  string
+		in, out string // Cache-Control
+	}{
+		"Require":               {f.auth.Require(files), "/plan.txt", "private", "no-store"},
+		"Require, no file":      {f.auth.Require(files), "/none.txt", "", "no-store"}, // FileServer takes it away
+		"Middleware":            {f.auth.Middleware(page), "/", "private", ""},
+		"Middleware, no file":   {f.auth.Middleware(files), "/none.txt", "", ""},
+		"Switch":                {f.auth.Switch(page, page), "/", "private", ""},
+		"Guest":                 {f.auth.Guest(page), "/", "no-store", ""},
+		"inside each other":     {f.auth.Middleware(f.auth.Require(page)), "/", "private", "no-store"},
+		"RequireFresh":          {f.auth.RequireFresh(time.Hour, page), "/", "private", "no-store"},
+		"a handler that shares": {f.auth.Middleware(withHeader("Cache-Control", "public, max-age=60", page)), "/", "public, max-age=60", "public, max-age=60"},
+		"a stricter one":        {withHeader("Cache-Control", "no-store", f.auth.Middleware(page)), "/", "no-store", "no-store"},
+		"a public one outside":  {withHeader("Cache-Control", "public", f.auth.Middleware(page)), "/", "private", "public"},
+		"another Vary outside":  {withHeader("Vary", "X-Cookie-Consent", f.auth.Middleware(page)), "/", "private", ""},
+	} {
+		for _, header := range [][]string{nil, opened, openedOld} {
+			if response := in.do(test.handler, "GET", test.target, header...); response.Header.Get("Cache-Control") != test.in || !varies(response.Header) || response.Header["Set-Cookie"] != nil {
+				t.Errorf("%s, logged in: %s %v", name, response.Status, response.Header)
+			}
+			if response := out.do(test.handler, "GET", test.target, header...); response.Header.Get("Cache-Control") != test.out || !varies(response.Header) || response.Header["Set-Cookie"] != nil {
+				t.Errorf("%s, logged out: %s %v", name, response.Status, response.Header)
+			}
+		}
+	}
+	response := f.login(newBrowser(chrome130), alice)
+	if response.Header.Get("Cache-Control") != "no-store" || !varies(response.Header) {
+		t.Errorf("a login: %v", response.Header)
+	}
+}
+
+func withHeader(name, value string, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(name, value)
+		next.ServeHTTP(w, r)
+	})
+}
+
+// CandyPack's cookies, which a subdomain can plant, do not take the place of
+// another user's session, and that user is served.
+func plantedCandyPackCookies(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{CandyPack: CandyPackSwitch, Token: "user_tokens"})
+	after := manage[user](t, f.db, f.dsn, Config{Token: "user_tokens", Fingerprint: FingerprintExact})
+	victim, attacker, same := newBrowser(chrome130), newBrowser(chrome130), newBrowser(chrome130)
+	f.login(victim, alice)
+	f.login(attacker, bob)
+	f.login(same, alice)
+	foreign := newBrowser(firefox)
+	f.login(foreign, bob)
+	who := func(f *fixture[user], b *browser) (id int64) {
+		t.Helper()
+		f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
+			u, _ := f.auth.User(r)
+			id = u.ID
+		})
+		return id
+	}
+	page := f.auth.Middleware(handler("the page"))
+	for name, test := range map[string]struct {
+		candy, single *browser // nil: none
+		who           int64
+		becomes       *browser // whose __Host- cookie it is after a page
+	}{
+		"planted":                    {attacker, victim, 1, victim},
+		"of another login":           {same, victim, 1, same},
+		"alone":                      {attacker, nil, 2, attacker},
+		"with another browser's":     {victim, foreign, 1, victim},
+		"with one that is no longer": {attacker, withToken(newToken()), 2, attacker},
+		"planted, and dead":          {withCandy(newToken()), victim, 1, victim},
+		"none":                       {nil, victim, 1, victim},
+	} {
+		b := newBrowser(chrome130)
+		if test.candy != nil {
+			b.cookies["candy_x"], b.cookies["candy_y"] = test.candy.cookies["candy_x"], test.candy.cookies["candy_y"]
+		}
+		if test.single != nil {
+			b.cookies[hostCookie] = test.single.cookies[hostCookie]
+		}
+		f.auth.completed = completions{}
+		held := b.cookies[hostCookie]
+		if id := who(f, b); id != test.who {
+			t.Errorf("%s: served as %d, want %d", name, id, test.who)
+		}
+		if b.cookies[hostCookie] != held {
+			t.Errorf("%s: written into something that is no page", name)
+		}
+		for range 2 {
+			b.do(page, "GET", "/", opened...)
+		}
+		if text := body(t, b.do(page, "GET", "/", opened...)); text != "the page" {
+			t.Errorf("%s: reloads again and again: %s", name, text)
+		}
+		if b.cookies[hostCookie] != test.becomes.cookies[hostCookie] {
+			t.Errorf("%s: the cookie is another's", name)
+		}
+		delete(b.cookies, "candy_x")
+		delete(b.cookies, "candy_y")
+		if id := who(after, b); id != test.who {
+			t.Errorf("%s: after the migration it is %d, want %d", name, id, test.who)
+		}
+	}
+	// A browser that does not take the cookie is served all the same.
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	cookie := b.named("candy_x") + "; " + b.named("candy_y")
+	reloads := 0
+	for range 3 {
+		if isReload(t, b.with(page, cookie, opened...)) {
+			reloads++
+		}
+	}
+	if reloads != 1 {
+		t.Errorf("%d reloads", reloads)
+	}
+	// Logout ends both.
+	mixed := newBrowser(chrome130)
+	mixed.cookies["candy_x"], mixed.cookies["candy_y"], mixed.cookies[hostCookie] = attacker.cookies["candy_x"], attacker.cookies["candy_y"], victim.cookies[hostCookie]
+	f.inside(mixed, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.isOut(victim, ErrUnknown)
+	f.isOut(attacker, ErrUnknown)
+}
+
+func withCandy(t token) *browser {
+	b := newBrowser(chrome130)
+	b.cookies["candy_x"], b.cookies["candy_y"] = t.selector, t.verifier
+	return b
+}
+
+// A link of another site leads to the page, as whom one is.
+func linksOfOtherSites(t *testing.T) {
+	t.Parallel()
+	for _, cfg := range []Config{{}, {Insecure: true}, {CookieName: "sid", CookiePath: "/"}, {CandyPack: CandyPackShare}, {CandyPack: CandyPackSwitch}, {Transient: true}} {
+		cfg.LoginURL, cfg.Token = "/login", "user_tokens"
+		f := setup(t, cfg)
+		strict := []string{f.auth.cfg.CookieName, "candy_x", "candy_y"}
+		hint := f.auth.cookies.hint
+		for name, h := range map[string]http.Handler{
+			"Middleware": f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, f.auth.Check(r)) })),
+			"Require":    f.auth.Require(handler("true")),
+			"Switch":     f.auth.Switch(handler("true"), handler("false")),
+			"Guest":      f.auth.Guest(handler("false")),
+			"nested":     f.auth.Middleware(f.auth.Require(handler("true"))),
+		} {
+			for _, header := range [][]string{clicked, openedOld} {
+				b := newBrowser(chrome130)
+				f.login(b, alice)
+				for visit := range 2 {
+					held := map[string]string{}
+					for _, name := range strict {
+						if value, ok := b.cookies[name]; ok {
+							held[name] = value
+							delete(b.cookies, name)
+						}
+					}
+					if !isReload(t, b.do(h, "GET", "/account", header...)) || b.cookies[hint] != "" {
+						t.Fatalf("%s, visit %d: no reload page, or the hint stays: %v", name, visit, b.cookies)
+					}
+					for name, value := range held {
+						b.cookies[name] = value
+					}
+					response := b.do(h, "GET", "/account", opened...)
+					if got := body(t, response); got != "true" && response.StatusCode != 303 {
+						t.Errorf("%s, visit %d: %s %q", name, visit, response.Status, got)
+					}
+					if b.cookies[hint] == "" {
+						t.Errorf("%s, visit %d: the hint is not set again", name, visit)
+					}
+				}
+				// With the strict cookie gone for good, there is one reload.
+				for _, name := range strict {
+					delete(b.cookies, name)
+				}
+				if !isReload(t, b.do(h, "GET", "/account", header...)) || isReload(t, b.do(h, "GET", "/account", header...)) {
+					t.Errorf("%s: not once", name)
+				}
+			}
+		}
+	}
+
+	// A cookie that is refused takes the hint with it; things in pages leave it.
+	f := setup(t, Config{})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	page := f.auth.Middleware(handler("x"))
+	noError(t, second(f.auth.LogoutAll(t.Context(), 1)))
+	b.do(page, "GET", "/a.png", "Accept", "image/*")
+	if b.cookies["__Host-session.hint"] == "" {
+		t.Error("a picture took the hint")
+	}
+	if isReload(t, b.do(page, "GET", "/", opened...)) || b.cookies["__Host-session.hint"] != "" {
+		t.Error("a refused cookie leaves the hint, or reloads")
+	}
+	// A login sets it, a logout takes it.
+	f.login(b, alice)
+	if b.cookies["__Host-session.hint"] != "1" {
+		t.Error("a login sets no hint")
+	}
+	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	if len(b.cookies) != 0 {
+		t.Errorf("a logout leaves %v", b.cookies)
+	}
+
+	// A route that keeps strict, and a lax cookie.
+	f = setup(t, Config{NoReload: func(r *http.Request) bool { return r.URL.Path == "/transfer" }})
+	f.login(b, alice)
+	delete(b.cookies, hostCookie)
+	if isReload(t, b.do(f.auth.Middleware(handler("x")), "GET", "/transfer", clicked...)) || !isReload(t, b.do(f.auth.Middleware(handler("x")), "GET", "/", clicked...)) {
+		t.Error("NoReload does not decide")
+	}
+	f = setup(t, Config{SameSite: http.SameSiteLaxMode})
+	b = newBrowser(chrome130)
+	response := f.login(b, alice)
+	if len(b.cookies) != 1 || response.Cookies()[0].SameSite != http.SameSiteLaxMode {
+		t.Errorf("lax: %v", response.Header)
+	}
+	b.cookies = map[string]string{"__Host-session.hint": "1"}
+	if isReload(t, b.do(f.auth.Middleware(handler("x")), "GET", "/", clicked...)) {
+		t.Error("lax: reloads")
+	}
+}
+
+// The page that reloads names the page that was asked for, and nothing else.
+func thePageThatReloads(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	for _, target := range []string{"/", "/account", "/account?tab=1&x=%20", "/a/", "/a/b?q=a/b", `/a?x="><script>`, "/caf%C3%A9", "/a:b", "/a;url=x?y;url=//evil.example", "/%22%3E", "/a%2Fb", "/javascript:alert(1)", "/a?http://evil.example", "/a'b"} {
+		r := httptest.NewRequest("GET", "http://app.example/", nil)
+		var err error
+		r.URL, err = url.Parse(target)
+		noError(t, err)
+		r.RequestURI = target
+		r.Header.Set("Accept", "text/html")
+		r.Header.Set("Cookie", "__Host-session.hint=1")
+		w := httptest.NewRecorder()
+		http.StripPrefix("", f.auth.Middleware(handler("x"))).ServeHTTP(w, r)
+		found := regexp.MustCompile(`content="0; url=([^"]*)"`).FindStringSubmatch(w.Body.String())
+		if found == nil || strings.Count(w.Body.String(), "<") != 6 {
+			t.Errorf("%s: %s", target, w.Body)
+			continue
+		}
+		base, _ := url.Parse("https://app.example/prefix" + target + "#part")
+		next, err := base.Parse(strings.NewReplacer("&#34;", `"`, "&#39;", "'", "&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(found[1]))
+		noError(t, err)
+		if base.Fragment = ""; next.String() != base.String() {
+			t.Errorf("%s leads to %s", target, next)
+		}
+	}
+}
+
+// The first cookie that is a valid session counts.
+func cookiesOfOneName(t *testing.T) {
+	t.Parallel()
+	var heard listener
+	f := setup(t, Config{OnEvent: heard.hear, MaxLifetime: 24 * time.Hour})
+	b, bobs := newBrowser(chrome130), newBrowser(chrome130)
+	f.login(b, alice)
+	f.login(bobs, bob)
+	expired, foreign, gone := newBrowser(chrome130), newBrowser(firefox), newBrowser(chrome130)
+	f.login(expired, alice)
+	f.login(foreign, alice)
+	mustExec(t, f.db, "INSERT INTO users (email, password) VALUES ('gone@example.com', '')")
+	f.inside(gone, func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, 3))) })
+	mustExec(t, f.db, "DELETE FROM users WHERE id = 3")
+	f.purged()
+	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 90000) WHERE token_x = ?", selectorOf(expired))
+	forged := func() *browser { return forger(bobs) }
+	unknown := func() string { return withToken(newToken()).named(hostCookie) }
+	valid := b.named(hostCookie)
+	many := func(n int, cookie func() string) string {
+		var all []string
+		for range n {
+			all = append(all, cookie())
+		}
+		return strings.Join(all, "; ") + "; "
+	}
+	for name, test := range map[string]struct {
+		cookie string
+		want   error
+		tells  string
+	}{
+		"unknown first":         {unknown() + "; " + valid, nil, ""},
+		"valid first":           {valid + "; " + bobs.named(hostCookie), nil, ""},
+		"malformed first":       {hostCookie + "=x; " + valid, nil, ""},
+		"quoted first":          {hostCookie + `="x"; ` + valid, nil, ""},
+		"empty first":           {hostCookie + "=; " + valid, nil, ""},
+		"expired first":         {expired.named(hostCookie) + "; " + valid, nil, ""},
+		"another browser first": {foreign.named(hostCookie) + "; " + valid, nil, string(EventWrongBrowser)},
+		"whose user is gone":    {gone.named(hostCookie) + "; " + valid, nil, ""},
+		"forged first":          {forged().named(hostCookie) + "; " + valid, nil, string(EventWrongToken)},
+		"two lines":             {"a=b; " + unknown() + ";" + valid + ";c=d", nil, ""},
+		"three before it":       {many(3, unknown) + valid, nil, ""},
+		"20 malformed":          {many(20, func() string { return hostCookie + "=x" }) + valid, nil, ""},
+		"one of it twenty-fold": {strings.Repeat(expired.named(hostCookie)+"; ", 20) + valid, nil, ""},
+		"beyond the bound":      {many(maxCandidates, unknown) + valid, ErrUnknown, string(EventRefused)},
+		"none, expired first":   {expired.named(hostCookie) + "; " + unknown(), ErrExpired, string(EventRefused)},
+		"none, malformed first": {hostCookie + "=x; " + unknown(), ErrMalformed, string(EventRefused)},
+		"none, unknown first":   {unknown() + "; " + expired.named(hostCookie), ErrUnknown, string(EventRefused)},
+		"none, another browser": {foreign.named(hostCookie) + "; " + unknown(), ErrWrongBrowser, string(EventWrongBrowser)},
+	} {
+		heard.said()
+		var err error
+		var u user
+		b.with(f.auth.Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			err = f.auth.Err(r)
+			u, _ = f.auth.User(r)
+		})), test.cookie)
+		said := heard.said()
+		kind, _, _ := strings.Cut(said, " ")
+		if err != test.want || err == nil && u.ID != 1 || kind != test.tells || strings.Contains(said, "\n") {
+			t.Errorf("%s: %v, user %d, told %q", name, err, u.ID, said)
+		}
+	}
+}
+
+// Logout ends what each cookie of the request gives access to.
+func logoutWithSeveralCookies(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{MaxLifetime: 24 * time.Hour})
+	others := newBrowser(chrome130)
+	f.login(others, bob)
+	first, second, foreign, expired := newBrowser(chrome130), newBrowser(chrome130), newBrowser(firefox), newBrowser(chrome130)
+	for _, b := range []*browser{first, second, foreign, expired} {
+		f.login(b, alice)
+	}
+	f.purged()
+	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 90000) WHERE token_x = ?", selectorOf(expired))
+	cookie := strings.Join([]string{expired.named(hostCookie), first.named(hostCookie), foreign.named(hostCookie), second.named(hostCookie)}, "; ")
+	response := first.with(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })), cookie)
+	if n := f.rows(); n != 1 {
+		t.Errorf("%d rows are left", n)
+	}
+	f.isIn(others)
+	if names := cookieNames(response); !slices.Equal(names, []string{hostCookie, hostCookie + ".hint"}) {
+		t.Errorf("clears %v", names)
+	}
+	// Forged ones and such as are not valid end nothing, and are cleared.
+	response = first.with(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })), hostCookie+"=; "+forger(others).named(hostCookie))
+	f.isIn(others)
+	if len(response.Cookies()) != 2 {
+		t.Errorf("clears %v", response.Header)
+	}
+}
+
+func cookieNames(r *http.Response) (names []string) {
+	for _, c := range r.Cookies() {
+		names = append(names, c.Name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// A renewal's answer that comes after a newer token leaves that alone.
+func lateAnswersOfRenewals(t *testing.T) {
+	t.Parallel()
+	for name, newer := range map[string]func(f *fixture[user], w http.ResponseWriter, r *http.Request) error{
+		"Rotate":       func(f *fixture[user], w http.ResponseWriter, r *http.Request) error { return f.auth.Rotate(w, r) },
+		"LogoutOthers": func(f *fixture[user], w http.ResponseWriter, r *http.Request) error { return f.auth.LogoutOthers(w, r) },
+		"SetPassword": func(f *fixture[user], w http.ResponseWriter, r *http.Request) error {
+			return f.auth.SetPassword(w, r, alice["password"], "another password")
+		},
+		"Login": func(f *fixture[user], w http.ResponseWriter, r *http.Request) error {
+			return second(f.auth.Login(w, r, alice))
+		},
+	} {
+		for _, header := range [][]string{nil, opened, openedOld} {
+			f := setup(t, Config{})
+			b := newBrowser(chrome130)
+			f.login(b, alice)
+			f.age(25 * time.Hour)
+			slow := newBrowser(chrome130)
+			for name, value := range b.cookies {
+				slow.cookies[name] = value
+			}
+			response := slow.do(f.auth.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+				f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, newer(f, w, r)) })
+			})), "GET", "/", header...)
+			b.keep(response.Cookies())
+			if why := f.why(b); why != nil {
+				t.Errorf("%s: %v", name, why)
+			}
+		}
+	}
+}
+
+// A page whose address is too long for a header is left out of next.
+func longPagesInNext(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{LoginURL: "/login", ConfirmURL: "/confirm"})
+	in, out := newBrowser(chrome130), newBrowser(chrome130)
+	f.login(in, alice)
+	f.age(2 * time.Hour)
+	for name, test := range map[string]struct {
+		target string
+		fits   bool
+	}{
+		"300 signs":      {"/search?q=" + strings.Repeat(url.QueryEscape("検"), 300), false},
+		"a long path":    {"/" + strings.Repeat("a", 1100), false},
+		"many %":         {"/search?q=" + strings.Repeat("%20", 300), false},
+		"many blanks":    {"/search?q=" + strings.Repeat("+", 400), false},
+		"a usual search": {"/search?q=" + strings.Repeat(url.QueryEscape("検"), 20), true},
+		"just long":      {"/" + strings.Repeat("a", 1000), true},
+	} {
+		for place, h := range map[string]http.Handler{"/login": f.auth.Require(handler("x")), "/confirm": f.auth.RequireFresh(time.Hour, handler("x"))} {
+			b := map[string]*browser{"/login": out, "/confirm": in}[place]
+			response := b.do(h, "GET", test.target, "Accept", "text/html")
+			got := response.Header.Get("Location")
+			want := place
+			if test.fits {
+				want += "?next=" + url.QueryEscape(test.target)
+			}
+			if response.StatusCode != 303 || got != want || len(got) > 2048 {
+				t.Errorf("%s: %s %s", name, response.Status, got)
+			}
+		}
+		response := in.do(f.auth.Guest(handler("x")), "GET", "/login?next="+url.QueryEscape(test.target), "Accept", "text/html")
+		if got := response.Header.Get("Location"); len(got) > 2048 || test.fits && got != test.target {
+			t.Errorf("%s: Guest leads to %s", name, got)
+		}
+	}
+	if got := ReturnTo(httptest.NewRequest("GET", "/login?next=/"+strings.Repeat("検", 300), nil), "/home"); got != "/home" {
+		t.Errorf("ReturnTo leads to %s", got)
+	}
+}
+
+// The page stands in the query of the login page, before a fragment.
+func loginURLsWithAFragment(t *testing.T) {
+	t.Parallel()
+	f := setup(t, Config{})
+	b := newBrowser(chrome130)
+	f.login(b, alice)
+	f.age(2 * time.Hour)
+	for target, want := range map[string]string{
+		"/login":                        "/login?next=%2Fx%3Fy",
+		"/login#form":                   "/login?next=%2Fx%3Fy#form",
+		"/login?x=1#form":               "/login?x=1&next=%2Fx%3Fy#form",
+		"/login?x=1&y=2":                "/login?x=1&y=2&next=%2Fx%3Fy",
+		"/login?":                       "/login?next=%2Fx%3Fy",
+		"/login?#form":                  "/login?next=%2Fx%3Fy#form",
+		"/login#a?b":                    "/login?next=%2Fx%3Fy#a?b",
+		"/#/login":                      "/?next=%2Fx%3Fy#/login",
+		"/login?next=/home":             "/login?next=%2Fx%3Fy",
+		"https://sso.example/login#a":   "https://sso.example/login?next=%2Fx%3Fy#a",
+		"https://sso.example#a":         "https://sso.example?next=%2Fx%3Fy#a",
+		"https://sso.example/login?a#b": "https://sso.example/login?a&next=%2Fx%3Fy#b",
+	} {
+		g := manage[user](t, f.db, f.dsn, Config{LoginURL: target, ConfirmURL: target})
+		response := newBrowser(chrome130).do(g.auth.Require(handler("x")), "GET", "/x?y", "Accept", "text/html")
+		if got := response.Header.Get("Location"); got != want {
+			t.Errorf("LoginURL %s: %s, want %s", target, got, want)
+		}
+		response = b.do(g.auth.RequireFresh(time.Hour, handler("x")), "GET", "/x?y", "Accept", "text/html")
+		if got := response.Header.Get("Location"); got != want {
+			t.Errorf("ConfirmURL %s: %s, want %s", target, got, want)
+		}
+		response = newBrowser(chrome130).do(g.auth.Require(handler("x")), "POST", "/x?y", "Accept", "text/html")
+		if got := response.Header.Get("Location"); got != target {
+			t.Errorf("LoginURL %s, posted: %s", target, got)
+		}
+	}
+}
+
+// The row decides, and the cookie is there as long as it may.
+func cookiesOutliveRows(t *testing.T) {
+	t.Parallel()
+	const day = 24 * time.Hour
+	for name, test := range map[string]struct {
+		cfg   Config
+		lives int // days
+		twice bool
+	}{
+		"usual":     {Config{}, 400, true},
+		"an hour":   {Config{MaxAge: time.Hour}, 400, false},
+		"CandyPack": {Config{CandyPack: CandyPackShare}, 365, true},
+		"both":      {Config{CandyPack: CandyPackSwitch}, 400, true},
+		"transient": {Config{Transient: true}, 0, false},
+	} {
+		test.cfg.Token = "user_tokens"
+		f := setup(t, test.cfg)
+		b := newBrowser(chrome130)
+		response := f.login(b, alice)
+		for _, c := range response.Cookies() {
+			lives := test.lives
+			if c.Name == "candy_x" || c.Name == "candy_y" {
+				lives = min(lives, 365)
+			}
+			if c.MaxAge != lives*24*3600 {
+				t.Errorf("%s: %s lives for %d s", name, c.Name, c.MaxAge)
+			}
+		}
+		if test.cfg.MaxAge != 0 {
+			continue
+		}
+		// A client that drops what is set makes the first request of each visit.
+		page := f.auth.Middleware(handler("the page"))
+		written := 0
+		for at := time.Duration(0); at < 450*day; at += 25 * day {
+			f.age(25 * day)
+			dropping := newBrowser(chrome130)
+			for name, value := range b.cookies {
+				dropping.cookies[name] = value
+			}
+			dropping.do(page, "GET", "/api", "Accept", "application/json")
+			if f.isIn(b); get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) FROM user_tokens") > 60 {
+				t.Errorf("%s: not renewed", name)
+			}
+			// Two days later a page is opened.
+			f.age(2 * day)
+			response := b.do(page, "GET", "/account", opened...)
+			reloads := isReload(t, response)
+			if reloads != (response.Header["Set-Cookie"] != nil) {
+				t.Errorf("%s: %v", name, response.Header)
+			}
+			if reloads {
+				written++
+				if isReload(t, b.do(page, "GET", "/account", opened...)) {
+					t.Errorf("%s: reloads again and again", name)
+				}
+			}
+		}
+		if (written > 0) != test.twice {
+			t.Errorf("%s: written %d times", name, written)
+		}
+	}
+}
+
+// Of two logins of one browser either answer's cookie is good.
+func loginsOfOneBrowser(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has no locks")
+	for _, limit := range []int{1, 2} {
+		f := setup(t, Config{MaxSessions: limit})
+		plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.Login(w, r, alice))) })
+		as := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, 1))) })
+		for name, h := range map[string]http.Handler{"Login": f.auth.Middleware(plain), "LoginAs": f.auth.Middleware(as), "alone": plain} {
+			for round := range 10 {
+				b := newBrowser(chrome130)
+				if round%2 == 1 {
+					f.login(b, alice)
+				}
+				// All begin before the first one ends: each waits for the others.
+				begun, answers := make(chan bool), make([]*browser, 4)
+				at := sync.OnceFunc(func() { close(begun) })
+				var arrived atomic.Int32
+				gate := func(*http.Request) string {
+					if int(arrived.Add(1)) >= len(answers) {
+						at()
+					}
+					<-begun
+					return "192.0.2.1"
+				}
+				f.auth.cfg.ClientIP = gate
+				var wg sync.WaitGroup
+				for i := range answers {
+					answers[i] = newBrowser(chrome130)
+					for name, value := range b.cookies {
+						answers[i].cookies[name] = value
+					}
+					wg.Go(func() { answers[i].do(h, "POST", "/login") })
+				}
+				wg.Wait()
+				f.auth.cfg.ClientIP = remoteIP
+				for i := range answers {
+					if why := f.why(answers[i]); why != nil {
+						t.Fatalf("%s, %d sessions, round %d: answer %d: %v", name, limit, round, i, why)
+					}
+				}
+				noError(t, second(f.auth.LogoutAll(t.Context(), 1)))
+			}
+		}
+		// A handler that is slow after its login.
+		b := newBrowser(chrome130)
+		slow := newBrowser(chrome130)
+		slow.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			noError(t, second(f.auth.Login(w, r, alice)))
+			f.login(b, alice)
+		})), "POST", "/login")
+		f.isIn(b)
+		f.isIn(slow)
+		if n := f.rows(); n != 1 {
+			t.Errorf("%d rows", n)
+		}
+		if len(f.auth.twins.made) != 0 || len(f.auth.twins.begun) != 0 || len(f.auth.twins.held) != 0 {
+			t.Errorf("it remembers %v", f.auth.twins)
+		}
+	}
+}
+
+// Logins one after the other, of other browsers, users or places, and such
+// whose session has ended meanwhile get sessions of their hostCookie.
+func loginsThatShareNothing(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has no locks")
+	f := setup(t, Config{MaxSessions: 5})
+	a, b := newBrowser(chrome130), newBrowser(chrome130)
+	f.login(a, alice)
+	f.login(b, alice)
+	if a.cookies[hostCookie] == b.cookies[hostCookie] {
+		t.Error("one after the other: shared")
+	}
+	for name, test := range map[string]struct {
+		second func(b *browser)
+	}{
+		"another browser": {func(b *browser) { b.userAgent = firefox; f.login(b, alice) }},
+		"another user":    {func(b *browser) { f.login(b, bob) }},
+		"another session": {func(b *browser) {
+			c := newBrowser(firefox)
+			f.login(c, alice)
+			b.cookies[hostCookie] = c.cookies[hostCookie]
+			f.login(b, alice)
+		}},
+		"ended meanwhile": {func(b *browser) { noError(t, second(f.auth.LogoutAll(t.Context(), 1))); f.login(b, alice) }},
+		"a wrong password": {func(b *browser) {
+			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+				_, err := f.auth.Login(w, r, Credentials{"email": alice["email"], "password": "wrong"})
+				wantError(t, err, ErrInvalidCredentials)
+			})
+		}},
+	} {
+		one, two := newBrowser(chrome130), newBrowser(chrome130)
+		one.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			noError(t, second(f.auth.Login(w, r, alice)))
+			test.second(two)
+		})), "POST", "/login")
+		if one.cookies[hostCookie] == two.cookies[hostCookie] {
+			t.Errorf("%s: shared", name)
+		}
+		if name != "a wrong password" {
+			f.isIn(two)
+		}
+	}
+}

@@ -63,8 +63,8 @@ type Config struct {
 	// second: the database's clock, which decides, counts whole seconds. Key "maxAge" in milliseconds, default 30 days.
 	MaxAge time.Duration
 
-	// UpdateAge is how long a session rests before a request renews it, in its row and its cookie: a session costs at
-	// most one write per UpdateAge. It must be below MaxAge. Key "updateAge" in milliseconds, default 1 day, or half
+	// UpdateAge is how long a session rests before a request renews its row: a session costs at most one write per
+	// UpdateAge. The cookie lasts for 400 days and needs no renewal. It must be below MaxAge. Key "updateAge" in milliseconds, default 1 day, or half
 	// of MaxAge where that is less.
 	UpdateAge time.Duration
 
@@ -109,6 +109,18 @@ type Config struct {
 
 	// CookiePath limits the cookie to a part of the site. Key "cookiePath", default "/".
 	CookiePath string
+
+	// SameSite is whether the browser sends the session cookie with links from other sites: http.SameSiteStrictMode (no) or
+	// http.SameSiteLaxMode (yes). With strict, a link leads to a page that reloads itself, see NoReload. With lax, guard every
+	// POST with http.CrossOriginProtection. A POST from another site, as payment providers send it, comes without the cookie
+	// either way. Key "sameSite" ("strict" or "lax"), default http.SameSiteStrictMode.
+	SameSite http.SameSite
+
+	// NoReload reports whether a request keeps strict: it is served as not logged in instead of being reloaded. A GET that
+	// changes something should not be done because of a link on another site. The reload lets such a link act as the user,
+	// as a lax cookie would. Default nil: every page that a browser with a session opens without its cookie is reloaded
+	// once.
+	NoReload func(*http.Request) bool
 
 	// CandyPack shares the logins with a CandyPack app. Key "candyPack" ("off", "share" or "switch"), default
 	// CandyPackOff.
@@ -269,6 +281,9 @@ var options = []option{
 	{"candyPack", "CandyPack", choice(
 		func(c *Config, v CandyPackMode) { c.CandyPack = v },
 		[]string{"off", "share", "switch"}, []CandyPackMode{CandyPackOff, CandyPackShare, CandyPackSwitch})},
+	{"sameSite", "SameSite", choice(
+		func(c *Config, v http.SameSite) { c.SameSite = v },
+		[]string{"strict", "lax"}, []http.SameSite{http.SameSiteStrictMode, http.SameSiteLaxMode})},
 	{"transient", "Transient", flag(func(c *Config) *bool { return &c.Transient })},
 	{"insecure", "Insecure", flag(func(c *Config) *bool { return &c.Insecure })},
 	{"cacheFresh", "Cache.Fresh", milliseconds(func(c *Config) *time.Duration { return &c.Cache.Fresh })},
@@ -643,6 +658,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Timeout, DefaultTimeout)
 	setDefault(&c.HomeURL, "/")
 	setDefault(&c.CookiePath, "/")
+	setDefault(&c.SameSite, http.SameSiteStrictMode)
 	setDefault(&c.Cache.Entries, 100_000)
 	if c.CookieName == "" && c.CandyPack != CandyPackShare {
 		switch {
@@ -791,6 +807,7 @@ func (c Config) String() string {
 	fmt.Fprintf(&b, "session.Config{Table:%q Key:%q Password:%q Token:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v Timeout:%v", c.Table, c.Key, c.Password, c.Token, c.MaxAge, c.UpdateAge, c.MaxLifetime, c.Timeout)
 	fmt.Fprintf(&b, " AccountColumns:%q IgnorePasswordChanges:%t", c.AccountColumns, c.IgnorePasswordChanges)
 	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q ConfirmURL:%q MaxSessions:%d CookieName:%q CookieDomain:%q CookiePath:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.ConfirmURL, c.MaxSessions, c.CookieName, c.CookieDomain, c.CookiePath)
+	fmt.Fprintf(&b, " SameSite:%d NoReload:%t", c.SameSite, c.NoReload != nil)
 	fmt.Fprintf(&b, " CandyPack:%d Transient:%t Insecure:%t Cache:%v}", c.CandyPack, c.Transient, c.Insecure, c.Cache)
 	return b.String()
 }

@@ -73,7 +73,7 @@ func TestEverySetting(t *testing.T) {
 		"auth": {
 			"table": "app.people", "key": "uid", "password": "hash", "token": "app.logins", "accountColumns": ["created_at"], "ignorePasswordChanges": true,
 			"maxAge": 3600000, "updateAge": 60000, "maxLifetime": 7200000, "timeout": 5000, "passwordCost": 12, "tokenCost": 5,
-			"loginURL": "/login", "homeURL": "/home", "confirmURL": "/confirm", "maxSessions": 9, "cookieName": "sid", "cookieDomain": "example.com", "cookiePath": "/app",
+			"loginURL": "/login", "homeURL": "/home", "confirmURL": "/confirm", "maxSessions": 9, "cookieName": "sid", "cookieDomain": "example.com", "cookiePath": "/app", "sameSite": "lax",
 			"candyPack": "off", "transient": true, "insecure": true, "fingerprint": "off",
 			"cacheFresh": 1000, "cacheStale": 60000, "cacheEntries": 500
 		},
@@ -86,7 +86,7 @@ func TestEverySetting(t *testing.T) {
 	if got, want := c.String(), `session.Config{Table:"app.people" Key:"uid" Password:"hash" Token:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s Timeout:5s`+
 		` AccountColumns:["created_at"] IgnorePasswordChanges:true`+
 		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" ConfirmURL:"/confirm" MaxSessions:9 CookieName:"sid" CookieDomain:"example.com" CookiePath:"/app"`+
-		` CandyPack:0 Transient:true Insecure:true Cache:{1s 1m0s 500}}`; got != want {
+		` SameSite:2 NoReload:false CandyPack:0 Transient:true Insecure:true Cache:{1s 1m0s 500}}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if !c.Fingerprint.Match("a", "b") {
@@ -172,7 +172,7 @@ func TestOverriddenVariables(t *testing.T) {
 // Every key of the file is a field of Config, and every field that a file can hold has a key.
 func TestOptionsCoverConfig(t *testing.T) {
 	t.Parallel()
-	inGoOnly := map[string]bool{"Cache": true, "Replica": true, "ClientIP": true, "VerifyPassword": true, "Throttle": true, "OnEvent": true, "OnError": true, "Logger": true, "DSN": true}
+	inGoOnly := map[string]bool{"Cache": true, "Replica": true, "ClientIP": true, "VerifyPassword": true, "NoReload": true, "Throttle": true, "OnEvent": true, "OnError": true, "Logger": true, "DSN": true}
 	byField := map[string]string{}
 	for _, o := range options {
 		byField[o.field] = o.key
@@ -306,6 +306,8 @@ var badConfigs = []struct{ file, says string }{
 	{`{"auth": {"cookieDomain": ".example.com"}}`, `auth.cookieDomain = ".example.com": must be a host name such as example.com, without a dot`},
 	{`{"auth": {"cookiePath": "app"}}`, `auth.cookiePath = "app": must begin with /`},
 	{`{"auth": {"cookiePath": "/a;b"}}`, `auth.cookiePath = "/a;b": must begin with / and have no ;`},
+	{`{"auth": {"sameSite": "none"}}`, `auth.sameSite = "none": must be "strict" or "lax"`},
+	{`{"auth": {"sameSite": ""}}`, `auth.sameSite = "": must be "strict" or "lax"`},
 	// places to go
 	{`{"auth": {"loginURL": "login"}}`, `auth.loginURL = "login": must be a path such as /login, or an http(s) URL`},
 	{`{"auth": {"loginURL": "//evil.example"}}`, `auth.loginURL = "//evil.example": must be a path`},
@@ -359,6 +361,8 @@ func TestBadConfigsInGo(t *testing.T) {
 		{Config{MaxLifetime: -1}, "session: Config.MaxLifetime = -1ns: must be from one second to 50 years"},
 		{Config{MaxAge: time.Hour, UpdateAge: time.Hour}, "session: Config.UpdateAge = 1h0m0s: must be below MaxAge"},
 		{Config{CandyPack: 7}, "session: Config.CandyPack = 7: must be CandyPackOff, CandyPackShare or CandyPackSwitch"},
+		{Config{SameSite: http.SameSiteNoneMode}, "session: Config.SameSite = 4: must be http.SameSiteStrictMode (or 0, which gives that) or http.SameSiteLaxMode"},
+		{Config{SameSite: http.SameSiteDefaultMode}, "session: Config.SameSite = 1: must be"},
 		{Config{Cache: Cache{Fresh: -1}}, "session: Config.Cache.Fresh = -1ns: must not be negative"},
 		{Config{Cache: Cache{Stale: -1}}, "session: Config.Cache.Stale = -1ns: must be 0"},
 		{Config{PasswordCost: -1}, "session: Config.PasswordCost = -1"},

@@ -1,20 +1,35 @@
 package session
 
 import (
+	"iter"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Browsers keep no cookie for longer (RFC 6265bis section 5.5).
-const maxCookieAge = 400 * 24 * time.Hour
+// cookieAge is how long a browser keeps the session cookie: as long as any
+// (RFC 6265bis section 5.5). The row alone decides how long the session lives.
+const cookieAge = 400 * 24 * time.Hour
+
+// rewriteAge is the age of a session whose next renewal gives the browser the
+// cookie once more, so that it does not end before the row.
+const rewriteAge = 200 * 24 * time.Hour
+
+// A request may carry several cookies of one name. So many of them are looked
+// at, and so many of these that hold a token are tried.
+const (
+	maxNamesakes  = 64
+	maxCandidates = 4
+)
 
 // cookies puts tokens into responses and takes them from requests.
 type cookies struct {
 	candyPack CandyPackMode
 	attribute http.Cookie // all but the value, of the cookie that holds the whole token
+	hint      string      // the name of the hint; "" if there is none, as the cookie is lax itself
 }
 
 func newCookies(c Config) cookies {
@@ -24,75 +39,133 @@ func newCookies(c Config) cookies {
 		Domain:   c.CookieDomain,
 		HttpOnly: true,
 		Secure:   !c.Insecure,
-		SameSite: http.SameSiteStrictMode,
+		SameSite: c.SameSite,
 	}
 	if !c.Transient {
-		attribute.MaxAge = int(min(c.MaxAge, maxCookieAge) / time.Second)
+		attribute.MaxAge = int(cookieAge / time.Second)
+		if c.CandyPack == CandyPackShare {
+			attribute.MaxAge = int(candyCookieAge / time.Second)
+		}
 	}
-	return cookies{c.CandyPack, attribute}
+	hint := ""
+	switch {
+	case c.SameSite == http.SameSiteLaxMode:
+	case c.CandyPack == CandyPackShare:
+		hint = candyHint
+	default:
+		hint = c.CookieName + ".hint"
+	}
+	return cookies{c.CandyPack, attribute, hint}
 }
 
 // read takes the token from a request: ErrNoCookie or ErrMalformed if there is none. Empty cookies count as absent:
-// CandyPack's logout leaves them behind. Of cookies with one name the first counts, as it has the longest path (RFC
-// 6265 section 5.4). While both layouts are in use, CandyPack's decides, empty or not: each login and logout of either
-// app changes that, but CandyPack's own leave the other as it was.
+// CandyPack's logout leaves them behind. Of cookies with one name the first is read, as it has the longest path (RFC
+// 6265 section 5.4); the rest are the others. While both layouts are in use, CandyPack's decides, empty or not: each login
+// and logout of either app changes that, but CandyPack's own leave the other as it was.
 func (c cookies) read(r *http.Request) (token, error) {
-	var selector, verifier string
-	candy := false
 	if c.candyPack != CandyPackOff {
-		selector, verifier, candy = candyToken(r)
+		selector, verifier, there := candyToken(r)
+		switch {
+		case selector == "" && verifier == "" && (there || c.candyPack == CandyPackShare):
+			return token{}, ErrNoCookie
+		case there:
+			return parsed(selector, verifier)
+		}
 	}
-	if !candy && c.candyPack != CandyPackShare {
-		selector, verifier, _ = strings.Cut(value(r, c.attribute.Name), ".")
+	selector, verifier := "", ""
+	for value := range values(r, c.attribute.Name) {
+		selector, verifier, _ = strings.Cut(value, ".")
+		break
 	}
 	if selector == "" && verifier == "" {
 		return token{}, ErrNoCookie
 	}
+	return parsed(selector, verifier)
+}
+
+func parsed(selector, verifier string) (token, error) {
 	if t, ok := parseToken(selector, verifier); ok {
 		return t, nil
 	}
 	return token{}, ErrMalformed
 }
 
-// complete gives the browser the cookie that CandyPack has not: it is missing, or of another login.
-func (c cookies) complete(w http.ResponseWriter, r *http.Request, t token) {
-	if c.candyPack == CandyPackSwitch && value(r, c.attribute.Name) != t.selector+"."+t.verifier {
-		c.write(w, t)
+// others are the further tokens of a request, in its order: a browser may have
+// cookies of one name with several paths or domains (RFC 6265 section 4.2.2).
+// With CandyPackSwitch they are those of the cookie that CandyPack has not. Of
+// CandyPack's cookies the first counts, as it does there.
+func (c cookies) others(r *http.Request) (others []token) {
+	if c.candyPack == CandyPackShare {
+		return nil
 	}
+	first, err := c.read(r)
+	tries, seen := maxCandidates, 0
+	if err == nil {
+		tries--
+	}
+	for value := range values(r, c.attribute.Name) {
+		if seen++; seen > maxNamesakes || len(others) == tries {
+			break
+		}
+		selector, verifier, _ := strings.Cut(value, ".")
+		if t, ok := parseToken(selector, verifier); ok && t != first && !slices.Contains(others, t) {
+			others = append(others, t)
+		}
+	}
+	return others
 }
 
-// value is the cookie's value, with quotes if it has some: we never quote, and CandyPack takes them for a part of the
-// value. It reads as net/http does, without making a Cookie of everything that it passes.
-func value(r *http.Request, name string) string {
-	for _, line := range r.Header["Cookie"] {
-		for line != "" {
-			var pair string
-			pair, line, _ = strings.Cut(line, ";")
-			key, value, _ := strings.Cut(textproto.TrimString(pair), "=")
-			if textproto.TrimString(key) == name {
-				return value
+// incomplete reports whether the browser lacks the cookie that CandyPack has
+// not: it is missing, or of another login.
+func (c cookies) incomplete(r *http.Request, t token) bool {
+	return c.candyPack == CandyPackSwitch && !c.holds(r, t)
+}
+
+// holds reports whether the cookie of this library is there with the token.
+func (c cookies) holds(r *http.Request, t token) bool {
+	for value := range values(r, c.attribute.Name) {
+		if value == t.selector+"."+t.verifier {
+			return true
+		}
+	}
+	return false
+}
+
+// lasting reports whether the cookies outlive the browser's run.
+func (c cookies) lasting() bool { return c.attribute.MaxAge != 0 }
+
+// values are the values of the cookies with this name, with quotes if they have some: we never quote, and CandyPack takes
+// them for a part of the value. It reads as net/http does, without making a Cookie of everything that it passes.
+func values(r *http.Request, name string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, line := range r.Header["Cookie"] {
+			for line != "" {
+				var pair string
+				pair, line, _ = strings.Cut(line, ";")
+				key, value, _ := strings.Cut(textproto.TrimString(pair), "=")
+				if textproto.TrimString(key) == name && !yield(value) {
+					return
+				}
 			}
 		}
 	}
-	return ""
 }
 
-// write gives the token to the browser, for MaxAge from now.
+// write gives the token to the browser, and the hint that it has one.
 func (c cookies) write(w http.ResponseWriter, t token) {
 	if c.candyPack != CandyPackOff {
-		maxAge := c.attribute.MaxAge
-		if maxAge != 0 {
-			maxAge = max(maxAge, int(candyCookieAge/time.Second))
-		}
+		maxAge := min(c.attribute.MaxAge, int(candyCookieAge/time.Second))
 		c.set(w, candySelector, t.selector, maxAge)
 		c.set(w, candyVerifier, t.verifier, maxAge)
 	}
 	if c.candyPack != CandyPackShare {
 		c.set(w, c.attribute.Name, t.selector+"."+t.verifier, c.attribute.MaxAge)
 	}
+	c.writeHint(w)
+	neverCache(w.Header())
 }
 
-// clear takes the token from the browser.
+// clear takes the token and the hint from the browser.
 func (c cookies) clear(w http.ResponseWriter) {
 	if c.candyPack != CandyPackOff {
 		c.set(w, candySelector, "", -1)
@@ -101,10 +174,44 @@ func (c cookies) clear(w http.ResponseWriter) {
 	if c.candyPack != CandyPackShare {
 		c.set(w, c.attribute.Name, "", -1)
 	}
+	c.clearHint(w)
 }
 
-// set replaces what this response already sets of the cookie: a slide may be followed by a logout, and two Set-Cookie
-// fields of one name are not allowed (RFC 6265bis section 4.1.1). No cache may keep or share the answer.
+// The hint is a cookie without content that says that this browser has a
+// session. A browser that follows a link of another site withholds the strictly
+// same-site cookie, but sends this one: where it comes alone, the browser is
+// worth asking once more.
+
+// hinted reports whether a request carries the hint.
+func (c cookies) hinted(r *http.Request) bool {
+	if c.hint != "" {
+		for value := range values(r, c.hint) {
+			if value != "" {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// writeHint gives the hint to the browser. It is no secret, so it leaves to the
+// caller what caches may keep.
+func (c cookies) writeHint(w http.ResponseWriter) {
+	if c.hint != "" {
+		c.set(w, c.hint, "1", c.attribute.MaxAge)
+	}
+}
+
+// clearHint takes the hint from the browser. No cache may keep the answer.
+func (c cookies) clearHint(w http.ResponseWriter) {
+	if c.hint != "" {
+		c.set(w, c.hint, "", -1)
+	}
+	neverCache(w.Header())
+}
+
+// set replaces what this response already sets of the cookie: a login may be followed by a logout, and two Set-Cookie
+// fields of one name are not allowed (RFC 6265bis section 4.1.1).
 func (c cookies) set(w http.ResponseWriter, name, value string, maxAge int) {
 	header := w.Header()
 	others := header["Set-Cookie"][:0:0]
@@ -115,18 +222,43 @@ func (c cookies) set(w http.ResponseWriter, name, value string, maxAge int) {
 	}
 	cookie := c.attribute
 	cookie.Name, cookie.Value, cookie.MaxAge = name, value, maxAge
+	if name == c.hint {
+		cookie.SameSite = http.SameSiteLaxMode
+	}
 	header["Set-Cookie"] = append(others, cookie.String())
-	neverCache(header)
 }
 
+// neverCache keeps an answer out of all caches.
 func neverCache(header http.Header) {
 	header.Set("Cache-Control", "no-store")
-	for _, line := range header["Vary"] {
-		if strings.Contains(strings.ToLower(line), "cookie") {
-			return
+	varyByCookie(header)
+}
+
+// private keeps an answer out of the caches that people share (RFC 9111
+// section 5.2.2.7), unless it is kept out already.
+func private(header http.Header) {
+	if !listed(header["Cache-Control"], "no-store", "no-cache", "private") {
+		header.Set("Cache-Control", "private")
+	}
+}
+
+// varyByCookie tells caches that another cookie may get another answer.
+func varyByCookie(header http.Header) {
+	if !listed(header["Vary"], "cookie", "*") {
+		header.Add("Vary", "Cookie")
+	}
+}
+
+// listed reports whether one of the words stands in a header's list.
+func listed(lines []string, words ...string) bool {
+	for _, line := range lines {
+		for word := range strings.SplitSeq(line, ",") {
+			if slices.Contains(words, strings.ToLower(textproto.TrimString(word))) {
+				return true
+			}
 		}
 	}
-	header.Add("Vary", "Cookie")
+	return false
 }
 
 // validateCookie finds what a browser would refuse (RFC 6265bis section 4.1).
@@ -146,6 +278,9 @@ func (c Config) validateCookie(bad func(field string, value any, allowed string)
 		return bad("CookieDomain", quoted(c.CookieDomain), "must be empty with CandyPack, whose cookies are for one host")
 	case c.CandyPack != CandyPackOff && c.CookiePath != "/":
 		return bad("CookiePath", quoted(c.CookiePath), "must be / with CandyPack, as that of its cookies is")
+	}
+	if c.SameSite != http.SameSiteStrictMode && c.SameSite != http.SameSiteLaxMode {
+		return bad("SameSite", int(c.SameSite), "must be http.SameSiteStrictMode (or 0, which gives that) or http.SameSiteLaxMode")
 	}
 	if !valid(http.Cookie{Name: "x", Domain: c.CookieDomain}) || strings.HasPrefix(c.CookieDomain, ".") {
 		return bad("CookieDomain", quoted(c.CookieDomain), "must be a host name such as example.com, without a dot before it")

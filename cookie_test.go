@@ -17,22 +17,27 @@ func TestCookies(t *testing.T) {
 		names string
 		check func(*http.Cookie) bool
 	}{
-		"default":              {Config{}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 30*24*3600 }},
+		"default":              {Config{}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 400*24*3600 }},
 		"with a domain":        {Config{CookieDomain: "example.com"}, "__Secure-session", func(c *http.Cookie) bool { return c.Domain == "example.com" }},
 		"with a path":          {Config{CookiePath: "/app"}, "__Secure-session", func(c *http.Cookie) bool { return c.Path == "/app" }},
 		"insecure":             {Config{Insecure: true}, "session", func(c *http.Cookie) bool { return !c.Secure }},
 		"transient":            {Config{Transient: true}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 0 && c.RawExpires == "" }},
 		"a name":               {Config{CookieName: "sid"}, "sid", func(c *http.Cookie) bool { return true }},
 		"a secure name":        {Config{CookieName: "__Secure-sid", CookiePath: "/x"}, "__Secure-sid", func(c *http.Cookie) bool { return c.Secure }},
-		"longer than kept":     {Config{MaxAge: 500 * 24 * time.Hour}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 400*24*3600 }},
+		"a short MaxAge":       {Config{MaxAge: time.Hour}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 400*24*3600 }},
 		"candypack":            {Config{CandyPack: CandyPackShare}, "candy_x candy_y", func(c *http.Cookie) bool { return !strings.Contains(c.Value, ".") && c.MaxAge == 365*24*3600 }},
 		"candypack, transient": {Config{CandyPack: CandyPackShare, Transient: true}, "candy_x candy_y", func(c *http.Cookie) bool { return c.MaxAge == 0 }},
-		"from candypack":       {Config{CandyPack: CandyPackSwitch}, "candy_x candy_y __Host-session", func(c *http.Cookie) bool { return (c.Name == "__Host-session") == (c.MaxAge == 30*24*3600) }},
+		"from candypack": {Config{CandyPack: CandyPackSwitch}, "candy_x candy_y __Host-session", func(c *http.Cookie) bool {
+			return strings.HasPrefix(c.Name, "__Host-session") == (c.MaxAge == 400*24*3600)
+		}},
+		"lax":            {Config{SameSite: http.SameSiteLaxMode}, "__Host-session", func(c *http.Cookie) bool { return true }},
+		"lax, candypack": {Config{SameSite: http.SameSiteLaxMode, CandyPack: CandyPackShare}, "candy_x candy_y", func(c *http.Cookie) bool { return true }},
 	} {
 		cfg, err := test.cfg.withDefaults()
 		noError(t, err)
 		token := newToken()
 		c := newCookies(cfg)
+		want := strings.TrimSpace(test.names + " " + c.hint)
 		check := func(value bool, maxAge func(int) bool) string {
 			w := httptest.NewRecorder()
 			if value {
@@ -49,7 +54,7 @@ func TestCookies(t *testing.T) {
 					continue
 				}
 				names = append(names, cookie.Name)
-				if !cookie.HttpOnly || cookie.SameSite != http.SameSiteStrictMode || cookie.Secure == cfg.Insecure || cookie.Path != cfg.CookiePath || (cookie.Value != "") != value {
+				if !cookie.HttpOnly || (cookie.SameSite == http.SameSiteLaxMode) != (cookie.Name == c.hint || cfg.SameSite == http.SameSiteLaxMode) || cookie.Secure == cfg.Insecure || cookie.Path != cfg.CookiePath || (cookie.Value != "") != value {
 					t.Errorf("%s: %q", name, line)
 				}
 				if !maxAge(cookie.MaxAge) || value && !test.check(cookie) {
@@ -64,11 +69,11 @@ func TestCookies(t *testing.T) {
 			}
 			return strings.Join(names, " ")
 		}
-		if got := check(true, func(int) bool { return true }); got != test.names {
-			t.Errorf("%s: cookies %q, want %q", name, got, test.names)
+		if got := check(true, func(int) bool { return true }); got != want {
+			t.Errorf("%s: cookies %q, want %q", name, got, want)
 		}
-		if got := check(false, func(n int) bool { return n < 0 }); got != test.names {
-			t.Errorf("%s: logout clears %q, want %q", name, got, test.names)
+		if got := check(false, func(n int) bool { return n < 0 }); got != want {
+			t.Errorf("%s: logout clears %q, want %q", name, got, want)
 		}
 
 		w := httptest.NewRecorder()
@@ -154,7 +159,7 @@ func TestSetCookieKeepsOtherCookiesAndHeaders(t *testing.T) {
 	noError(t, err)
 	newCookies(cfg).write(w, newToken())
 	got := w.Header()["Set-Cookie"]
-	if len(got) != 3 || got[0] != "a=1" || got[1] != "__Host-session2=2" || strings.Contains(got[2], "old") || w.Header().Get("Vary") != "Accept, cookie" {
+	if len(got) != 4 || got[0] != "a=1" || got[1] != "__Host-session2=2" || strings.Contains(got[2], "old") || w.Header().Get("Vary") != "Accept, cookie" {
 		t.Errorf("%q", w.Header())
 	}
 }

@@ -182,13 +182,13 @@ func TestFresh(t *testing.T) {
 	}
 }
 
-// Who follows a link of another site is asked to come again, from ours; nobody else, and never twice.
+// A browser with a session that follows a link of another site is asked to
+// come again, from ours; nobody else, and never twice.
 func TestLinksOfOtherSites(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{LoginURL: "/login"})
-	f.login(newBrowser(chrome130), alice)
 	page := f.auth.Middleware(f.auth.Require(http.NotFoundHandler()))
-	link := []string{"Accept", "text/html", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document", "Sec-Fetch-User", "?1"}
+	link := []string{"Accept", "text/html", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
 	with := func(name, value string) []string {
 		changed := append([]string(nil), link...)
 		for i := 0; i < len(changed); i += 2 {
@@ -199,29 +199,38 @@ func TestLinksOfOtherSites(t *testing.T) {
 		return changed
 	}
 	for name, test := range map[string]struct {
-		method, cookie string
-		header         []string
-		reloads        bool
+		method, hint, cookie string
+		header               []string
+		reloads              bool
 	}{
-		"a link":                    {"GET", "", link, true},
-		"the reload":                {"GET", "", with("Sec-Fetch-Site", "same-origin"), false},
-		"a reload that is cross":    {"GET", "", with("Sec-Fetch-User", ""), false},
-		"from a sibling":            {"GET", "", with("Sec-Fetch-Site", "same-site"), false},
-		"typed":                     {"GET", "", with("Sec-Fetch-Site", "none"), false},
-		"in a frame":                {"GET", "", with("Sec-Fetch-Dest", "iframe"), false},
-		"fetched":                   {"GET", "", with("Sec-Fetch-Mode", "cors"), false},
-		"posted":                    {"POST", "", link, false},
-		"with a cookie that is old": {"GET", withToken(newToken()).cookies["__Host-session"], link, false},
-		"an old browser":            {"GET", "", []string{"Accept", "text/html"}, false},
+		"a link":                     {"GET", "1", "", link, true},
+		"of nobody":                  {"GET", "", "", link, false},
+		"by a script":                {"GET", "1", "", with("Sec-Fetch-Site", "same-site"), true},
+		"by a service worker":        {"GET", "1", "", with("Sec-Fetch-Dest", "empty"), true},
+		"in a frame":                 {"GET", "1", "", with("Sec-Fetch-Dest", "iframe"), false},
+		"fetched":                    {"GET", "1", "", []string{"Accept", "text/html", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, false},
+		"fetched by an old browser":  {"GET", "1", "", []string{"Accept", "text/html", "X-Requested-With", "XMLHttpRequest"}, false},
+		"posted":                     {"POST", "1", "", link, false},
+		"with a cookie that is old":  {"GET", "1", withToken(newToken()).cookies["__Host-session"], link, false},
+		"an old browser":             {"GET", "1", "", []string{"Accept", "text/html"}, true},
+		"a picture in an old one":    {"GET", "1", "", []string{"Accept", "image/*"}, false},
+		"an old browser of nobody":   {"GET", "", "", []string{"Accept", "text/html"}, false},
+		"a hint that was taken away": {"GET", "", "", []string{"Accept", "text/html"}, false},
 	} {
 		b := newBrowser(chrome130)
 		if test.cookie != "" {
 			b.cookies["__Host-session"] = test.cookie
 		}
+		if test.hint != "" {
+			b.cookies["__Host-session.hint"] = test.hint
+		}
 		response := b.do(page, test.method, "/account", test.header...)
 		reloads := response.StatusCode == 200 && response.Header.Get("Location") == ""
 		if reloads != test.reloads || response.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %s, %v", name, response.Status, response.Header)
+		}
+		if again := b.do(page, test.method, "/account", test.header...); again.StatusCode == 200 {
+			t.Errorf("%s: reloads twice", name)
 		}
 	}
 }

@@ -3,12 +3,14 @@ package session
 import (
 	"context"
 	"errors"
+	"html"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 // A state is the context of a request that a Manager has judged. Its key is the Manager itself, so two of them do not
@@ -32,14 +34,22 @@ func (s *state[U]) Value(key any) any {
 // Check, User and the others only tell what is known. A request without a session passes too: [Manager.Require] turns
 // those away. If the database fails, the handler does not run, and Config.OnError answers.
 //
+// Answers vary by cookie, and are private (Cache-Control) where the request is logged in. The handler may replace both.
+//
+// A browser that follows a link from another site withholds the session cookie, which is strictly same-site, but sends
+// a second one that holds nothing, whose name ends in hint. It then gets, in place of the page, a small page that asks for
+// it once more, from this site and so with the cookie. So do Require, Guest and Switch. Config.NoReload excludes
+// requests, and with a lax cookie there is none of this. A POST from another site, such as one by a payment
+// provider, comes with neither cookie and is not logged in.
+//
 // The ResponseWriter is passed on as it is.
 func (m *Manager[U]) Middleware(next http.Handler) http.Handler {
 	return m.Switch(next, next)
 }
 
 // Require lets only those pass who are logged in. A browser that asks for a page is sent to Config.LoginURL, with the
-// page in the parameter next (see [ReturnTo]) if it was a GET; everyone else gets 401 Unauthorized. Who follows a link of
-// another site comes without the cookie, which is strictly same-site: the browser is told to ask once more by itself.
+// page in the parameter next (see [ReturnTo]) if it was a GET and its URL is no longer than 1024 bytes; everyone else gets
+// 401 Unauthorized.
 func (m *Manager[U]) Require(next http.Handler) http.Handler {
 	return m.Switch(next, http.HandlerFunc(m.refuse))
 }
@@ -65,12 +75,15 @@ func (m *Manager[U]) Switch(authed, guest http.Handler) http.Handler {
 				m.unknown(w, r, err)
 				return
 			}
-			m.slide(w, r, v)
+			renewed := m.slide(r, v)
 			m.end(r, v)
-			if v.err == nil {
-				m.cookies.complete(w, r, v.token)
+			if m.prepare(w, r, v, renewed) {
+				return
 			}
 			s.verdict.Store(v)
+			if m.twins != nil {
+				defer m.twins.done(any(s))
+			}
 			r = r.WithContext(s)
 		}
 		if v.err == nil {
@@ -79,6 +92,91 @@ func (m *Manager[U]) Switch(authed, guest http.Handler) http.Handler {
 			guest.ServeHTTP(w, r)
 		}
 	})
+}
+
+// prepare says to caches and to the browser what they need to know of the
+// session, before the handler writes, and reports whether that was the whole
+// answer. Cookies go only into answers to a browser that opens a page: what
+// pages consist of is often kept by caches.
+func (m *Manager[U]) prepare(w http.ResponseWriter, r *http.Request, v *verdict[U], renewed bool) (answered bool) {
+	varyByCookie(w.Header())
+	if v.err == nil {
+		private(w.Header())
+	}
+	if !opensPage(r) {
+		return false
+	}
+	hinted := m.cookies.hinted(r)
+	switch {
+	case v.err == ErrNoCookie && hinted && m.mayReload(r): // withheld, perhaps; without the hint this ends
+		m.cookies.clearHint(w)
+		reload(w, r)
+		return true
+	case v.err == ErrNoCookie:
+	case v.err != nil && hinted:
+		m.cookies.clearHint(w)
+	case v.err == nil && m.mayReload(r) && m.mustWrite(r, v, renewed):
+		m.cookies.write(w, v.token)
+		reload(w, r)
+		return true
+	case v.err == nil && !hinted:
+		m.cookies.writeHint(w)
+	}
+	return false
+}
+
+// mustWrite reports whether the browser needs the cookie of its session once
+// more: as it gets old, or as it has only CandyPack's. It goes into a page of
+// this library, as a handler could let caches keep it, or take so long that a
+// newer one is there before it. Neither happens twice in a row: a renewal is
+// won once, and completions are remembered.
+func (m *Manager[U]) mustWrite(r *http.Request, v *verdict[U], renewed bool) bool {
+	if renewed && m.cookies.lasting() && v.record.now-v.record.created > seconds(rewriteAge) {
+		return true
+	}
+	return m.cookies.incomplete(r, v.token) && m.completed.first(v.token.selector)
+}
+
+func (m *Manager[U]) mayReload(r *http.Request) bool {
+	return m.cfg.NoReload == nil || !m.cfg.NoReload(r)
+}
+
+// opensPage reports whether a browser opens a page with the request, and not
+// something for a page. A service worker that passes such a request on makes
+// its destination empty.
+func opensPage(r *http.Request) bool {
+	if r.Method != http.MethodGet || r.Header.Get("X-Requested-With") != "" {
+		return false
+	}
+	mode := r.Header.Get("Sec-Fetch-Mode")
+	switch r.Header.Get("Sec-Fetch-Dest") {
+	case "document":
+		return true
+	case "empty":
+		return mode == "navigate"
+	case "":
+		return (mode == "" || mode == "navigate") && strings.Contains(r.Header.Get("Accept"), "text/html")
+	}
+	return false
+}
+
+// reload has the browser ask again, this time from a page of this site and so
+// with the cookie. It names the page, as without that a browser which was sent
+// to a #fragment would only scroll. Of the path it names the end, which proxies
+// leave as it was.
+func reload(w http.ResponseWriter, r *http.Request) {
+	page := r.URL
+	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil {
+		page = asked
+	}
+	path := page.EscapedPath()
+	target := "./" + path[strings.LastIndexByte(path, '/')+1:]
+	if page.RawQuery != "" {
+		target += "?" + page.RawQuery
+	}
+	neverCache(w.Header())
+	w.Header().Set("Content-Type", "text/html; charset=utf-8")
+	io.WriteString(w, `<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=`+html.EscapeString(target)+`"><title>One moment</title>`)
 }
 
 // unknown answers a request of which nothing is known, as the database failed. A client that left is no news.
@@ -98,10 +196,6 @@ func unavailable(w http.ResponseWriter, _ *http.Request, _ error) {
 
 func (m *Manager[U]) refuse(w http.ResponseWriter, r *http.Request) {
 	neverCache(w.Header())
-	if m.Err(r) == ErrNoCookie && fromAnotherSite(r) {
-		reload(w)
-		return
-	}
 	if m.cfg.LoginURL == "" || !wantsPage(r) {
 		w.Header().Set("WWW-Authenticate", `Cookie realm="session"`) // RFC 9110 section 15.5.2 asks for a challenge
 		http.Error(w, "Unauthorized", http.StatusUnauthorized)
@@ -110,31 +204,37 @@ func (m *Manager[U]) refuse(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, withNext(m.cfg.LoginURL, r), http.StatusSeeOther)
 }
 
-// withNext adds the page that was asked for to a URL, if it can be asked for again.
+// maxNext is how long a page in the parameter next may be, in a URL: proxies
+// take no more than a few kilobytes for all headers of an answer (4096 bytes is
+// usual in nginx).
+const maxNext = 1024
+
+// withNext adds the page that was asked for to a URL, if it can be asked for
+// again. A page that is too long is left out: the user gets to the login page
+// all the same.
 func withNext(target string, r *http.Request) string {
 	page := r.RequestURI
 	if r.Method != http.MethodGet || !localPath(page) {
 		return target
 	}
-	separator := "?"
-	if strings.Contains(target, "?") {
-		separator = "&"
+	next := url.QueryEscape(page)
+	if len(next) > maxNext {
+		return target
 	}
-	return target + separator + url.Values{returnParameter: {page}}.Encode()
-}
-
-// fromAnotherSite recognizes a person who followed a link of another site: a webmail, perhaps. The browser then withholds
-// the strictly same-site cookie, although the person may be logged in. Without Sec-Fetch-User nobody has clicked, so
-// this never follows upon itself.
-func fromAnotherSite(r *http.Request) bool {
-	return r.Method == http.MethodGet && r.Header.Get("Sec-Fetch-Site") == "cross-site" && r.Header.Get("Sec-Fetch-Mode") == "navigate" &&
-		r.Header.Get("Sec-Fetch-Dest") == "document" && r.Header.Get("Sec-Fetch-User") == "?1"
-}
-
-// reload has the browser ask again, this time from a page of this site and so with the cookie.
-func reload(w http.ResponseWriter) {
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	io.WriteString(w, `<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0"><title>One moment</title>`)
+	target, fragment, hasFragment := strings.Cut(target, "#")
+	target, query, _ := strings.Cut(target, "?")
+	separator := "?"
+	for pair := range strings.SplitSeq(query, "&") {
+		if name, _, _ := strings.Cut(pair, "="); pair != "" && name != returnParameter { // which would come before this one
+			target += separator + pair
+			separator = "&"
+		}
+	}
+	target += separator + returnParameter + "=" + next
+	if hasFragment {
+		target += "#" + fragment
+	}
+	return target
 }
 
 // Fresh reports whether the user of this request logged in no longer ago than this: gave a password, or whatever else
@@ -199,13 +299,25 @@ func wantsPage(r *http.Request) bool {
 const returnParameter = "next"
 
 // ReturnTo tells where to send a user after login: the page that [Manager.Require] turned away, which stands in the
-// parameter next of the query or form, or else the fallback. It is a path of this site, whatever a link claims (OWASP
+// parameter next of the query or form, or else the fallback. It is a path of this site, of at most 1024 bytes, whatever a link claims (OWASP
 // Unvalidated Redirects and Forwards Cheat Sheet).
 func ReturnTo(r *http.Request, fallback string) string {
-	if target := r.FormValue(returnParameter); localPath(target) {
+	if target := r.FormValue(returnParameter); localPath(target) && escapedLen(target) <= maxNext {
 		return target
 	}
 	return fallback
+}
+
+// escapedLen is how long http.Redirect makes a target, as it escapes what is
+// not ASCII.
+func escapedLen(target string) int {
+	n := len(target)
+	for i := range len(target) {
+		if target[i] >= utf8.RuneSelf {
+			n += 2
+		}
+	}
+	return n
 }
 
 // localPath reports whether a browser takes the target for a path of the same site. It takes // and /\ for the
@@ -288,6 +400,14 @@ func (m *Manager[U]) remember(r *http.Request, v *verdict[U]) {
 	if s, ok := r.Context().Value(m).(*state[U]); ok {
 		s.verdict.Store(v)
 	}
+}
+
+// stateOf is the state of a request, or nil.
+func (m *Manager[U]) stateOf(r *http.Request) any {
+	if s, ok := r.Context().Value(m).(*state[U]); ok {
+		return s
+	}
+	return nil
 }
 
 // forget is remember for a session that was ended by way of a list: if it is that of the request with this context,

@@ -38,6 +38,7 @@ var rooms = map[string]struct {
 	"user.go":           {imports: []string{"net/http"}, words: cookieText},
 	"cache.go":          {imports: append([]string{"net/http"}, databasePackages...)},
 	"token.go":          {imports: append([]string{"net/http"}, databasePackages...)},
+	"twins.go":          {imports: append([]string{"net/http"}, databasePackages...), words: cookieText},
 	"memo.go":           {imports: append([]string{"net/http"}, databasePackages...)},
 	"password.go":       {imports: append([]string{"net/http"}, databasePackages...)},
 	"cookie.go":         {imports: databasePackages},

@@ -54,6 +54,8 @@ type Manager[U any] struct {
 	cache      *cache[U]
 	verifier   *verifier
 	forgeries  pace
+	completed  completions
+	twins      *twins
 	passwords  *passwords
 	purge      *purger
 
@@ -82,6 +84,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	}
 	cfg.DSN = "" // it holds a password, which nothing here needs
 	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
+	m.twins = newTwins(cfg.MaxSessions)
 	m.store = newStore(db, &m.cfg)
 	m.verifier.timeout = cfg.Timeout
 	m.passwords.timeout, m.passwords.sample, m.passwords.told = cfg.Timeout, m.store.samplePasswords, m.cfg.event
@@ -117,26 +120,71 @@ type verdict[U any] struct {
 	stale  bool // and the database failed
 }
 
-// authenticate judges a request: its cookie, the session of that token, the ages, the user, the browser. A request that
-// is refused has a verdict; an error means that nothing is known, because the database failed.
+// authenticate judges a request: its cookie, the session of that token, the ages, the user, the browser. Of several
+// cookies the first that is a valid session counts; without one, the reason is the first cookie's. A request that is
+// refused has a verdict; an error means that nothing is known, because the database failed.
 func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
-	if v.token, v.err = m.cookies.read(r); v.err != nil {
-		if v.err != ErrNoCookie {
-			m.tell(r, EventRefused, nil, v.err)
-		}
-		return v, nil
+	t, reason := m.cookies.read(r)
+	if reason == ErrNoCookie && m.cfg.CandyPack != CandyPackOff { // CandyPack may have logged out
+		return verdict[U]{err: reason}, nil
 	}
-	row, cached, stale, err := m.find(r.Context(), v.token)
-	if errors.Is(err, ErrUnknown) {
-		var of *record
-		if row != nil { // it exists, but this is not its token
-			of = &row.record
-		}
-		m.tell(r, refusal(err), of, ErrUnknown)
-		return verdict[U]{err: ErrUnknown}, nil
+	var why refused
+	switch v.err = reason; reason {
+	case nil:
+		v, why, err = m.judge(r, t)
+	case ErrMalformed:
+		why = refused{kind: EventRefused, reason: reason}
 	}
-	if err != nil {
+	if err != nil || v.err == nil && !m.cookies.incomplete(r, t) {
 		return v, err
+	}
+	if why.alarming() {
+		m.tell(r, why.kind, why.of, why.reason)
+	}
+	for _, t := range m.cookies.others(r) {
+		other, why, err := m.judge(r, t)
+		if err != nil {
+			return other, err
+		}
+		if other.err == nil && (v.err != nil || !sameUser(&v.record, &other.record)) {
+			return other, nil
+		}
+		if why.alarming() {
+			m.tell(r, why.kind, why.of, why.reason)
+		}
+	}
+	if why.kind == EventRefused {
+		m.tell(r, why.kind, why.of, why.reason)
+	}
+	return v, nil
+}
+
+// refused is the event of a token that is refused, if that is to be told.
+type refused struct {
+	kind   EventKind
+	of     *record
+	reason error
+}
+
+// alarming reports whether it may show a stolen cookie. Then it is told also
+// where another cookie of the request is good.
+func (r refused) alarming() bool { return r.kind != "" && r.kind != EventRefused }
+
+func sameUser(a, b *record) bool { return sameKey(a.owner, b.owner) }
+
+// judge judges one token of a request, as authenticate does.
+func (m *Manager[U]) judge(r *http.Request, t token) (v verdict[U], why refused, err error) {
+	row, cached, stale, err := m.find(r.Context(), t)
+	if errors.Is(err, ErrUnknown) {
+		why = refused{kind: refusal(err), reason: ErrUnknown}
+		if row != nil { // it exists, but this is not its token
+			why.of = &row.record
+		}
+		return verdict[U]{err: ErrUnknown}, why, nil
+	}
+	v.token = t
+	if err != nil {
+		return v, why, err
 	}
 	v.record, v.cached, v.stale = row.record, cached, stale
 	switch {
@@ -150,10 +198,9 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 		v.err = ErrWrongBrowser
 	default:
 		v.user = row.user
-		return v, nil
+		return v, why, nil
 	}
-	m.tell(r, refusal(v.err), &v.record, v.err)
-	return v, nil
+	return v, refused{refusal(v.err), &row.record, v.err}, nil
 }
 
 // find finds the session of a token, in the cache if there is one and it knows, otherwise in the table. While the
@@ -269,24 +316,24 @@ func (m *Manager[U]) browser(r *http.Request) string {
 	return fit(m.cfg.Fingerprint.Text(r), maxBrowser)
 }
 
-// slide renews a session that rested for more than UpdateAge: its row, and with it the cookie. Of the requests that
-// come at once one does it. The session is valid either way, so a failure is only logged.
-func (m *Manager[U]) slide(w http.ResponseWriter, r *http.Request, v *verdict[U]) {
+// slide renews the row of a session that rested for more than UpdateAge, and reports whether it did. Of the requests that
+// come at once one does it. The session is valid either way, so a failure is only logged. The cookie stays as it is: it
+// lasts longer than the row, and an answer that is late would put it in place of a newer one.
+func (m *Manager[U]) slide(r *http.Request, v *verdict[U]) (renewed bool) {
 	if v.err != nil || v.stale || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) || r.Context().Err() != nil {
-		return
+		return false
 	}
 	browser := lasting(v.record.browser, m.browser(r))
 	won, err := m.store.slide(steadfast(r.Context()), v.record.id, browser, m.cfg.UpdateAge)
 	if err != nil {
 		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", m.store.publicID(&v.record), "error", err)
+		return false
 	}
-	if won { // or perhaps: the cookie must not end before the row
-		m.cookies.write(w, v.token)
-	}
-	if won && err == nil {
+	if won {
 		v.record.active, v.record.browser = v.record.now, browser
 		m.tell(r, EventRenewed, &v.record, nil)
 	}
+	return won
 }
 
 // end deletes the row of a session that was rejected for good: its account has
@@ -324,6 +371,7 @@ type Credentials map[string]string
 // before any password is looked at. Credentials without a password, without an identifier, or with a column that the users
 // table lacks are an [ErrUsage]. A database failure is an [ErrUnavailable], and nobody is logged in or out.
 func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials Credentials) (U, error) {
+	defer m.twins.begin(r)()
 	var none U
 	conditions, password, possible, err := m.conditions(r.Context(), credentials)
 	if err != nil {
@@ -452,9 +500,10 @@ func (m *Manager[U]) upgrade(ctx context.Context, user *account[U], password str
 // The key is an integer, text, or for a binary column []byte or a byte array.
 //
 // When a browser comes by a redirect or link from another site, it withholds the session cookie, which is strictly
-// same-site, from the request and from those that it is redirected to at once: answer with a page that goes on by
-// itself instead of a redirect.
+// same-site, from the request and from those that it is redirected to. A redirect to a page behind Middleware works, as
+// that reloads itself once.
 func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any) (U, error) {
+	defer m.twins.begin(r)()
 	user, err := m.accountOf(r.Context(), key)
 	if err != nil {
 		return user.user, err
@@ -469,6 +518,14 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	before, err := m.withUserOrNot(r)
 	if err != nil {
 		return none, err
+	}
+	shared, first, err := m.meetTwin(r, user, before)
+	if err != nil {
+		return none, err
+	}
+	defer m.leaveTwin(r, shared, first)
+	if !first {
+		return m.join(w, r, user, shared, confirm)
 	}
 	token, hash, err := m.newToken()
 	if err != nil {
@@ -500,6 +557,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 		}
 	}
 	m.verifier.remember(m.verifier.of(token), &v.record)
+	m.twins.save(shared, token, v.record)
 	m.cookies.write(w, token)
 	m.remember(r, v)
 	m.tell(r, EventLogin, &v.record, nil)
@@ -509,8 +567,51 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	return m.plan.copy(user.user), nil
 }
 
+// meetTwin finds the session that a login of this browser made while this one
+// was under way, or reports that this one is the first.
+func (m *Manager[U]) meetTwin(r *http.Request, user account[U], before *verdict[U]) (shared *twin, first bool, err error) {
+	if m.twins == nil {
+		return nil, true, nil
+	}
+	came := before.token.selector
+	if came == "" { // or another login has ended that session already
+		sent, _ := m.cookies.read(r)
+		came = sent.selector
+	}
+	key := twinKey{string(keyBytes(user.key)), came, m.browser(r), m.ip(r)}
+	shared, first, err = m.twins.meet(r.Context(), r, m.stateOf(r), key, func(other *twin) (bool, error) {
+		row, err := m.certainly.find(r.Context(), other.token.selector, other.token.selector)
+		if errors.Is(err, ErrUnknown) {
+			return false, nil
+		}
+		return err == nil && row.id == other.record.id, err
+	})
+	if err != nil {
+		err = m.store.explain("wait for another login of this browser", err)
+	}
+	return shared, first, err
+}
+
+func (m *Manager[U]) leaveTwin(r *http.Request, shared *twin, first bool) {
+	m.twins.leave(shared, first, m.stateOf(r))
+}
+
+// join gives a login the session that another login of its browser has made.
+func (m *Manager[U]) join(w http.ResponseWriter, r *http.Request, user account[U], shared *twin, confirm func(id uint64) error) (none U, err error) {
+	if confirm != nil {
+		if err := confirm(shared.record.id); err != nil {
+			return none, err
+		}
+	}
+	v := &verdict[U]{token: shared.token, user: user.user, record: shared.record}
+	m.cookies.write(w, v.token)
+	m.remember(r, v)
+	m.tell(r, EventLogin, &v.record, nil)
+	return m.plan.copy(user.user), nil
+}
+
 // Logout ends the session of this request, in the table and in the browser, also where the session is refused because
-// of its age or browser. From then on this request is not logged in. Without a session it does nothing, and is no
+// of its age or browser. If the request carries several session cookies, it ends the session of each. From then on this request is not logged in. Without a session it does nothing, and is no
 // error. Call it before writing the body.
 //
 // After a database failure, an [ErrUnavailable], the session may live on; the cookie stays, so that trying again works.
@@ -525,11 +626,41 @@ func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
 		}
 		m.tell(r, EventLogout, &v.record, nil)
 	}
-	if v.err != ErrNoCookie {
+	further, err := m.logoutOthersOf(r, v)
+	if err != nil {
+		return err
+	}
+	if v.err != ErrNoCookie || further {
 		m.cookies.clear(w)
 	}
 	m.remember(r, &verdict[U]{err: ErrNoCookie})
 	return nil
+}
+
+// logoutOthersOf ends the sessions of a request's cookies that are not the one
+// of the verdict, and reports whether there was such a cookie.
+func (m *Manager[U]) logoutOthersOf(r *http.Request, v *verdict[U]) (found bool, err error) {
+	tokens := m.cookies.others(r)
+	if first, err := m.cookies.read(r); err == nil {
+		tokens = append(tokens, first)
+	}
+	for _, t := range tokens {
+		if t == v.token {
+			continue
+		}
+		found = true
+		other, _, err := m.judge(r, t)
+		if err != nil {
+			return found, err
+		}
+		if id := other.record.id; id != 0 && id != v.record.id {
+			if _, err := m.store.delete(steadfast(r.Context()), id); err != nil {
+				return found, err
+			}
+			m.tell(r, EventLogout, &other.record, nil)
+		}
+	}
+	return found, nil
 }
 
 // newToken makes a token and the hash to store.

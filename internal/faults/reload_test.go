@@ -17,8 +17,11 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// Who is logged in and clicks a link of another site, a webmail, gets the page, although the browser withholds the
-// strictly same-site cookie at first; who is not, gets the login page. Either way the page is asked for twice at most.
+// A browser with a session that follows a link of another site, a webmail, gets
+// the page, although it withholds the strictly same-site cookie at first: also
+// where the other site goes on by a script or a refresh, where the link has a
+// #fragment, and behind a service worker. A browser without a session gets the
+// login page, and is not asked to come again.
 func TestLinkOfAnotherSite(t *testing.T) {
 	chromium, err := exec.LookPath("chromium")
 	if err != nil {
@@ -42,17 +45,35 @@ func TestLinkOfAnotherSite(t *testing.T) {
 		fmt.Fprint(w, `<p id="left">`)
 	})
 	mux.Handle("/account", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `<p id="account">Ada`) })))
+	mux.HandleFunc("/worker.js", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/javascript")
+		fmt.Fprint(w, `oninstall = () => skipWaiting(); onactivate = e => e.waitUntil(clients.claim()); onfetch = e => e.respondWith(fetch(e.request))`)
+	})
+	mux.HandleFunc("/work", func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprint(w, `<body><script>navigator.serviceWorker.register("/worker.js").then(() => navigator.serviceWorker.ready).then(() => document.body.innerHTML = "<p id=works>")</script>`)
+	})
 	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, `<p id="login">Who are you?`) })
-	app := httptest.NewServer(auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	looked := auth.Middleware(mux)
+	app := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
 		asked = append(asked, r.URL.Path+" "+r.Header.Get("Sec-Fetch-Site"))
 		mu.Unlock()
-		mux.ServeHTTP(w, r)
-	})))
+		looked.ServeHTTP(w, r)
+	}))
 	defer app.Close()
 	site := strings.Replace(app.URL, "127.0.0.1", "localhost", 1) // which browsers trust like https
 	mail := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		fmt.Fprintf(w, `<a href="%s/account">You have news</a>`, site)
+		w.Header().Set("Content-Type", "text/html")
+		switch r.URL.Path {
+		case "/script":
+			fmt.Fprintf(w, `<script>setTimeout(() => location = "%s/account", 100)</script>`, site)
+		case "/refresh":
+			fmt.Fprintf(w, `<meta http-equiv="refresh" content="1; url=%s/account">`, site)
+		case "/fragment":
+			fmt.Fprintf(w, `<a href="%s/account?a=b#part">You have news</a>`, site)
+		default:
+			fmt.Fprintf(w, `<a href="%s/account">You have news</a>`, site)
+		}
 	}))
 	defer mail.Close()
 
@@ -69,15 +90,23 @@ func TestLinkOfAnotherSite(t *testing.T) {
 		})(ctx, target)
 		return chromedp.Void{}, err
 	}
-	click := func(first, then string, want ...string) {
+	visit := func(first, ready, from, then string, want ...string) {
 		t.Helper()
-		if err := chromedp.Do(ctx, chromedp.Navigate(site+first), chromedp.Navigate(mail.URL)); err != nil {
+		if err := chromedp.Do(ctx, chromedp.Navigate(site+first), chromedp.WaitReady(ready)); err != nil {
 			t.Fatal(err)
 		}
 		mu.Lock()
 		asked = nil
 		mu.Unlock()
-		if err := chromedp.Do(ctx, clicked, chromedp.WaitReady(then)); err != nil {
+		if err := chromedp.Do(ctx, chromedp.Navigate(mail.URL+from)); err != nil {
+			t.Fatal(err)
+		}
+		if from == "/" || from == "/fragment" {
+			if err := chromedp.Do(ctx, clicked); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := chromedp.Do(ctx, chromedp.WaitReady(then)); err != nil {
 			t.Errorf("%s did not come: %v; asked for %q", then, err, asked)
 		}
 		mu.Lock()
@@ -87,6 +116,10 @@ func TestLinkOfAnotherSite(t *testing.T) {
 			t.Errorf("asked for %q, want %q", asked, want)
 		}
 	}
-	click("/enter", "#account", "/account cross-site", "/account same-origin")
-	click("/leave", "#login", "/account cross-site", "/account same-origin", "/login same-origin")
+	for _, from := range []string{"/", "/script", "/refresh", "/fragment"} {
+		visit("/enter", "#entered", from, "#account", "/account cross-site", "/account same-origin")
+	}
+	visit("/leave", "#left", "/", "#login", "/account cross-site", "/login cross-site")
+	visit("/enter", "#entered", "/", "#account", "/account cross-site", "/account same-origin")
+	visit("/work", "#works", "/", "#account", "/account cross-site", "/account same-origin")
 }
