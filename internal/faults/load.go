@@ -79,6 +79,9 @@ func newApp(dsn, replica string, timeout time.Duration, log *slog.Logger) (*app,
 		_, err := auth.LogoutAll(r.Context(), u.ID)
 		answer(w, err)
 	})))
+	mux.Handle("POST /rotate", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, auth.Rotate(w, r)) })))
+	mux.Handle("POST /others", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, auth.LogoutOthers(w, r)) })))
+	mux.Handle("GET /slow", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { time.Sleep(rand.N(10 * time.Millisecond)) })))
 	mux.HandleFunc("POST /purge", func(w http.ResponseWriter, r *http.Request) {
 		_, err := auth.Purge(r.Context())
 		answer(w, err)
@@ -300,9 +303,13 @@ func (c *client) act() {
 		if s.state == alive {
 			c.acknowledge(s, on, "/everywhere", c.sessions...)
 		}
-	case n < 98:
+	case n < 95:
 		if s.state == alive && s.id != "" && c.load.age(s.id) == nil {
 			c.check(s, on)
+		}
+	case n < 98:
+		if s.state == alive && s.id != "" {
+			c.twoTabs(s)
 		}
 	default:
 		c.do(on, "POST", "/purge", "")
