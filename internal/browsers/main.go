@@ -23,6 +23,7 @@ type visit struct {
 	clicks bool     // the person clicks there; otherwise the page goes on by itself
 	want   string   // the page that must come
 	most   int      // requests that the app may see
+	back   bool     // the person goes back then, and must be on the other site again
 }
 
 const (
@@ -33,27 +34,28 @@ const (
 var loggedIn = []string{"/enter"}
 
 var visits = []visit{
-	{"link", loggedIn, "other:/link/account", true, account, 2},
-	{"link, a second time", []string{"/enter", "other:/meta/account"}, "other:/link/account", true, account, 2},
-	{"link to a page with a #fragment", loggedIn, "other:/fragment/account", true, account + " #part", 2},
-	{"link to a page with a query", loggedIn, "other:/query/account", true, account + " ?q=a%26b&r=%3Cc%3E", 2},
-	{"script (location.href)", loggedIn, "other:/script/account", false, account, 2},
-	{"meta refresh", loggedIn, "other:/meta/account", false, account, 2},
-	{"link, and a redirect by the other site", loggedIn, "other:/linkredirect/account", true, account, 2},
-	{"link of the app to the other site, whose server redirects back", loggedIn, "/to/redirect/account", true, account, 3},
-	{"link of the app to a payment page, whose script returns after 6 s", loggedIn, "/to/pay/account", true, account, 3},
-	{"link, with a service worker that passes on what it gets", []string{"/enter", "/worker"}, "other:/link/account", true, account, 3},
-	{"script, with that service worker", []string{"/enter", "/worker"}, "other:/script/account", false, account, 3},
-	{"link to a Guest page (the login form)", loggedIn, "other:/link/login", true, "home as ada", 3},
-	{"link to a Switch page", loggedIn, "other:/link/home", true, "home as ada", 2},
-	{"link to a page that Config.NoReload excludes", loggedIn, "other:/link/shared", true, "shared as a guest", 1},
-	{"link, without a session", nil, "other:/link/account", true, form, 2},
-	{"link to a Switch page, without a session", nil, "other:/link/home", true, "home as a guest", 1},
-	{"link, after logout", []string{"/enter", "/leave"}, "other:/link/account", true, form, 2},
-	{"link to a Switch page, after logout", []string{"/enter", "/leave"}, "other:/link/home", true, "home as a guest", 1},
-	{"form of the other site that POSTs", loggedIn, "other:/post/account", true, "", 4},
-	{"OAuth: link of the app, redirect back, LoginAs, redirect", nil, "/to/redirect/callback", true, account, 4},
-	{"OAuth: consent by a click on the other site, LoginAs, redirect", nil, "other:/link/callback", true, account, 3},
+	{"link", loggedIn, "other:/link/account", true, account, 2, false},
+	{"link, a second time", []string{"/enter", "other:/meta/account"}, "other:/link/account", true, account, 2, false},
+	{"link, and the button back", loggedIn, "other:/link/account", true, account, 2, true},
+	{"link to a page with a #fragment", loggedIn, "other:/fragment/account", true, account + " #part", 2, false},
+	{"link to a page with a query", loggedIn, "other:/query/account", true, account + " ?q=a%26b&r=%3Cc%3E", 2, false},
+	{"script (location.href)", loggedIn, "other:/script/account", false, account, 2, false},
+	{"meta refresh", loggedIn, "other:/meta/account", false, account, 2, false},
+	{"link, and a redirect by the other site", loggedIn, "other:/linkredirect/account", true, account, 2, false},
+	{"link of the app to the other site, whose server redirects back", loggedIn, "/to/redirect/account", true, account, 3, false},
+	{"link of the app to a payment page, whose script returns after 6 s", loggedIn, "/to/pay/account", true, account, 3, false},
+	{"link, with a service worker that passes on what it gets", []string{"/enter", "/worker"}, "other:/link/account", true, account, 3, false},
+	{"script, with that service worker", []string{"/enter", "/worker"}, "other:/script/account", false, account, 3, false},
+	{"link to a Guest page (the login form)", loggedIn, "other:/link/login", true, "home as ada", 3, false},
+	{"link to a Switch page", loggedIn, "other:/link/home", true, "home as ada", 2, false},
+	{"link to a page that Config.NoReload excludes", loggedIn, "other:/link/shared", true, "shared as a guest", 1, false},
+	{"link, without a session", nil, "other:/link/account", true, form, 2, false},
+	{"link to a Switch page, without a session", nil, "other:/link/home", true, "home as a guest", 1, false},
+	{"link, after logout", []string{"/enter", "/leave"}, "other:/link/account", true, form, 2, false},
+	{"link to a Switch page, after logout", []string{"/enter", "/leave"}, "other:/link/home", true, "home as a guest", 1, false},
+	{"form of the other site that POSTs", loggedIn, "other:/post/account", true, "", 4, false},
+	{"OAuth: link of the app, redirect back, LoginAs, redirect", nil, "/to/redirect/callback", true, account, 4, false},
+	{"OAuth: consent by a click on the other site, LoginAs, redirect", nil, "other:/link/callback", true, account, 3, false},
 }
 
 // An outcome is what became of a visit.
@@ -107,7 +109,11 @@ func come(ctx context.Context, w *world, b browser, v visit) (o outcome) {
 	await := func(expression, want string) error {
 		for {
 			got, err := t.value(ctx, expression)
-			if err == nil && (got == want || want == "" && got != "" && got != "other" && got != "way out") {
+			arrived := got == want
+			if want == "" {
+				arrived = got != "" && got != "other" && got != "way out"
+			}
+			if err == nil && arrived {
 				return nil
 			}
 			if stopped := sleep(ctx, 30*time.Millisecond); stopped != nil {
@@ -148,11 +154,13 @@ func come(ctx context.Context, w *world, b browser, v visit) (o outcome) {
 		}
 	}
 	// The page that comes is there when nothing has been asked for in a while.
+	ctx, cancel = context.WithTimeout(ctx, 12*time.Second)
+	defer cancel()
 	for count := -1; count != w.count(); {
 		count = w.count()
-		if err := await(settled, ""); err != nil {
-			o.asked = w.seen()
-			return fail("no page came", err)
+		if await(settled, "") != nil {
+			text, _ := t.value(context.WithoutCancel(ctx), `(document.body ? document.body.innerText.slice(0, 40).trim() : "")`)
+			return outcome{page: "no page of the app (" + strings.TrimSpace(text) + ")", asked: w.seen()}
 		}
 		if err := sleep(ctx, 500*time.Millisecond); err != nil {
 			return fail("no page stayed", err)
@@ -160,6 +168,15 @@ func come(ctx context.Context, w *world, b browser, v visit) (o outcome) {
 	}
 	o.page, o.err = t.value(ctx, settled+` + (location.pathname === "/login" ? "" : (location.search && " " + location.search) + (location.hash && " " + location.hash))`)
 	o.asked = w.seen()
+	if v.back && o.err == nil {
+		if _, err := t.value(ctx, `(history.back(), "")`); err != nil {
+			return fail("back", err)
+		}
+		if await(settled, "other") != nil {
+			o.page += ", and no way back"
+		}
+		o.asked = append(o.asked, w.seen()...)
+	}
 	return o
 }
 

@@ -219,8 +219,6 @@ func (w *world) serveOther(rw http.ResponseWriter, r *http.Request) {
 		page(rw, "other", link(target+"#part"))
 	case "query":
 		page(rw, "other", link(target+"?q=a%26b&r=%3Cc%3E"))
-	case "tab":
-		page(rw, "other", strings.Replace(link(target), "<a ", `<a target="_self" rel="noreferrer" `, 1))
 	case "script":
 		page(rw, "other", `<script>addEventListener("load", () => setTimeout(() => location.href = "`+target+`", 100))</script>`)
 	case "meta":
