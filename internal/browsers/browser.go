@@ -130,8 +130,14 @@ func dial(ctx context.Context, url string) (*wire, error) {
 
 type object map[string]any
 
-// call sends a command and decodes its result. Events are passed over.
+// call sends a command and decodes its result. Events are passed over. A context that ends during a call does not break
+// it off, as that would close the connection.
 func (w *wire) call(ctx context.Context, session, method string, params object, result any) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
+	defer cancel()
 	w.last++
 	command := object{"id": w.last, "method": method, "params": params}
 	if session != "" {

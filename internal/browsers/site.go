@@ -180,9 +180,14 @@ addEventListener("fetch", event => event.respondWith(fetch(event.request)))`)
 			mux.ServeHTTP(rw, r)
 			return
 		}
+		var cookies []string
+		for _, c := range r.Cookies() {
+			cookies = append(cookies, c.Name)
+		}
+		h := r.Header
 		w.mu.Lock()
-		w.asked = append(w.asked, fmt.Sprintf("%s %s (%s, %s, %s, user %q)", r.Method, r.URL, r.Header.Get("Sec-Fetch-Site"), r.Header.Get("Sec-Fetch-Mode"),
-			r.Header.Get("Sec-Fetch-Dest"), r.Header.Get("Sec-Fetch-User")))
+		w.asked = append(w.asked, fmt.Sprintf("%s %s (%s, %s, %s, user %q, accept %q, cookies %q)", r.Method, r.URL, h.Get("Sec-Fetch-Site"), h.Get("Sec-Fetch-Mode"),
+			h.Get("Sec-Fetch-Dest"), h.Get("Sec-Fetch-User"), h.Get("Accept"), cookies))
 		tooMany := len(w.asked) > 20
 		w.mu.Unlock()
 		if tooMany { // a loop ends here
