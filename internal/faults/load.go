@@ -149,8 +149,9 @@ type load struct {
 }
 
 const (
-	password = "analytical engine"
-	users    = 24
+	password      = "analytical engine"
+	users         = 24
+	sessionCookie = "__Host-session"
 )
 
 func (l *load) start() {
@@ -216,8 +217,14 @@ func (c *client) do(on *app, method, target, cookie string) (status int, header 
 	}
 	r := httptest.NewRequestWithContext(ctx, method, target, nil)
 	r.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:131.0) Gecko/20100101 Firefox/131.0")
+	if target == "/slow" { // as a browser opens a page
+		r.Header.Set("Accept", "text/html")
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+		r.Header.Set("Sec-Fetch-Mode", "navigate")
+		r.Header.Set("Sec-Fetch-Dest", "document")
+	}
 	if cookie != "" {
-		r.AddCookie(&http.Cookie{Name: "__Host-session", Value: cookie})
+		r.AddCookie(&http.Cookie{Name: sessionCookie, Value: cookie})
 	}
 	w := httptest.NewRecorder()
 	begun := time.Now()
@@ -228,7 +235,7 @@ func (c *client) do(on *app, method, target, cookie string) (status int, header 
 	}
 	response := w.Result()
 	for _, k := range response.Cookies() {
-		if k.MaxAge > 0 {
+		if k.Name == sessionCookie && k.MaxAge > 0 {
 			newCookie = k.Value
 		}
 	}

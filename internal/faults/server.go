@@ -129,9 +129,9 @@ func (s *server) exec(statements ...string) error {
 	return nil
 }
 
-// age makes a session old enough for a slide.
+// age makes a session old enough for a slide, and for its browser to need the cookie once more.
 func (s *server) age(id string) error {
-	return s.exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY WHERE id = " + id)
+	return s.exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY, created = LEAST(created, NOW() - INTERVAL 250 DAY) WHERE id = " + id)
 }
 
 // number is what a query gives.

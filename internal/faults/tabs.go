@@ -19,9 +19,11 @@ func (j *jar) apply(header http.Header) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	for _, k := range (&http.Response{Header: header}).Cookies() {
-		if k.MaxAge < 0 {
+		switch {
+		case k.Name != sessionCookie:
+		case k.MaxAge < 0:
 			j.cookie = ""
-		} else {
+		default:
 			j.cookie = k.Value
 		}
 	}
