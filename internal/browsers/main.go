@@ -46,6 +46,7 @@ var visits = []visit{
 	{"link of the app to a payment page, whose script returns after 6 s", loggedIn, "/to/pay/account", true, account, 3, false},
 	{"link, with a service worker that passes on what it gets", []string{"/enter", "/worker"}, "other:/link/account", true, account, 3, false},
 	{"script, with that service worker", []string{"/enter", "/worker"}, "other:/script/account", false, account, 3, false},
+	{"link, with that service worker, without a session", []string{"/worker"}, "other:/link/account", true, form, 2, false},
 	{"link to a Guest page (the login form)", loggedIn, "other:/link/login", true, "home as ada", 3, false},
 	{"link to a Switch page", loggedIn, "other:/link/home", true, "home as ada", 2, false},
 	{"link to a page that Config.NoReload excludes", loggedIn, "other:/link/shared", true, "shared as a guest", 1, false},
