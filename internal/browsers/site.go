@@ -33,8 +33,8 @@ type world struct {
 	asked []string // what browsers asked the app for
 }
 
-func newWorld() (w *world, err error) {
-	w = &world{}
+func newWorld() (_ *world, err error) {
+	w := &world{}
 	defer func() {
 		if err != nil {
 			w.close()
