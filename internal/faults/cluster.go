@@ -23,6 +23,7 @@ import (
 type cluster struct {
 	dir     string
 	nodes   [3]*server
+	agents  [3]*healthAgent
 	haproxy *exec.Cmd
 	apps    []*app
 	load    *load
@@ -180,14 +181,17 @@ func (s *server) synced() error {
 	return s.await("SELECT VARIABLE_VALUE = 'Synced' FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'wsrep_local_state_comment'")
 }
 
-// balance starts HAProxy, with a port for each node, which goes to another one while that is not ready.
+// balance starts HAProxy, with a port for each node, which goes to another one while that is not ready. One check of each
+// node, by its agent, counts for all three ports.
 func (c *cluster) balance() (ports []string, err error) {
-	check := filepath.Join(c.dir, "check")
-	script := "#!/bin/sh\nmariadb --no-defaults --connect-timeout=1 -h $3 -P $4 -uapp -papp -NBe \"SHOW STATUS LIKE 'wsrep_ready'\" | grep -q ON\n"
-	if err := os.WriteFile(check, []byte(script), 0o755); err != nil {
-		return nil, err
+	config := "defaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1h\n  timeout server 1h\n  timeout check 2s\n" +
+		"backend checks\n  option httpchk GET /\n"
+	for i, n := range c.nodes {
+		if c.agents[i], err = newHealthAgent(n.address()); err != nil {
+			return nil, err
+		}
+		config += fmt.Sprintf("  server node%d %s check addr 127.0.0.1 port %s inter 300ms fall 2 rise 2\n", i+1, n.address(), c.agents[i].port)
 	}
-	config := "global\n  external-check\n  insecure-fork-wanted\ndefaults\n  mode tcp\n  timeout connect 1s\n  timeout client 1h\n  timeout server 1h\n  option external-check\n  external-check path /usr/bin:/bin\n  external-check command " + check + "\n"
 	for i := range 3 {
 		port := testdb.FreePort("127.0.0.1")
 		ports = append(ports, port)
@@ -197,11 +201,14 @@ func (c *cluster) balance() (ports []string, err error) {
 			if i == j {
 				backup = ""
 			}
-			config += fmt.Sprintf("  server node%d %s check inter 300ms fall 2 rise 2 on-marked-down shutdown-sessions%s\n", j+1, n.address(), backup)
+			config += fmt.Sprintf("  server node%[1]d %[2]s track checks/node%[1]d on-marked-down shutdown-sessions%[3]s\n", j+1, n.address(), backup)
 		}
 	}
 	file := filepath.Join(c.dir, "haproxy.cfg")
 	if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
+		return nil, err
+	}
+	if err := command("haproxy", "-c", "-q", "-f", file); err != nil {
 		return nil, err
 	}
 	c.haproxy = exec.Command("haproxy", "-db", "-f", file)
@@ -216,6 +223,11 @@ func (c *cluster) close() {
 	if c.haproxy != nil {
 		c.haproxy.Process.Kill()
 		c.haproxy.Wait()
+	}
+	for _, agent := range c.agents {
+		if agent != nil {
+			agent.close()
+		}
 	}
 	for _, n := range c.nodes {
 		if n != nil && n.cmd != nil {

@@ -79,6 +79,9 @@ func newApp(dsn, replica string, timeout time.Duration, log *slog.Logger) (*app,
 		_, err := auth.LogoutAll(r.Context(), u.ID)
 		answer(w, err)
 	})))
+	mux.Handle("POST /rotate", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, auth.Rotate(w, r)) })))
+	mux.Handle("POST /others", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, auth.LogoutOthers(w, r)) })))
+	mux.Handle("GET /slow", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { time.Sleep(rand.N(10 * time.Millisecond)) })))
 	mux.HandleFunc("POST /purge", func(w http.ResponseWriter, r *http.Request) {
 		_, err := auth.Purge(r.Context())
 		answer(w, err)
@@ -146,8 +149,9 @@ type load struct {
 }
 
 const (
-	password = "analytical engine"
-	users    = 24
+	password      = "analytical engine"
+	users         = 24
+	sessionCookie = "__Host-session"
 )
 
 func (l *load) start() {
@@ -213,8 +217,14 @@ func (c *client) do(on *app, method, target, cookie string) (status int, header 
 	}
 	r := httptest.NewRequestWithContext(ctx, method, target, nil)
 	r.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:131.0) Gecko/20100101 Firefox/131.0")
+	if target == "/slow" { // as a browser opens a page
+		r.Header.Set("Accept", "text/html")
+		r.Header.Set("Sec-Fetch-Site", "same-origin")
+		r.Header.Set("Sec-Fetch-Mode", "navigate")
+		r.Header.Set("Sec-Fetch-Dest", "document")
+	}
 	if cookie != "" {
-		r.AddCookie(&http.Cookie{Name: "__Host-session", Value: cookie})
+		r.AddCookie(&http.Cookie{Name: sessionCookie, Value: cookie})
 	}
 	w := httptest.NewRecorder()
 	begun := time.Now()
@@ -225,7 +235,7 @@ func (c *client) do(on *app, method, target, cookie string) (status int, header 
 	}
 	response := w.Result()
 	for _, k := range response.Cookies() {
-		if k.MaxAge > 0 {
+		if k.Name == sessionCookie && k.MaxAge > 0 {
 			newCookie = k.Value
 		}
 	}
@@ -300,9 +310,13 @@ func (c *client) act() {
 		if s.state == alive {
 			c.acknowledge(s, on, "/everywhere", c.sessions...)
 		}
-	case n < 98:
+	case n < 95:
 		if s.state == alive && s.id != "" && c.load.age(s.id) == nil {
 			c.check(s, on)
+		}
+	case n < 98:
+		if s.state == alive && s.id != "" {
+			c.twoTabs(s)
 		}
 	default:
 		c.do(on, "POST", "/purge", "")

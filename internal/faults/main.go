@@ -177,12 +177,15 @@ Written by ` + "`go -C internal/faults run .`" + `, which needs root, MariaDB wi
 mariadb-server haproxy faketime iproute2 iptables). {tools}
 
 24 users in several browsers each log in, open pages, log out, end other sessions and all of their sessions, have sessions that
-are due for renewal, and purge, as fast as they are answered. Each compares every answer with those it got before:
+are due for renewal, and purge, as fast as they are answered. Two tabs of one browser ask together: one opens a slow page, which
+renews the session, while the other one gets a new token (Rotate, LogoutOthers) or logs in once more; or both do the same. The
+answer that arrives last decides which cookie the browser keeps. Each user compares every answer with those before:
 
 - **acknowledged logins lost**: a login was answered with success, and its session is unknown at the first request after it;
 - **acknowledged logouts alive**: a session is let in by a request that was sent after its end was acknowledged (on a cluster: more
   than a second after it, as another node may be so late);
-- **false logouts**: a session that was let in before is refused, although nobody ended it.
+- **false logouts**: a session that was let in before is refused, although nobody ended it, or two tabs leave their browser with a
+  cookie of no session.
 
 What was answered with 503 may have been done or not, and is held to neither; but a failed login must not set a cookie, and when it
 is over, ` + "`LogoutAll`" + ` must leave no row. At the end each session that is left is asked for once more. Config.Timeout is 2 s, on the

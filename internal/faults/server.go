@@ -35,7 +35,7 @@ func template() (dir string, err error) {
 	if err != nil {
 		return "", err
 	}
-	return dir, command("mariadb-install-db", testdb.AsUser("--no-defaults", "--datadir="+dir+"/data",
+	return dir, command("mariadb-install-db", testdb.AsUser("--no-defaults", "--datadir="+dir+"/data", "--tmpdir="+dir,
 		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=8M")...)
 }
 
@@ -48,10 +48,11 @@ func tempDir() (string, error) {
 	return os.MkdirTemp(parent, "session-faults-")
 }
 
-// newServer prepares a server in a directory that has the template's data.
+// newServer prepares a server in a directory that has the template's data. It has temporary files of its own, as a
+// server that starts deletes those of others in the same place.
 func newServer(dir, host string, args ...string) *server {
 	s := &server{dir: dir, host: host, port: testdb.FreePort(host)}
-	s.args = append(testdb.AsUser("--no-defaults", "--datadir="+dir+"/data", "--socket="+s.socket(), "--pid-file="+dir+"/pid", "--log-error="+dir+"/log",
+	s.args = append(testdb.AsUser("--no-defaults", "--datadir="+dir+"/data", "--tmpdir="+dir, "--socket="+s.socket(), "--pid-file="+dir+"/pid", "--log-error="+dir+"/log",
 		"--bind-address="+host, "--port="+s.port, "--skip-name-resolve", "--character-set-server=utf8mb4", "--max-connections=200",
 		"--innodb-buffer-pool-size=64M", "--innodb-log-file-size=8M", "--innodb-flush-log-at-trx-commit=1", "--innodb-flush-method=nosync",
 		"--performance-schema=0"), args...)
@@ -129,9 +130,9 @@ func (s *server) exec(statements ...string) error {
 	return nil
 }
 
-// age makes a session old enough for a slide.
+// age makes a session old enough for a slide, and for its browser to need the cookie once more.
 func (s *server) age(id string) error {
-	return s.exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY WHERE id = " + id)
+	return s.exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY, created = LEAST(created, NOW() - INTERVAL 250 DAY) WHERE id = " + id)
 }
 
 // number is what a query gives.
