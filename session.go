@@ -344,6 +344,7 @@ func (m *Manager[U]) end(r *http.Request, v *verdict[U]) {
 	var err error
 	switch {
 	case v.stale:
+	case v.err == ErrUserGone && m.cfg.CandyPack != CandyPackOff && v.record.stamp == nil: // CandyPack's, which keeps it
 	case v.err == ErrUserGone, v.err == ErrAccountChanged:
 		err = m.store.deleteRejected(ctx, &v.record)
 	case v.err == ErrExpired && m.cfg.CandyPack != CandyPackOff && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):

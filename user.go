@@ -122,6 +122,10 @@ func (s *scanner[U]) scan(rows *sql.Rows, table *usersTable) (found[U], error) {
 // bind compares what the row says of its account with the account that the
 // database has found: the key to the letter, and the stamp.
 func (s *scanner[U]) bind() {
+	stamp := s.texts[textStamp]
+	if len(stamp) == stampSize {
+		s.row.stamp = bytes.Clone(stamp)
+	}
 	if s.row.owner == nil {
 		return
 	}
@@ -133,8 +137,7 @@ func (s *scanner[U]) bind() {
 		s.row.owner = nil // the column's collation or type took another key for equal
 		return
 	}
-	if stamp := s.texts[textStamp]; len(stamp) == stampSize {
-		s.row.stamp = bytes.Clone(stamp)
+	if s.row.stamp != nil {
 		s.row.changed = !bytes.Equal(stamp, s.store.stamp(s.texts[textPassword], s.account))
 	}
 }
