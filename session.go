@@ -825,7 +825,8 @@ func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
 }
 
 // HashPassword makes the bcrypt hash to store for a password, at Config.PasswordCost. bcrypt reads no more than 72
-// bytes, so a longer password is an [ErrPasswordTooLong] instead of being cut in silence.
+// bytes, so a longer password is an [ErrPasswordTooLong] instead of being cut in silence. The password is normalized
+// (NFC) before. If it does not get its turn within Config.Timeout, that is an [ErrBusy].
 func (m *Manager[U]) HashPassword(password string) (string, error) {
 	return m.passwords.hash(context.Background(), password)
 }
