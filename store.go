@@ -71,21 +71,19 @@ func quote(name string) string { return "`" + strings.ReplaceAll(name, ".", "`.`
 
 // MySQL and MariaDB error numbers.
 const (
-	erDatabaseDenied  = 1044
-	erUnknownColumn   = 1054
-	erDuplicate       = 1062
-	erTableDenied     = 1142
-	erColumnDenied    = 1143
-	erRoutineDenied   = 1370
-	erDuplicateIndex  = 1061
-	erNoTable         = 1146
-	erLockWait        = 1205
-	erDeadlock        = 1213
-	erShutdown        = 1053
-	erInterrupted     = 1317
-	erKilled          = 1927 // MariaDB
-	erMixedCollations = 1267
-	erCannotConvert   = 3854
+	erDatabaseDenied = 1044
+	erUnknownColumn  = 1054
+	erDuplicate      = 1062
+	erTableDenied    = 1142
+	erColumnDenied   = 1143
+	erRoutineDenied  = 1370
+	erDuplicateIndex = 1061
+	erNoTable        = 1146
+	erLockWait       = 1205
+	erDeadlock       = 1213
+	erShutdown       = 1053
+	erInterrupted    = 1317
+	erKilled         = 1927 // MariaDB
 )
 
 func isError(err error, numbers ...uint16) bool {
@@ -95,12 +93,15 @@ func isError(err error, numbers ...uint16) bool {
 
 // explain wraps a driver's error: what was being done, that the database is to blame, and the error itself.
 func (s *store) explain(doing string, err error) error {
-	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrConfig) {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrConfig) || errors.Is(err, ErrUsage) {
 		return err
 	}
 	if isError(err, erUnknownColumn) {
 		s.table.Store(nil) // the table may have changed since it was read
 		return fmt.Errorf("%w: %s: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", ErrConfig, doing, s.users, err)
+	}
+	if isError(err, unwritable...) {
+		return fmt.Errorf("%w: %s: the value has characters that the column or the connection lacks: %w", ErrUsage, doing, err)
 	}
 	if isError(err, denied...) {
 		return fmt.Errorf("%w: %s: %s: %w", ErrConfig, doing, s.missingGrant(err), err)
@@ -440,6 +441,9 @@ var refusals = []uint16{
 	3140, // no JSON
 	3819, // CHECK, in MySQL
 	4025, // CHECK, in MariaDB
+	1300, // ill-formed in the character set of the connection
+	3854, // characters that the column's lacks
+	3988, // or the connection's
 }
 
 // explainUser says why a user was not added: a field that is taken, a value that does not fit, or a database that fails.
