@@ -35,6 +35,7 @@ var (
 		{"B9_keys_that_are_not_unique", testKeysThatAreNotUnique},
 		{"B9_logout_without_a_user", testLogoutWithoutAUser},
 		{"B11_characters_that_are_missing", testMissingCharacters},
+		{"B13_compact_rows", testCompactRows},
 		{"C9_panic_in_scan", testPanicsInScan},
 		{"B15_users_table_for_reading", testUsersTableForReading},
 	}
@@ -1050,4 +1051,55 @@ func testMissingCharacters(t *testing.T) {
 			})
 		}
 	}
+}
+
+// A server whose rows are compact by default has a token table, and one that
+// was made so gets its indexes.
+func testCompactRows(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has no row formats")
+	users := "CREATE TABLE users (id VARCHAR(255) NOT NULL, password VARCHAR(255) NULL, PRIMARY KEY (id)) ROW_FORMAT=DYNAMIC CHARSET=utf8mb4"
+	day := func(db *sqlx.DB, dsn string) {
+		t.Helper()
+		f := manage[Row](t, db, dsn, Config{})
+		b := newBrowser("")
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, "alice"))) })
+		f.isIn(b)
+		ran, err := f.auth.Migrate(t.Context())
+		noError(t, err)
+		if len(ran) != 0 {
+			t.Errorf("Migrate ran %q", ran)
+		}
+	}
+
+	for _, column := range []string{"VARCHAR(255) CHARACTER SET utf8mb4", "VARCHAR(255) CHARACTER SET utf8mb3"} {
+		dsn := testdb.DSN(t)
+		db := open(t, dsn, "")
+		mustExec(t, db, users)
+		mustExec(t, db, "INSERT INTO users VALUES ('alice', '')")
+		mustExec(t, db, "CREATE TABLE user_tokens (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, user "+column+" NOT NULL, token_x "+column+" NOT NULL, token_y VARCHAR(255) NOT NULL,"+
+			" browser VARCHAR(255) NOT NULL, ip VARCHAR(255) NOT NULL, date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP) ROW_FORMAT=COMPACT")
+		f := manage[Row](t, db, dsn, Config{})
+		ran, err := f.auth.Migrate(t.Context())
+		noError(t, err)
+		if len(ran) != 3 {
+			t.Errorf("Migrate ran %q", ran)
+		}
+		day(db, dsn)
+	}
+
+	if testdb.Find("mariadbd") == "" {
+		return
+	}
+	cfg, stop, err := testdb.Private("--innodb-default-row-format=compact")
+	noError(t, err)
+	t.Cleanup(stop)
+	cfg.DBName = "app"
+	admin := cfg.Clone()
+	admin.DBName = "mysql"
+	mustExec(t, open(t, admin.FormatDSN(), ""), "CREATE DATABASE app")
+	db := open(t, cfg.FormatDSN(), "")
+	mustExec(t, db, users)
+	mustExec(t, db, "INSERT INTO users VALUES ('alice', '')")
+	day(db, cfg.FormatDSN())
 }

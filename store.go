@@ -78,6 +78,8 @@ const (
 	erColumnDenied   = 1143
 	erRoutineDenied  = 1370
 	erDuplicateIndex = 1061
+	erKeyTooLong     = 1071
+	erIndexTooLong   = 1709
 	erNoTable        = 1146
 	erLockWait       = 1205
 	erDeadlock       = 1213
@@ -560,7 +562,7 @@ func (s *store) schema(ctx context.Context) (string, error) {
   UNIQUE KEY token_x (token_x),
   KEY active (active),
   KEY user (user)
-) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4`, nil
+) ENGINE=InnoDB ROW_FORMAT=DYNAMIC DEFAULT CHARSET=utf8mb4`, nil
 }
 
 // createTable makes the token table, and tells how.
@@ -603,8 +605,13 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 		if indexed[index.column] {
 			continue
 		}
-		statement := "ALTER TABLE " + s.tokens + " ADD " + index.add + " " + index.column + " (" + index.column + ")"
-		_, err := db.ExecContext(ctx, statement)
+		statement := "ALTER TABLE " + s.tokens + " ADD " + index.add + " " + index.column + " (" + index.column
+		_, err := db.ExecContext(ctx, statement+")")
+		if isError(err, erKeyTooLong, erIndexTooLong) { // ROW_FORMAT=COMPACT allows 767 bytes
+			statement += "(191)"
+			_, err = db.ExecContext(ctx, statement+")")
+		}
+		statement += ")"
 		switch {
 		case isError(err, erDuplicateIndex): // another process was faster
 		case isError(err, erDuplicate):
