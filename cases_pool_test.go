@@ -34,6 +34,8 @@ var (
 		{"B9_fields_that_fit", testFieldsThatFit},
 		{"B9_keys_that_are_not_unique", testKeysThatAreNotUnique},
 		{"B9_logout_without_a_user", testLogoutWithoutAUser},
+		{"B11_characters_that_are_missing", testMissingCharacters},
+		{"B13_compact_rows", testCompactRows},
 		{"C9_panic_in_scan", testPanicsInScan},
 		{"B15_users_table_for_reading", testUsersTableForReading},
 	}
@@ -925,6 +927,7 @@ func testLoginInTheFuture(t *testing.T) {
 		f := setup(t, cfg)
 		for ahead, want := range map[int]bool{30 * 86400: false, 3600: false, 60: false, -1: true} {
 			b := newBrowser(chrome130)
+			mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf(alice["password"]))
 			f.login(b, alice)
 			f.purged()
 			mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() + ?), active = FROM_UNIXTIME(UNIX_TIMESTAMP() + ?) WHERE token_x = ?", ahead, ahead, selectorOf(b))
@@ -1004,4 +1007,99 @@ func testPanicsInScan(t *testing.T) {
 		}
 	}
 	alices.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) }), "POST", "/logout")
+}
+
+// An identifier that the table or the connection can't hold is nobody's, and
+// takes as long as another. A key like that is a mistake.
+func testMissingCharacters(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has one character set")
+	for _, params := range []string{"charset=utf8", "charset=utf8&interpolateParams=true", "charset=latin1", "charset=utf8mb4", "charset=utf8mb4&interpolateParams=true"} {
+		for _, charset := range []string{"utf8mb4", "utf8", "latin1", "ascii"} {
+			t.Run(params+" "+charset, func(t *testing.T) {
+				t.Parallel()
+				dsn := testdb.DSN(t)
+				good := open(t, dsn, "")
+				mustExec(t, good, "CREATE TABLE users (id VARCHAR(50) NOT NULL PRIMARY KEY, email VARCHAR(50) NOT NULL UNIQUE, password VARCHAR(255) NULL) CHARSET="+charset)
+				mustExec(t, good, "INSERT INTO users VALUES ('victim', 'victim', ?)", hashOf(alice["password"]))
+				f := manage[Row](t, plain(t, dsn, params), dsn, Config{})
+				_, err := f.auth.Migrate(t.Context())
+				noError(t, err)
+				for _, name := range []string{"victim😀", "😀", "victim\u65e5", "v\u00efctim\u65e5", "victim\u200b"} {
+					r, w := httptest.NewRequest("POST", "/", nil), httptest.NewRecorder()
+					if _, err := f.auth.Login(w, r, Credentials{"email": name, "password": alice["password"]}); err != ErrInvalidCredentials {
+						if err != nil || name != "victim\u200b" { // some collations take that for nothing
+							t.Errorf("%q: Login: %v", name, err)
+						}
+					}
+					for call, err := range map[string]error{
+						"LoginAs":   second(f.auth.LoginAs(w, r, name)),
+						"LogoutAll": second(f.auth.LogoutAll(t.Context(), name)),
+						"Sessions":  second(f.auth.Sessions(t.Context(), name)),
+						"Revoke":    f.auth.Revoke(t.Context(), name, "1"),
+						"Register":  second(f.auth.Register(w, r, Fields{"id": name, "email": name, "password": "a password"}, RegisterOptions{Columns: []string{"id", "email"}, NoLogin: true})),
+					} {
+						tell(err)
+						if err != nil && !errors.Is(err, ErrUsage) && !errors.Is(err, ErrUserGone) && !errors.Is(err, ErrNoSession) && !errors.Is(err, ErrTaken) {
+							t.Errorf("%q: %s: %v", name, call, err)
+						}
+						if errors.Is(err, ErrUnavailable) {
+							t.Errorf("%q: %s: %v", name, call, err)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// A server whose rows are compact by default has a token table, and one that
+// was made so gets its indexes.
+func testCompactRows(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "has no row formats")
+	users := "CREATE TABLE users (id VARCHAR(255) NOT NULL, password VARCHAR(255) NULL, PRIMARY KEY (id)) ROW_FORMAT=DYNAMIC CHARSET=utf8mb4"
+	day := func(db *sqlx.DB, dsn string) {
+		t.Helper()
+		f := manage[Row](t, db, dsn, Config{})
+		b := newBrowser("")
+		f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, "alice"))) })
+		f.isIn(b)
+		ran, err := f.auth.Migrate(t.Context())
+		noError(t, err)
+		if len(ran) != 0 {
+			t.Errorf("Migrate ran %q", ran)
+		}
+	}
+
+	for _, column := range []string{"VARCHAR(255) CHARACTER SET utf8mb4", "VARCHAR(255) CHARACTER SET utf8mb3"} {
+		dsn := testdb.DSN(t)
+		db := open(t, dsn, "")
+		mustExec(t, db, users)
+		mustExec(t, db, "INSERT INTO users VALUES ('alice', '')")
+		mustExec(t, db, "CREATE TABLE user_tokens (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, user "+column+" NOT NULL, token_x "+column+" NOT NULL, token_y VARCHAR(255) NOT NULL,"+
+			" browser VARCHAR(255) NOT NULL, ip VARCHAR(255) NOT NULL, date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP) ROW_FORMAT=COMPACT")
+		f := manage[Row](t, db, dsn, Config{})
+		ran, err := f.auth.Migrate(t.Context())
+		noError(t, err)
+		if len(ran) != 3 {
+			t.Errorf("Migrate ran %q", ran)
+		}
+		day(db, dsn)
+	}
+
+	if testdb.Find("mariadbd") == "" {
+		return
+	}
+	cfg, stop, err := testdb.Private("--innodb-default-row-format=compact")
+	noError(t, err)
+	t.Cleanup(stop)
+	cfg.DBName = "app"
+	admin := cfg.Clone()
+	admin.DBName = "mysql"
+	mustExec(t, open(t, admin.FormatDSN(), ""), "CREATE DATABASE app")
+	db := open(t, cfg.FormatDSN(), "")
+	mustExec(t, db, users)
+	mustExec(t, db, "INSERT INTO users VALUES ('alice', '')")
+	day(db, cfg.FormatDSN())
 }

@@ -381,6 +381,9 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	var accounts []account[U]
 	if possible {
 		accounts, err = m.findAccounts(r.Context(), conditions)
+		if isError(err, unwritable...) {
+			err = nil // nobody has an identifier that can't be written
+		}
 		if err != nil {
 			return none, err
 		}

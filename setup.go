@@ -226,6 +226,18 @@ func (s *store) sessionAlone(ctx context.Context, selector string) (record, erro
 	return found[0], nil
 }
 
+// Errors of a text whose characters are not in the character set of the column
+// or the connection.
+var unwritable = []uint16{
+	1267, // mixed collations, of two
+	1270, // of three
+	1271, // or more
+	1300, // ill-formed
+	1366, // incorrect value
+	3854, // cannot be converted, in MySQL
+	3988, // as a parameter
+}
+
 // Errors of a database user who lacks a right.
 var denied = []uint16{erDatabaseDenied, erTableDenied, erColumnDenied, erRoutineDenied}
 

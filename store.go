@@ -75,21 +75,21 @@ func quote(name string) string { return "`" + strings.ReplaceAll(name, ".", "`.`
 // MySQL and MariaDB error numbers.
 const (
 	erDatabaseDenied  = 1044
+	erShutdown        = 1053
 	erUnknownColumn   = 1054
+	erDuplicateColumn = 1060
+	erDuplicateIndex  = 1061
 	erDuplicate       = 1062
+	erKeyTooLong      = 1071
 	erTableDenied     = 1142
 	erColumnDenied    = 1143
-	erRoutineDenied   = 1370
-	erDuplicateIndex  = 1061
-	erDuplicateColumn = 1060
 	erNoTable         = 1146
 	erLockWait        = 1205
 	erDeadlock        = 1213
-	erShutdown        = 1053
 	erInterrupted     = 1317
+	erRoutineDenied   = 1370
+	erIndexTooLong    = 1709
 	erKilled          = 1927 // MariaDB
-	erMixedCollations = 1267
-	erCannotConvert   = 3854
 )
 
 func isError(err error, numbers ...uint16) bool {
@@ -105,6 +105,9 @@ func (s *store) explain(doing string, err error) error {
 	if isError(err, erUnknownColumn) {
 		s.table.Store(nil) // the table may have changed since it was read
 		return fmt.Errorf("%w: %s: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", ErrConfig, doing, s.users, err)
+	}
+	if isError(err, unwritable...) {
+		return fmt.Errorf("%w: %s: the value has characters that the column or the connection lacks: %w", ErrUsage, doing, err)
 	}
 	if isError(err, denied...) {
 		return fmt.Errorf("%w: %s: %s: %w", ErrConfig, doing, s.missingGrant(err), err)
@@ -549,6 +552,9 @@ var refusals = []uint16{
 	3140, // no JSON
 	3819, // CHECK, in MySQL
 	4025, // CHECK, in MariaDB
+	1300, // ill-formed in the character set of the connection
+	3854, // characters that the column's lacks
+	3988, // or the connection's
 }
 
 // explainUser says why a user was not added: a field that is taken, a value that does not fit, or a database that fails.

@@ -223,7 +223,7 @@ func (s *store) createTable(ctx context.Context, db *sqlx.DB) (ran []string, err
 	}
 	s.checked.Store(nil)
 	_, err = db.ExecContext(ctx, statement)
-	if isError(err, erTableDenied, erDatabaseDenied) {
+	if isError(err, denied...) {
 		return nil, fmt.Errorf("%w: this database user may not create the token table; have it created with\n%s;\n%w", ErrConfig, statement, err)
 	}
 	if err != nil {
@@ -269,7 +269,7 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 		case isError(err, erDuplicate):
 			twice = fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index, and lookups are slow; delete such rows, which let in no new client, and migrate again (SELECT token_x FROM %s GROUP BY token_x HAVING COUNT(*) > 1): %w", s.tokens, s.tokens, err)
 			return nil
-		case isError(err, erTableDenied, erDatabaseDenied):
+		case isError(err, denied...):
 			return fmt.Errorf("%w: this database user may not alter the token table; have it done with\n%s;\n%w", ErrConfig, statement, err)
 		case err != nil:
 			return s.explain(change, err)
@@ -298,7 +298,12 @@ func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 		if t.indexed[index.column] {
 			continue
 		}
-		if err := alter("ADD " + index.add + " " + index.column + " (" + index.column + ")"); err != nil {
+		add := "ADD " + index.add + " " + index.column + " (" + index.column
+		err := alter(add + ")")
+		if isError(err, erKeyTooLong, erIndexTooLong) { // ROW_FORMAT=COMPACT allows 767 bytes
+			err = alter(add + "(191))")
+		}
+		if err != nil {
 			return ran, err
 		}
 	}

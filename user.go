@@ -335,9 +335,6 @@ func (m *Manager[U]) selectAccounts(ctx context.Context, on sqlx.QueryerContext,
 	}
 	query, args := m.store.selectUsers(table, m.plan.names(table), conditions)
 	rows, err := on.QueryxContext(ctx, query, args...)
-	if isError(err, erMixedCollations, erCannotConvert) {
-		return nil, nil // an identifier has characters that the column's character set lacks
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -88,7 +88,7 @@ var mutations = []mutation{
 	{"TestSetPassword", "the end of other sessions", []edit{{"account.go", "	return m.LogoutOthers(w, r)", "	return nil"}}},
 	{"TestSetPassword", "the old password", []edit{{"account.go", "	if old != \"\" {\n", "	if false {\n"}, {"account.go", "		attempt, err := m.attempt(r, nil, user.key)", "		attempt, err := m.attempt(r, nil, nil)"}}},
 	{"TestPasswordChangedDuringALogin", "the second look at the password", []edit{{"session.go", "	if confirm != nil {", "	if false {"}}},
-	{"TestFresh", "the time of the login", []edit{{"middleware.go", "v.record.now-v.record.created <= seconds(within)", "v.record.now-v.record.created <= seconds(within)+1<<40"}}},
+	{"TestFresh", "the time of the login", []edit{{"middleware.go", "age <= seconds(within)", "age <= seconds(within)+1<<40"}}},
 	{"TestMaxSessions", "the end of what is too many", []edit{{"store.go", "	if s.cfg.MaxSessions > 0 {\n		if ended", "	if false {\n		if ended"}}},
 	{"TestSecretsAreNotPrinted", "the mask of a token", []edit{{"token.go", `func (token) String() string       { return "[session token]" }`, "func (t token) String() string     { return t.verifier }"}}},
 	{"TestCases/A7_renewals_and_shared_caches", "the page that carries the cookie", []edit{{"middleware.go", "		m.cookies.write(w, v.token)\n		reload(w, r)\n		return true\n", "		m.cookies.write(w, v.token)\n"}}},
@@ -124,6 +124,15 @@ var mutations = []mutation{
 	{"TestCases/C5_flood_of_registrations", "the look for what is taken", []edit{{"account.go", "err == nil && field != \"\" {", "false {"}, {"account.go", "if field, err :=", "if _, err :="}}},
 	{"TestCases/C5_flood_of_registrations", "the count of what was taken", []edit{{"account.go", "		attempt.failed(r.Context())\n	}\n	if err", "	}\n	if err"}}},
 	{"TestCases/C5_places_of_a_network", "the places", []edit{{"throttle.go", "make(chan struct{}, 4*max", "make(chan struct{}, 4000*max"}}},
+	{"TestCases/A6_pool_without_autocommit", "the look at the pool", []edit{{"setup.go", "	if s.sound.Load() {", "	if true {"}}},
+	{"TestCases/A6_pool_of_open", "autocommit", []edit{{"open.go", `cfg.Params["autocommit"], cfg.Params["completion_type"] = "1", "0"`, `cfg.Params["completion_type"] = "0"`}}},
+	{"TestCases/A9_each_request_its_own_user", "the copies of a user", []edit{{"user.go", "	if p.shares {", "	if false {"}}},
+	{"TestCases/A12_ended_here_after_elsewhere", "the end of an old token", []edit{{"cache.go", "ok && before != row.selector {", "ok && false {"}}},
+	{"TestCases/A12_ended_here_after_elsewhere", "the end of what is gone elsewhere", []edit{{"user.go", "	if m.cache != nil {\n", "	if false {\n"}}},
+	{"TestCases/A13_certain_of_the_row", "the look at the row", []edit{{"middleware.go", "if err != nil || !v.cached {", "if true {"}}},
+	{"TestCases/A14_login_in_the_future", "the look at the future", []edit{{"middleware.go", "age >= -1 && ", ""}}},
+	{"TestCases/B9_keys_that_are_not_unique", "the unique key", []edit{{"setup.go", "		if !unique {", "		if false {"}}},
+	{"TestCases/C9_panic_in_scan", "the guard of a Scan method", []edit{{"user.go", "guarded(reflectx.FieldByIndexes(v, index).Addr())", "reflectx.FieldByIndexes(v, index).Addr().Interface()"}}},
 }
 
 func main() {
