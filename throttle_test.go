@@ -252,6 +252,28 @@ func TestMySQLThrottleForgets(t *testing.T) {
 	}
 }
 
+// With a secret, the table's names can't be computed from what they stand for.
+func TestMySQLThrottleSecret(t *testing.T) {
+	t.Parallel()
+	testdb.SkipEmbedded(t, "ignores time zones")
+	f := setup(t, Config{})
+	throttle, err := NewMySQLThrottle(f.db, "session_attempts", []byte("sixteen bytes, or more"))
+	noError(t, err)
+	key := throttleKey("network", "203.0.113.9")
+	noError(t, second(throttle.Reserve(t.Context(), key, networkLimits[0])))
+	noError(t, throttle.Remember(t.Context(), key))
+	if name := get[string](t, f.db, "SELECT name FROM session_attempts"); name == key || len(name) != throttleKeyLength {
+		t.Errorf("the name is %s", name)
+	}
+	for _, secret := range [][][]byte{{nil}, {[]byte("short")}, {key16, key16}} {
+		if _, err := NewMySQLThrottle(f.db, "session_attempts", secret...); !errors.Is(err, ErrConfig) {
+			t.Errorf("%q: %v", secret, err)
+		}
+	}
+}
+
+var key16 = []byte("0123456789abcdef")
+
 // Who has to wait does not wait longer because the database's clock was set back; a second of difference between servers
 // lets nobody in.
 func TestThrottleOfAClockThatWentBack(t *testing.T) {

@@ -108,6 +108,7 @@ var mutations = []mutation{
 	{"TestCases/B7_long_pages_in_next", "the bound of next", []edit{{"middleware.go", "len(next) > maxNext", "false"}}},
 	{"TestCases/B14_cookies_outlive_rows", "the cookie of an old session", []edit{{"middleware.go", "	if renewed &&", "	if false &&"}}},
 	{"TestLinksOfOtherSites", "no-store", []edit{{"cookie.go", `header.Set("Cache-Control", "no-store")`, `header.Set("Cache-Control", "private")`}}},
+	{"TestMySQLThrottleSecret", "the secret", []edit{{"throttle_mysql.go", "if t.secret == nil {", "if true {"}}},
 	{"TestCases/B4_right_logins_at_once", "the end of a reservation", []edit{{"throttle.go", "	case AttemptFailed:\n		f, _", "	default:\n		f, _"}, {"throttle.go", "	case AttemptSucceeded:\n		t.entries", "	case 99:\n		t.entries"}}},
 	{"TestCases/B4_guesses_at_once_of_several_servers", "the attempts in progress", []edit{{"throttle_mysql.go", "failed + pending < ?", "failed < ?"}}},
 	{"TestCases/B4_attempts_that_end_otherwise", "the end after a panic", []edit{{"account.go", "	defer attempt.failed(r.Context()) // unless", "	// unless"}}},
