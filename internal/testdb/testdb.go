@@ -179,7 +179,7 @@ func startInstalled(want string, extra ...string) (server, error) {
 	if Find("mariadbd") != "" && Find("mariadb-install-db") != "" && (want == "" || want == "mariadb") {
 		return startPrivate(Find("mariadbd"), func(data string) *exec.Cmd {
 			return exec.Command(Find("mariadb-install-db"), AsUser("--no-defaults", "--datadir="+data,
-				"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=4M")...)
+				"--tmpdir="+filepath.Dir(data), "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=4M")...)
 		}, append([]string{"--innodb-log-file-size=4M"}, extra...)...)
 	}
 	if bin := Find("mysqld"); bin != "" && (want == "" || want == "mysql") {
@@ -226,7 +226,7 @@ func startPrivate(bin string, install func(data string) *exec.Cmd, extra ...stri
 		return fail(fmt.Errorf("install a private server: %w\n%s", err, out))
 	}
 	args := AsUser("--no-defaults", "--datadir="+data, "--socket="+socket, "--pid-file="+filepath.Join(dir, "pid"),
-		"--log-error="+log, "--skip-networking", "--skip-name-resolve", "--character-set-server=utf8mb4",
+		"--tmpdir="+dir, "--log-error="+log, "--skip-networking", "--skip-name-resolve", "--character-set-server=utf8mb4",
 		"--max-connections=500", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync",
 		"--innodb-doublewrite=0", "--performance-schema=0")
 	cmd := exec.Command(bin, append(args, extra...)...)
