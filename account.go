@@ -309,11 +309,11 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 // accountOf reads the user with this key, to the letter. It returns ErrUserGone if
 // there is none, and an error matching ErrUsage if there can be none.
 func (m *Manager[U]) accountOf(ctx context.Context, key any) (user account[U], err error) {
-	arg, err := m.store.userArg(ctx, key)
+	table, err := m.store.usersTable(ctx)
 	if err != nil {
 		return user, err
 	}
-	table, err := m.store.usersTable(ctx)
+	arg, err := m.store.userArg(ctx, key)
 	if err != nil {
 		return user, err
 	}

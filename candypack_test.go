@@ -578,7 +578,7 @@ func TestMigrateUnderTraffic(t *testing.T) {
 	meanwhile := ours.Load() - before
 	done.Store(true)
 	wg.Wait()
-	if len(ran) != 3 || err != nil || meanwhile == 0 {
+	if len(ran) != 6 || err != nil || meanwhile == 0 {
 		t.Errorf("%q, %v; %d checks meanwhile", ran, err, meanwhile)
 	}
 	t.Logf("%d checks here and %d there while %d rows got three indexes", meanwhile, theirs.Load(), get[int](t, db, "SELECT COUNT(*) FROM candy_auth"))

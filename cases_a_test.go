@@ -536,7 +536,7 @@ func awaitLockWait(t *testing.T, db *sqlx.DB) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for time.Now().Before(deadline) {
-		if get[int](t, db, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID() AND COMMAND <> 'Sleep' AND (CONVERT(INFO USING latin1) LIKE '%UPDATE%user_tokens%' OR CONVERT(INFO USING latin1) LIKE '%DELETE%user_tokens%')") > 0 {
+		if get[int](t, db, "SELECT COUNT(*) FROM information_schema.PROCESSLIST WHERE DB = DATABASE() AND ID <> CONNECTION_ID() AND (STATE LIKE 'updating%' OR STATE LIKE 'deleting%')") > 0 {
 			return
 		}
 		<-time.After(time.Millisecond)

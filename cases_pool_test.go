@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -1082,7 +1083,7 @@ func testCompactRows(t *testing.T) {
 		f := manage[Row](t, db, dsn, Config{})
 		ran, err := f.auth.Migrate(t.Context())
 		noError(t, err)
-		if len(ran) != 3 {
+		if !slices.ContainsFunc(ran, func(statement string) bool { return strings.HasSuffix(statement, "INDEX user (user(191))") }) {
 			t.Errorf("Migrate ran %q", ran)
 		}
 		day(db, dsn)

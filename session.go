@@ -427,7 +427,7 @@ func (m *Manager[U]) conditions(ctx context.Context, credentials Credentials) (c
 		}
 	}
 	if !table.hasPassword {
-		return nil, "", false, fmt.Errorf("%w: Login: the users table %s has no column %s; set Config.Password to its column of bcrypt hashes", ErrConfig, m.store.users, m.store.password)
+		return nil, "", false, fmt.Errorf("%w: Login: the users table %s has no column %s; set Config.Password to its column of bcrypt hashes, or GRANT SELECT ON %s to this database user", ErrConfig, m.store.users, m.store.password, m.store.users)
 	}
 	possible = true
 	for _, name := range columns {

@@ -76,7 +76,7 @@ func (t *usersTable) accountExpression(names []string) (string, error) {
 
 // stampOf reads the stamp of the account with this key; nil if there is none.
 func (s *store) stampOf(ctx context.Context, on sqlx.QueryerContext, key any) ([]byte, error) {
-	table, err := s.usersTable(ctx)
+	table, err := s.definition(ctx)
 	if err != nil {
 		return nil, err
 	}

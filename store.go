@@ -199,7 +199,8 @@ type usersTable struct {
 	name          string
 	columns       []column // all but the password
 	key           column
-	view          bool // not a table, so it has no indexes, and less is known of NULL
+	fits          atomic.Bool // its columns were found to fit U
+	view          bool        // not a table, so it has no indexes, and less is known of NULL
 	hasPassword   bool
 	passwordWidth int64  // in characters; 0 if there is no such column, or it has no limit
 	account       string // an SQL expression of the columns that Config.AccountColumns names; "" if it names none
@@ -223,8 +224,25 @@ func (t *usersTable) column(name string) (column, bool) {
 	return column{}, false
 }
 
-// usersTable tells how the users table looks. It is read once.
+// usersTable returns the definition of the users table, which must fit U. It is
+// read on first use.
 func (s *store) usersTable(ctx context.Context) (*usersTable, error) {
+	t, err := s.definition(ctx)
+	if err != nil || t.fits.Load() {
+		return t, err
+	}
+	err = s.run(ctx, "read the users table", func(ctx context.Context, _ bool) error { return s.checkUsers(ctx, t) })
+	if err != nil {
+		s.table.Store(nil) // it may fit the next time
+		return nil, err
+	}
+	t.fits.Store(true)
+	return t, nil
+}
+
+// definition is usersTable for calls that need no user: a session can end
+// whatever its user's columns are.
+func (s *store) definition(ctx context.Context) (*usersTable, error) {
 	if t := s.table.Load(); t != nil {
 		return t, nil
 	}
@@ -299,10 +317,8 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	case t.key.kind == otherColumn:
 		return nil, fmt.Errorf("%w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrConfig, s.key, t.key.definition)
 	}
-	if t.account, err = t.accountExpression(s.cfg.AccountColumns); err != nil {
-		return nil, err
-	}
-	return t, s.checkUsers(ctx, t)
+	t.account, err = t.accountExpression(s.cfg.AccountColumns)
+	return t, err
 }
 
 // splitName takes database.name apart; without a database it is nil.
@@ -408,7 +424,7 @@ func canonicalUUID(text string) (string, bool) {
 // parameter for the column user. It returns an error matching ErrUsage for a
 // value that the key column cannot hold.
 func (s *store) userArg(ctx context.Context, key any) (any, error) {
-	table, err := s.usersTable(ctx)
+	table, err := s.definition(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -966,7 +982,7 @@ func (s *store) recordsOf(ctx context.Context, user any, condition string, args 
 	if err != nil {
 		return nil, err
 	}
-	users, err := s.usersTable(ctx)
+	users, err := s.definition(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -38,7 +38,7 @@ type tokenTable struct {
 // The selector is ASCII and at most 64 characters, so an entry of token_x is some
 // 35 bytes; active and user are 4 to 16 bytes and the id.
 func (s *store) schema(ctx context.Context) (string, error) {
-	t, err := s.usersTable(ctx)
+	t, err := s.definition(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -94,7 +94,7 @@ func (s *store) tokenTable(ctx context.Context) (*tokenTable, error) {
 	if t := s.checked.Load(); t != nil {
 		return t, nil
 	}
-	users, err := s.usersTable(ctx)
+	users, err := s.definition(ctx)
 	if err != nil {
 		return nil, err
 	}
