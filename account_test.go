@@ -354,6 +354,7 @@ func TestSetPasswordIsThrottled(t *testing.T) {
 
 func TestRotate(t *testing.T) {
 	t.Parallel()
+	testdb.SkipEmbedded(t, "keeps no table comments, so the ID of a session changes with its token")
 	f := setup(t, Config{})
 	b, other := newBrowser(chrome130), newBrowser(firefox)
 	f.login(b, alice)

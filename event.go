@@ -34,7 +34,7 @@ const (
 	EventThrottled    EventKind = "throttled"     // a login that has to wait
 	EventPassword     EventKind = "password"      // a password was changed
 	EventRegistered   EventKind = "registered"    // a user was added
-	EventRefused      EventKind = "refused"       // a session cookie that is malformed, unknown or expired, or whose user is gone
+	EventRefused      EventKind = "refused"       // a session cookie that is malformed, unknown or expired, or whose user is gone or has changed
 	EventWrongToken   EventKind = "wrong-token"   // a selector that exists, with a wrong verifier: somebody has read the table; beyond ten a second they are only refused
 	EventWrongBrowser EventKind = "wrong-browser" // the token of another browser
 	EventEnded        EventKind = "ended"         // the token of a session that was valid here before it ended

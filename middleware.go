@@ -354,7 +354,7 @@ func (m *Manager[U]) Session(r *http.Request) Session {
 }
 
 // Err tells why the request is not logged in: [ErrNoCookie], [ErrMalformed], [ErrUnknown], [ErrExpired],
-// [ErrWrongBrowser], [ErrUserGone], or [ErrNoMiddleware]. It is nil for a request that is logged in.
+// [ErrWrongBrowser], [ErrUserGone], [ErrAccountChanged], or [ErrNoMiddleware]. It is nil for a request that is logged in.
 func (m *Manager[U]) Err(r *http.Request) error {
 	v := m.known(r.Context())
 	if v == nil {

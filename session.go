@@ -15,7 +15,7 @@
 //	auth, err := session.New[User](db, session.Config{LoginURL: "/login"})
 //
 //	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-//		user, err := auth.Login(w, r, session.Credentials{"email": r.FormValue("email"), "password": r.FormValue("password")})
+//		user, err := auth.Login(w, r, session.Credentials{"email": r.PostFormValue("email"), "password": r.PostFormValue("password")})
 //		...
 //	})
 //	mux.Handle("/account", auth.Require(account))
@@ -615,8 +615,8 @@ func (m *Manager[U]) join(w http.ResponseWriter, r *http.Request, user account[U
 }
 
 // Logout ends the session of this request, in the table and in the browser, also where the session is refused because
-// of its age or browser. If the request carries several session cookies, it ends the session of each. From then on this request is not logged in. Without a session it does nothing, and is no
-// error. Call it before writing the body.
+// of its age or browser. If the request carries several session cookies, it ends the session of each. From then on this
+// request is not logged in. Without a session it does nothing, and is no error. Call it before writing the body.
 //
 // After a database failure, an [ErrUnavailable], the session may live on; the cookie stays, so that trying again works.
 func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
@@ -834,8 +834,11 @@ func (m *Manager[U]) HashPassword(password string) (string, error) {
 	return m.passwords.hash(context.Background(), password)
 }
 
-// Migrate makes the token table if it does not exist, and adds the indexes that an existing one lacks. It changes
-// neither columns nor rows, and returns the statements it ran: none the second time.
+// Migrate creates the token table, or adds the columns with defaults, the comment
+// and the indexes that an existing one lacks. It gives the column user the type of
+// the users' key if that changes no value. Migrate returns the statements it ran:
+// none if the table is up to date. A table that cannot serve, and a U that does
+// not fit the users table, is an error matching [ErrConfig].
 func (m *Manager[U]) Migrate(ctx context.Context) (ran []string, err error) {
 	return m.store.migrate(ctx)
 }

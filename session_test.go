@@ -965,6 +965,7 @@ func TestSessionsAndRevoke(t *testing.T) {
 
 func TestLogoutOthersAndAll(t *testing.T) {
 	t.Parallel()
+	testdb.SkipEmbedded(t, "keeps no table comments, so the ID of a session changes with its token")
 	f := setup(t, Config{})
 	phone, laptop, bobs := newBrowser("phone/1"), newBrowser("laptop/1"), newBrowser("bob/1")
 	f.login(phone, alice)

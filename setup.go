@@ -104,7 +104,8 @@ func (s *store) checkUsers(ctx context.Context, t *usersTable) error {
 		for _, part := range parts {
 			columns[part.name]++
 		}
-		unique := false
+		// The embedded engine of the examples does not list primary keys.
+		unique := t.primary && columns["PRIMARY"] == 0
 		for _, part := range parts {
 			unique = unique || columns[part.name] == 1 && strings.EqualFold(part.value, t.key.name)
 		}

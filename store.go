@@ -200,6 +200,7 @@ type usersTable struct {
 	columns       []column // all but the password
 	key           column
 	fits          atomic.Bool // its columns were found to fit U
+	primary       bool        // the key is in the primary key
 	view          bool        // not a table, so it has no indexes, and less is known of NULL
 	hasPassword   bool
 	passwordWidth int64  // in characters; 0 if there is no such column, or it has no limit
@@ -263,7 +264,7 @@ func (s *store) definition(ctx context.Context) (*usersTable, error) {
 
 func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	database, table := splitName(s.cfg.Table)
-	rows, err := s.db.QueryxContext(ctx, "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA, IS_NULLABLE"+
+	rows, err := s.db.QueryxContext(ctx, "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA, IS_NULLABLE, COLUMN_KEY"+
 		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", database, table)
 	if err != nil {
 		return nil, err
@@ -274,9 +275,9 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	for rows.Next() {
 		exists = true
 		var c column
-		var charset, collation, extra, nullable sql.NullString
+		var charset, collation, extra, nullable, index sql.NullString
 		var width sql.NullInt64
-		if err := rows.Scan(&t.database, &t.name, &c.name, &c.dataType, &c.definition, &charset, &collation, &width, &extra, &nullable); err != nil {
+		if err := rows.Scan(&t.database, &t.name, &c.name, &c.dataType, &c.definition, &charset, &collation, &width, &extra, &nullable, &index); err != nil {
 			return nil, err
 		}
 		c.dataType, c.charset, c.width = strings.ToLower(c.dataType), charset.String, width.Int64
@@ -299,6 +300,7 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 		c.nullable = strings.EqualFold(nullable.String, "YES") && !generated
 		if strings.EqualFold(c.name, s.cfg.Key) {
 			t.key = c
+			t.primary = strings.EqualFold(index.String, "PRI")
 		}
 		if strings.EqualFold(c.name, s.cfg.Password) {
 			t.hasPassword, t.passwordWidth = true, width.Int64

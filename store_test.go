@@ -146,6 +146,7 @@ func TestOtherDatabase(t *testing.T) {
 
 func TestSchemaAndMigrate(t *testing.T) {
 	t.Parallel()
+	testdb.SkipEmbedded(t, "keeps no table comments, and reports an unknown column as 1105")
 	f := setup(t, Config{})
 	ctx := t.Context()
 	ran, err := f.auth.Migrate(ctx)

@@ -152,7 +152,7 @@ func (a *app) welcome(w http.ResponseWriter, r *http.Request) {
 }
 
 func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
-	name, email, password := strings.TrimSpace(r.FormValue("name")), strings.TrimSpace(r.FormValue("email")), r.FormValue("password")
+	name, email, password := strings.TrimSpace(r.PostFormValue("name")), strings.TrimSpace(r.PostFormValue("email")), r.PostFormValue("password")
 	problem := ""
 	if address, err := mail.ParseAddress(email); err != nil || address.Address != email || len(email) > 255 {
 		problem = "This is not an e-mail address."
@@ -166,6 +166,8 @@ func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
 	if problem == "" {
 		_, err := a.auth.Register(w, r, session.Fields{"name": name, "email": email, "password": password}, registration)
 		switch {
+		case errors.Is(err, session.ErrTooManyAttempts):
+			problem = "Too many attempts. Please wait a while."
 		case errors.Is(err, session.ErrTaken):
 			problem = "There is an account with this e-mail address."
 		case errors.Is(err, session.ErrPasswordTooLong):
@@ -185,9 +187,11 @@ func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
 var registration = session.RegisterOptions{Columns: []string{"name", "email"}}
 
 func (a *app) logIn(w http.ResponseWriter, r *http.Request) {
-	email := r.FormValue("email")
-	_, err := a.auth.Login(w, r, session.Credentials{"email": email, "password": r.FormValue("password")})
+	email := r.PostFormValue("email")
+	_, err := a.auth.Login(w, r, session.Credentials{"email": email, "password": r.PostFormValue("password")})
 	switch {
+	case errors.Is(err, session.ErrTooManyAttempts):
+		render(w, http.StatusTooManyRequests, "login.html", form{Problem: "Too many attempts. Please wait a while.", Email: email, Next: session.ReturnTo(r, "")})
 	case errors.Is(err, session.ErrInvalidCredentials):
 		render(w, http.StatusUnauthorized, "login.html", form{Problem: "Wrong e-mail or password.", Email: email, Next: session.ReturnTo(r, "")})
 	case err != nil:
@@ -220,7 +224,7 @@ func (a *app) account(w http.ResponseWriter, r *http.Request) {
 
 func (a *app) revoke(w http.ResponseWriter, r *http.Request) {
 	user, _ := a.auth.User(r)
-	if err := a.auth.Revoke(r.Context(), user.ID, r.FormValue("id")); err != nil && !errors.Is(err, session.ErrNoSession) {
+	if err := a.auth.Revoke(r.Context(), user.ID, r.PostFormValue("id")); err != nil && !errors.Is(err, session.ErrNoSession) {
 		sorry(w, err)
 		return
 	}

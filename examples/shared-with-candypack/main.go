@@ -88,16 +88,16 @@ func routes(auth *session.Manager[User]) http.Handler {
 		fmt.Fprintln(w, "Hello,", user.Email)
 	})))
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-		_, err := auth.Login(w, r, session.Credentials{"email": r.FormValue("email"), "password": r.FormValue("password")})
+		_, err := auth.Login(w, r, session.Credentials{"email": r.PostFormValue("email"), "password": r.PostFormValue("password")})
 		answer(w, r, err)
 	})
 	mux.HandleFunc("POST /register", func(w http.ResponseWriter, r *http.Request) {
-		address, err := mail.ParseAddress(r.FormValue("email"))
+		address, err := mail.ParseAddress(r.PostFormValue("email"))
 		if err != nil {
 			http.Error(w, "Please fill in the form", http.StatusBadRequest)
 			return
 		}
-		fields := session.Fields{"email": address.Address, "password": r.FormValue("password")}
+		fields := session.Fields{"email": address.Address, "password": r.PostFormValue("password")}
 		_, err = auth.Register(w, r, fields, session.RegisterOptions{Columns: []string{"email"}})
 		answer(w, r, err)
 	})
@@ -112,6 +112,8 @@ func answer(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case err == nil:
 		http.Redirect(w, r, "/account", http.StatusSeeOther)
+	case errors.Is(err, session.ErrTooManyAttempts):
+		http.Error(w, "Too many attempts, please wait a while", http.StatusTooManyRequests)
 	case errors.Is(err, session.ErrInvalidCredentials):
 		http.Error(w, "Wrong e-mail or password", http.StatusUnauthorized)
 	case errors.Is(err, session.ErrTaken):

@@ -13,6 +13,7 @@ require (
 	github.com/go-sql-driver/mysql v1.10.1 // indirect
 	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
 	golang.org/x/crypto v0.58.0 // indirect
+	golang.org/x/text v0.43.0 // indirect
 )
 
 replace github.com/candysession/session => ../..
