@@ -749,7 +749,6 @@ func testCopies(t *testing.T) {
 		ring    *node
 		none    []int
 		nothing map[string]int
-		f       func()
 		inner   struct{ sql.Null[[]byte] }
 	}
 	ring := &node{value: []int{1}}

@@ -207,14 +207,6 @@ type usersTable struct {
 	account       string // an SQL expression of the columns that Config.AccountColumns names; "" if it names none
 }
 
-// width is how many columns there are; none where the table is not needed.
-func (t *usersTable) width() int {
-	if t == nil {
-		return 0
-	}
-	return len(t.columns)
-}
-
 // column finds one by its name, as the database would.
 func (t *usersTable) column(name string) (column, bool) {
 	for _, c := range t.columns {

@@ -7,7 +7,6 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
-	"reflect"
 	"strings"
 	"sync"
 
@@ -63,11 +62,8 @@ func newWorld() (_ *world, err error) {
 	if w.db, err = session.Open(dsn.FormatDSN()); err != nil {
 		return nil, err
 	}
-	cfg := session.Config{LoginURL: "/login", HomeURL: "/home"}
 	excluded := func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/shared") }
-	if field := reflect.ValueOf(&cfg).Elem().FieldByName("NoReload"); field.IsValid() {
-		field.Set(reflect.ValueOf(excluded))
-	}
+	cfg := session.Config{LoginURL: "/login", HomeURL: "/home", NoReload: excluded}
 	if w.auth, err = session.New[user](w.db, cfg); err != nil {
 		return nil, err
 	}

@@ -133,7 +133,7 @@ type client struct {
 // A load is many clients, and what they have found.
 type load struct {
 	apps    []*app
-	age     func(ids string) error        // makes sessions old enough for a slide; it may fail
+	age     func(cookie string) error     // makes sessions old enough for a slide; it may fail
 	gone    time.Duration                 // browsers leave within so long of sending a request; 0: they stay
 	grace   time.Duration                 // servers of a cluster may let in for so long after an end was acknowledged
 	dropped atomic.Pointer[time.Time]     // sessions whose login was sent before are not asked about any more
@@ -311,7 +311,7 @@ func (c *client) act() {
 			c.acknowledge(s, on, "/everywhere", c.sessions...)
 		}
 	case n < 95:
-		if s.state == alive && s.id != "" && c.load.age(s.id) == nil {
+		if s.state == alive && s.id != "" && c.load.age(s.cookie) == nil {
 			c.check(s, on)
 		}
 	case n < 98:

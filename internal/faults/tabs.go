@@ -44,7 +44,7 @@ var pairs = []pair{
 // twoTabs has two tabs of the browser of a session that is alive ask together. Whichever answer arrives last, the browser
 // must hold the cookie of a session then.
 func (c *client) twoTabs(s *tracked) {
-	if c.load.age(s.id) != nil {
+	if c.load.age(s.cookie) != nil {
 		return
 	}
 	type tab struct {
