@@ -90,7 +90,7 @@ func TestQuickstart(t *testing.T) {
 	phone.want("POST", "/login", url.Values{"email": ada["email"], "password": ada["password"], "next": {"/api/me"}}, 200, `"email":"ada@example.com"`)
 
 	body := laptop.want("GET", "/account", nil, 200, "Firefox on Linux")
-	ids := regexp.MustCompile(`name="id" value="(\d+)"`).FindAllStringSubmatch(body, -1)
+	ids := regexp.MustCompile(`name="id" value="([\w-]+)"`).FindAllStringSubmatch(body, -1)
 	if len(ids) != 1 || strings.Count(body, "this one") != 1 {
 		t.Fatalf("sessions %v in\n%s", ids, body)
 	}
