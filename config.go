@@ -801,14 +801,17 @@ func linkable(target string) bool {
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
-// String tells every setting, but none of the DSN, which holds a password.
+// String returns every setting, and of functions and pools whether they are set. It
+// does not return the DSN, which contains a password.
 func (c Config) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "session.Config{Table:%q Key:%q Password:%q Token:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v Timeout:%v", c.Table, c.Key, c.Password, c.Token, c.MaxAge, c.UpdateAge, c.MaxLifetime, c.Timeout)
 	fmt.Fprintf(&b, " AccountColumns:%q IgnorePasswordChanges:%t", c.AccountColumns, c.IgnorePasswordChanges)
 	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q ConfirmURL:%q MaxSessions:%d CookieName:%q CookieDomain:%q CookiePath:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.ConfirmURL, c.MaxSessions, c.CookieName, c.CookieDomain, c.CookiePath)
 	fmt.Fprintf(&b, " SameSite:%d NoReload:%t", c.SameSite, c.NoReload != nil)
-	fmt.Fprintf(&b, " CandyPack:%d Transient:%t Insecure:%t Cache:%v}", c.CandyPack, c.Transient, c.Insecure, c.Cache)
+	fmt.Fprintf(&b, " CandyPack:%d Transient:%t Insecure:%t Cache:%v", c.CandyPack, c.Transient, c.Insecure, c.Cache)
+	fmt.Fprintf(&b, " Fingerprint:%t ClientIP:%t Replica:%t Throttle:%t VerifyPassword:%t OnError:%t OnEvent:%t Logger:%t}", c.Fingerprint.Text != nil || c.Fingerprint.Match != nil,
+		c.ClientIP != nil, c.Replica != nil, c.Throttle != nil, c.VerifyPassword != nil, c.OnError != nil, c.OnEvent != nil, c.Logger != nil)
 	return b.String()
 }
 

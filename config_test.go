@@ -86,7 +86,7 @@ func TestEverySetting(t *testing.T) {
 	if got, want := c.String(), `session.Config{Table:"app.people" Key:"uid" Password:"hash" Token:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s Timeout:5s`+
 		` AccountColumns:["created_at"] IgnorePasswordChanges:true`+
 		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" ConfirmURL:"/confirm" MaxSessions:9 CookieName:"sid" CookieDomain:"example.com" CookiePath:"/app"`+
-		` SameSite:2 NoReload:false CandyPack:0 Transient:true Insecure:true Cache:{1s 1m0s 500}}`; got != want {
+		` SameSite:2 NoReload:false CandyPack:0 Transient:true Insecure:true Cache:{1s 1m0s 500} Fingerprint:true ClientIP:false Replica:false Throttle:false VerifyPassword:false OnError:false OnEvent:false Logger:false}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if !c.Fingerprint.Match("a", "b") {

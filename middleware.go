@@ -143,7 +143,7 @@ func (m *Manager[U]) mayReload(r *http.Request) bool {
 
 // opensPage reports whether a browser opens a page with the request, and not
 // something for a page. A service worker that passes such a request on makes
-// its destination empty.
+// its destination empty, and in Firefox its mode same-origin.
 func opensPage(r *http.Request) bool {
 	if r.Method != http.MethodGet || r.Header.Get("X-Requested-With") != "" {
 		return false
@@ -153,7 +153,7 @@ func opensPage(r *http.Request) bool {
 	case "document":
 		return true
 	case "empty":
-		return mode == "navigate"
+		return mode == "navigate" || mode == "same-origin" && strings.Contains(r.Header.Get("Accept"), "text/html")
 	case "":
 		return (mode == "" || mode == "navigate") && strings.Contains(r.Header.Get("Accept"), "text/html")
 	}
@@ -290,7 +290,7 @@ func (m *Manager[U]) welcome(w http.ResponseWriter, r *http.Request) {
 
 // wantsPage tells a browser that opens a page from a program or script, which wants a status.
 func wantsPage(r *http.Request) bool {
-	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" && mode != "navigate" {
+	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" && mode != "navigate" && mode != "same-origin" {
 		return false
 	}
 	return strings.Contains(r.Header.Get("Accept"), "text/html") && r.Header.Get("X-Requested-With") == ""
