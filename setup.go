@@ -90,11 +90,6 @@ func selectPairs(ctx context.Context, db *sqlx.DB, query string, args ...any) (p
 // stands for more than one user, or its columns don't fit into a U.
 func (s *store) checkUsers(ctx context.Context, t *usersTable) error {
 	database, table := splitName(s.cfg.Table)
-	kinds, err := selectPairs(ctx, s.db, "SELECT TABLE_TYPE, NULL FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
-	if err != nil {
-		return err
-	}
-	t.view = len(kinds) == 1 && strings.Contains(strings.ToUpper(kinds[0].name), "VIEW")
 	if !t.view {
 		parts, err := selectPairs(ctx, s.db, "SELECT INDEX_NAME, COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0", database, table)
 		if err != nil {

@@ -311,6 +311,11 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	case t.key.kind == otherColumn:
 		return nil, fmt.Errorf("%w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrConfig, s.key, t.key.definition)
 	}
+	kinds, err := selectPairs(ctx, s.db, "SELECT TABLE_TYPE, NULL FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
+	if err != nil {
+		return nil, err
+	}
+	t.view = len(kinds) == 1 && strings.Contains(strings.ToUpper(kinds[0].name), "VIEW")
 	t.account, err = t.accountExpression(s.cfg.AccountColumns)
 	return t, err
 }
