@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -83,7 +84,9 @@ http {
 			defer response.Body.Close()
 			text, _ := io.ReadAll(response.Body)
 			for _, c := range response.Cookies() {
-				set = c.Name + "=" + c.Value
+				if !strings.HasSuffix(c.Name, ".hint") {
+					set = c.Name + "=" + c.Value
+				}
 			}
 			return response.StatusCode, response.Header.Get("Stored"), set, string(text)
 		}
@@ -103,8 +106,8 @@ http {
 		t.Errorf("a refusal was stored: %d, %s, %q", status, stored, body)
 	}
 	db.MustExec("UPDATE user_tokens SET active = active - INTERVAL 2 DAY")
-	if _, _, renewed, body := get("/public", ada); renewed != ada || body != "true" {
-		t.Errorf("not renewed: %q, %q", renewed, body)
+	if _, _, renewed, body := get("/public", ada); renewed != "" || body != "true" {
+		t.Errorf("a renewal: %q, %q", renewed, body)
 	}
 	if _, stored, set, body := get("/public", ""); stored == "HIT" || set != "" || body != "false" {
 		t.Errorf("a renewal was stored: %s, %q, %q", stored, set, body)
