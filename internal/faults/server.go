@@ -130,11 +130,10 @@ func (s *server) exec(statements ...string) error {
 	return nil
 }
 
-// age makes the session of a cookie's token old enough for a renewal, and for its browser
-// to need the cookie once more.
+// age makes the session of a token old enough for a renewal.
 func (s *server) age(cookie string) error {
 	selector, _, _ := strings.Cut(cookie, ".")
-	return s.exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY, date = LEAST(date, NOW() - INTERVAL 250 DAY) WHERE token_x = '" + selector + "'")
+	return s.exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY WHERE token_x = '" + selector + "'")
 }
 
 // number is what a query gives.
