@@ -228,8 +228,7 @@ func caseKeyChangesItsType(t *testing.T) {
 		if test.prepare != "" {
 			mustExec(t, f.db, test.prepare)
 			// A Manager that is running: the row is not of this user.
-			f.isOut(b, ErrUserGone)
-			f.loginNothing(b)
+			f.ended(b, ErrUserGone)
 		}
 		// One that starts: an error with both types and the statement.
 		fresh := manage[Row](t, f.db, f.dsn, Config{})
@@ -282,12 +281,6 @@ func key8(definition string) any {
 		return []byte("7\x00\x00\x00\x00\x00\x00\x00")
 	}
 	return "7"
-}
-
-// loginNothing asserts that a browser is logged out for good.
-func (f *fixture[U]) loginNothing(b *browser) {
-	f.t.Helper()
-	f.isOut(b, ErrUnknown)
 }
 
 func casePasswordChangedBySQL(t *testing.T) {
