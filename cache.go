@@ -52,8 +52,7 @@ func newCache[U any](c Cache) *cache[U] {
 	return kept
 }
 
-// get finds a session, with its times as if it had been read now, and tells how long ago it was read; nil if it is not
-// there.
+// get finds a session and returns how long ago it was read; nil if it is not there. Nobody may change it.
 func (c *cache[U]) get(selector string, now time.Time) (*cached[U], time.Duration) {
 	c.mu.Lock()
 	kept, ok := c.sessions.Get(selector)
@@ -61,10 +60,7 @@ func (c *cache[U]) get(selector string, now time.Time) (*cached[U], time.Duratio
 	if !ok {
 		return nil, 0
 	}
-	own := *kept
-	age := now.Sub(own.read)
-	own.now += seconds(age)
-	return &own, age
+	return kept, now.Sub(kept.read)
 }
 
 // begin tells the generation in which a look-up begins.

@@ -603,6 +603,18 @@ func testLogoutWithoutAUser(t *testing.T) {
 				t.Errorf("Logout left %d sessions and the cookies %v", n, b.cookies)
 			}
 		}
+		lines := []string{"__Host-session=" + newToken().selector + "." + newToken().verifier}
+		mustExec(t, db, "UPDATE users SET name = 'a' WHERE id = 1")
+		for range 2 {
+			b := newBrowser(chrome130)
+			f.login(b, alice)
+			lines = append(lines, "__Host-session="+b.cookies["__Host-session"])
+		}
+		mustExec(t, db, "UPDATE users SET name = NULL WHERE id = 1")
+		newBrowser(chrome130).do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, again.auth.Logout(w, r)) }), "POST", "/logout", "Cookie", strings.Join(lines, "; "))
+		if n := f.rows(); n != 0 {
+			t.Errorf("Logout with several cookies left %d sessions", n)
+		}
 		b := newBrowser(chrome130)
 		f.login(b, bob)
 		mustExec(t, db, "UPDATE users SET name = NULL WHERE id = 2")

@@ -1,6 +1,8 @@
 package session
 
 import (
+	"crypto/sha256"
+	"encoding/base64"
 	"fmt"
 	"io"
 	"net/http"
@@ -369,10 +371,13 @@ func thePageThatReloads(t *testing.T) {
 		r.Header.Set("Cookie", "__Host-session.hint=1")
 		w := httptest.NewRecorder()
 		http.StripPrefix("", f.auth.Middleware(handler("x"))).ServeHTTP(w, r)
-		found := regexp.MustCompile(`content="0; url=([^"]*)"`).FindStringSubmatch(w.Body.String())
-		if found == nil || strings.Count(w.Body.String(), "<") != 6 {
+		found := regexp.MustCompile(`content="1; url=([^"]*)".*<script>(.*)</script>`).FindStringSubmatch(w.Body.String())
+		if found == nil || strings.Count(w.Body.String(), "<") != 8 {
 			t.Errorf("%s: %s", target, w.Body)
 			continue
+		}
+		if sum := sha256.Sum256([]byte(found[2])); w.Header().Get("Content-Security-Policy") != "default-src 'none'; script-src 'sha256-"+base64.StdEncoding.EncodeToString(sum[:])+"'" {
+			t.Errorf("%s: the script %s may not run: %v", target, found[2], w.Header())
 		}
 		base, _ := url.Parse("https://app.example/prefix" + target + "#part")
 		next, err := base.Parse(strings.NewReplacer("&#34;", `"`, "&#39;", "'", "&lt;", "<", "&gt;", ">", "&amp;", "&").Replace(found[1]))

@@ -32,7 +32,7 @@ type cookies struct {
 	hint      string      // the name of the hint; "" if there is none, as the cookie is lax itself
 }
 
-func newCookies(c Config) cookies {
+func newCookies(c Config) *cookies {
 	attribute := http.Cookie{
 		Name:     c.CookieName,
 		Path:     c.CookiePath,
@@ -55,14 +55,14 @@ func newCookies(c Config) cookies {
 	default:
 		hint = c.CookieName + ".hint"
 	}
-	return cookies{c.CandyPack, attribute, hint}
+	return &cookies{c.CandyPack, attribute, hint}
 }
 
 // read takes the token from a request: ErrNoCookie or ErrMalformed if there is none. Empty cookies count as absent:
 // CandyPack's logout leaves them behind. Of cookies with one name the first is read, as it has the longest path (RFC
 // 6265 section 5.4); the rest are the others. While both layouts are in use, CandyPack's decides, empty or not: each login
 // and logout of either app changes that, but CandyPack's own leave the other as it was.
-func (c cookies) read(r *http.Request) (token, error) {
+func (c *cookies) read(r *http.Request) (token, error) {
 	if c.candyPack != CandyPackOff {
 		selector, verifier, there := candyToken(r)
 		switch {
@@ -94,7 +94,7 @@ func parsed(selector, verifier string) (token, error) {
 // cookies of one name with several paths or domains (RFC 6265 section 4.2.2).
 // With CandyPackSwitch they are those of the cookie that CandyPack has not. Of
 // CandyPack's cookies the first counts, as it does there.
-func (c cookies) others(r *http.Request) (others []token) {
+func (c *cookies) others(r *http.Request) (others []token) {
 	if c.candyPack == CandyPackShare {
 		return nil
 	}
@@ -115,14 +115,23 @@ func (c cookies) others(r *http.Request) (others []token) {
 	return others
 }
 
+// all are the tokens of a request that are worth a look.
+func (c *cookies) all(r *http.Request) []token {
+	others := c.others(r)
+	if first, err := c.read(r); err == nil {
+		return append([]token{first}, others...)
+	}
+	return others
+}
+
 // incomplete reports whether the browser lacks the cookie that CandyPack has
 // not: it is missing, or of another login.
-func (c cookies) incomplete(r *http.Request, t token) bool {
+func (c *cookies) incomplete(r *http.Request, t token) bool {
 	return c.candyPack == CandyPackSwitch && !c.holds(r, t)
 }
 
 // holds reports whether the cookie of this library is there with the token.
-func (c cookies) holds(r *http.Request, t token) bool {
+func (c *cookies) holds(r *http.Request, t token) bool {
 	for value := range values(r, c.attribute.Name) {
 		if value == t.selector+"."+t.verifier {
 			return true
@@ -132,7 +141,7 @@ func (c cookies) holds(r *http.Request, t token) bool {
 }
 
 // lasting reports whether the cookies outlive the browser's run.
-func (c cookies) lasting() bool { return c.attribute.MaxAge != 0 }
+func (c *cookies) lasting() bool { return c.attribute.MaxAge != 0 }
 
 // values are the values of the cookies with this name, with quotes if they have some: we never quote, and CandyPack takes
 // them for a part of the value. It reads as net/http does, without making a Cookie of everything that it passes.
@@ -152,7 +161,7 @@ func values(r *http.Request, name string) iter.Seq[string] {
 }
 
 // write gives the token to the browser, and the hint that it has one.
-func (c cookies) write(w http.ResponseWriter, t token) {
+func (c *cookies) write(w http.ResponseWriter, t token) {
 	if c.candyPack != CandyPackOff {
 		maxAge := min(c.attribute.MaxAge, int(candyCookieAge/time.Second))
 		c.set(w, candySelector, t.selector, maxAge)
@@ -166,7 +175,7 @@ func (c cookies) write(w http.ResponseWriter, t token) {
 }
 
 // clear takes the token and the hint from the browser.
-func (c cookies) clear(w http.ResponseWriter) {
+func (c *cookies) clear(w http.ResponseWriter) {
 	if c.candyPack != CandyPackOff {
 		c.set(w, candySelector, "", -1)
 		c.set(w, candyVerifier, "", -1)
@@ -183,7 +192,7 @@ func (c cookies) clear(w http.ResponseWriter) {
 // worth asking once more.
 
 // hinted reports whether a request carries the hint.
-func (c cookies) hinted(r *http.Request) bool {
+func (c *cookies) hinted(r *http.Request) bool {
 	if c.hint != "" {
 		for value := range values(r, c.hint) {
 			if value != "" {
@@ -196,14 +205,14 @@ func (c cookies) hinted(r *http.Request) bool {
 
 // writeHint gives the hint to the browser. It is no secret, so it leaves to the
 // caller what caches may keep.
-func (c cookies) writeHint(w http.ResponseWriter) {
+func (c *cookies) writeHint(w http.ResponseWriter) {
 	if c.hint != "" {
 		c.set(w, c.hint, "1", c.attribute.MaxAge)
 	}
 }
 
 // clearHint takes the hint from the browser. No cache may keep the answer.
-func (c cookies) clearHint(w http.ResponseWriter) {
+func (c *cookies) clearHint(w http.ResponseWriter) {
 	if c.hint != "" {
 		c.set(w, c.hint, "", -1)
 	}
@@ -212,7 +221,7 @@ func (c cookies) clearHint(w http.ResponseWriter) {
 
 // set replaces what this response already sets of the cookie: a login may be followed by a logout, and two Set-Cookie
 // fields of one name are not allowed (RFC 6265bis section 4.1.1).
-func (c cookies) set(w http.ResponseWriter, name, value string, maxAge int) {
+func (c *cookies) set(w http.ResponseWriter, name, value string, maxAge int) {
 	header := w.Header()
 	others := header["Set-Cookie"][:0:0]
 	for _, line := range header["Set-Cookie"] {
@@ -234,17 +243,26 @@ func neverCache(header http.Header) {
 	varyByCookie(header)
 }
 
+// Header values of every checked request, which share them: what is added to
+// one goes into a copy.
+var (
+	onlyCookie  = []string{"Cookie"}
+	onlyPrivate = []string{"private"}
+)
+
 // private keeps an answer out of the caches that people share (RFC 9111
 // section 5.2.2.7), unless it is kept out already.
 func private(header http.Header) {
-	if !listed(header["Cache-Control"], "no-store", "no-cache", "private") {
-		header.Set("Cache-Control", "private")
+	if lines := header["Cache-Control"]; len(lines) == 0 || !listed(lines, "no-store", "no-cache", "private") {
+		header["Cache-Control"] = onlyPrivate
 	}
 }
 
 // varyByCookie tells caches that another cookie may get another answer.
 func varyByCookie(header http.Header) {
-	if !listed(header["Vary"], "cookie", "*") {
+	if lines := header["Vary"]; len(lines) == 0 {
+		header["Vary"] = onlyCookie
+	} else if !listed(lines, "cookie", "*") {
 		header.Add("Vary", "Cookie")
 	}
 }

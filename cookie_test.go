@@ -177,7 +177,7 @@ func FuzzReadCookie(f *testing.F) {
 	single, candy := newCookies(cfg), newCookies(Config{CandyPack: CandyPackShare})
 	f.Fuzz(func(t *testing.T, header string) {
 		r := &http.Request{Header: http.Header{"Cookie": {header}}}
-		for _, c := range []cookies{single, candy} {
+		for _, c := range []*cookies{single, candy} {
 			token, err := c.read(r)
 			if (err == nil) == (token.selector == "") || err != nil && err != ErrNoCookie && err != ErrMalformed {
 				t.Fatalf("%q: %v", header, err)

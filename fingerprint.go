@@ -45,7 +45,7 @@ const (
 	maxIP      = 45
 )
 
-func userAgent(r *http.Request) string { return latin1(r.Header.Get("User-Agent")) }
+func userAgent(r *http.Request) string { return latin1(header(r, "User-Agent")) }
 
 // latin1 reads header bytes as Latin-1: header fields have no other encoding that can be relied on (RFC 9110 section
 // 5.5), no byte is lost, and the result is text that every column takes.

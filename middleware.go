@@ -2,6 +2,8 @@ package session
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"html"
 	"io"
@@ -70,13 +72,14 @@ func (m *Manager[U]) Switch(authed, guest http.Handler) http.Handler {
 		if v == nil {
 			s := &state[U]{Context: r.Context(), manager: m}
 			v = &s.first
-			var err error
-			if *v, err = m.authenticate(r); err != nil {
+			if err := m.authenticate(r, v); err != nil {
 				m.unknown(w, r, err)
 				return
 			}
 			renewed := m.slide(r, v)
-			m.end(r, v)
+			if v.err == ErrUserGone || v.err == ErrAccountChanged || v.err == ErrExpired {
+				m.end(r, v)
+			}
 			if m.prepare(w, r, v, renewed) {
 				return
 			}
@@ -147,25 +150,38 @@ func (m *Manager[U]) mayReload(r *http.Request) bool {
 // something for a page. A service worker that passes such a request on makes
 // its destination empty, and in Firefox its mode same-origin.
 func opensPage(r *http.Request) bool {
-	if r.Method != http.MethodGet || r.Header.Get("X-Requested-With") != "" {
+	if r.Method != http.MethodGet || header(r, "X-Requested-With") != "" {
 		return false
 	}
-	mode := r.Header.Get("Sec-Fetch-Mode")
-	switch r.Header.Get("Sec-Fetch-Dest") {
+	mode := header(r, "Sec-Fetch-Mode")
+	switch header(r, "Sec-Fetch-Dest") {
 	case "document":
 		return true
 	case "empty":
-		return mode == "navigate" || mode == "same-origin" && strings.Contains(r.Header.Get("Accept"), "text/html")
+		return mode == "navigate" || mode == "same-origin" && acceptsPage(r)
 	case "":
-		return (mode == "" || mode == "navigate") && strings.Contains(r.Header.Get("Accept"), "text/html")
+		return (mode == "" || mode == "navigate") && acceptsPage(r)
 	}
 	return false
 }
 
+func acceptsPage(r *http.Request) bool { return strings.Contains(header(r, "Accept"), "text/html") }
+
+// header is the first value of a header whose canonical name is given, which
+// saves the search for that name.
+func header(r *http.Request, canonical string) string {
+	if values := r.Header[canonical]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}
+
 // reload has the browser ask again, this time from a page of this site and so
-// with the cookie. It names the page, as without that a browser which was sent
-// to a #fragment would only scroll. Of the path it names the end, which proxies
-// leave as it was.
+// with the cookie. A script does that, as it keeps the #fragment, which servers
+// never see. It changes the page's URL before, since a browser would only
+// scroll from a URL to the same one with a fragment. Where a script may not run, a meta
+// refresh asks instead. Of the path that one names the end, which proxies leave
+// as it was.
 func reload(w http.ResponseWriter, r *http.Request) {
 	page := r.URL
 	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil {
@@ -178,8 +194,16 @@ func reload(w http.ResponseWriter, r *http.Request) {
 	}
 	neverCache(w.Header())
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	io.WriteString(w, `<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="0; url=`+html.EscapeString(target)+`"><title>One moment</title>`)
+	w.Header().Set("Content-Security-Policy", reloadPolicy) // of this page alone, also where the app's is in place
+	io.WriteString(w, `<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1; url=`+html.EscapeString(target)+`"><title>One moment</title><script>`+reloadScript+`</script>`)
 }
+
+const reloadScript = `var u=location.href;history.replaceState(null,"","?reload");location.replace(u)`
+
+var reloadPolicy = func() string {
+	sum := sha256.Sum256([]byte(reloadScript))
+	return "default-src 'none'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
+}()
 
 // unknown answers a request of which nothing is known, as the database failed. A client that left is no news.
 func (m *Manager[U]) unknown(w http.ResponseWriter, r *http.Request, err error) {
@@ -292,10 +316,10 @@ func (m *Manager[U]) welcome(w http.ResponseWriter, r *http.Request) {
 
 // wantsPage tells a browser that opens a page from a program or script, which wants a status.
 func wantsPage(r *http.Request) bool {
-	if mode := r.Header.Get("Sec-Fetch-Mode"); mode != "" && mode != "navigate" && mode != "same-origin" {
+	if mode := header(r, "Sec-Fetch-Mode"); mode != "" && mode != "navigate" && mode != "same-origin" {
 		return false
 	}
-	return strings.Contains(r.Header.Get("Accept"), "text/html") && r.Header.Get("X-Requested-With") == ""
+	return acceptsPage(r) && header(r, "X-Requested-With") == ""
 }
 
 const returnParameter = "next"
@@ -378,8 +402,8 @@ func (m *Manager[U]) verdict(r *http.Request) (*verdict[U], error) {
 	if v := m.known(r.Context()); v != nil {
 		return v, nil
 	}
-	v, err := m.authenticate(r)
-	return &v, err
+	v := &verdict[U]{}
+	return v, m.authenticate(r, v)
 }
 
 // certain is verdict for what must not be let in by the cache: it reads the
@@ -389,12 +413,12 @@ func (m *Manager[U]) certain(r *http.Request) (*verdict[U], error) {
 	if err != nil || !v.cached {
 		return v, err
 	}
-	read, err := m.authenticate(r.WithContext(withoutCache(r.Context())))
-	if err != nil {
+	read := &verdict[U]{}
+	if err := m.authenticate(r.WithContext(withoutCache(r.Context())), read); err != nil {
 		return nil, err
 	}
-	m.remember(r, &read)
-	return &read, nil
+	m.remember(r, read)
+	return read, nil
 }
 
 // remember changes what is known of the request from now on.

@@ -45,7 +45,7 @@ import (
 // Make one per program with [New]; it may be used by many goroutines at once. Managers do not see each other's state.
 type Manager[U any] struct {
 	cfg        Config
-	cookies    cookies
+	cookies    *cookies
 	plan       userPlan[U]
 	store      *store
 	bySelector *lookup[U]
@@ -123,31 +123,40 @@ type verdict[U any] struct {
 // authenticate judges a request: its cookie, the session of that token, the ages, the user, the browser. Of several
 // cookies the first that is a valid session counts; without one, the reason is the first cookie's. A request that is
 // refused has a verdict; an error means that nothing is known, because the database failed.
-func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
+func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 	t, reason := m.cookies.read(r)
 	if reason == ErrNoCookie && m.cfg.CandyPack != CandyPackOff { // CandyPack may have logged out
-		return verdict[U]{err: reason}, nil
+		v.err = reason
+		return nil
 	}
 	var why refused
-	switch v.err = reason; reason {
+	switch reason {
 	case nil:
-		v, why, err = m.judge(r, t)
+		var err error
+		if why, err = m.judge(r, t, v); err != nil {
+			return err
+		}
+		if v.err == nil && !m.cookies.incomplete(r, t) {
+			return nil
+		}
 	case ErrMalformed:
-		why = refused{kind: EventRefused, reason: reason}
-	}
-	if err != nil || v.err == nil && !m.cookies.incomplete(r, t) {
-		return v, err
+		v.err, why = reason, refused{kind: EventRefused, reason: reason}
+	default:
+		v.err = reason
 	}
 	if why.alarming() {
 		m.tell(r, why.kind, why.of, why.reason)
 	}
 	for _, t := range m.cookies.others(r) {
-		other, why, err := m.judge(r, t)
+		var other verdict[U]
+		why, err := m.judge(r, t, &other)
 		if err != nil {
-			return other, err
+			*v = other
+			return err
 		}
 		if other.err == nil && (v.err != nil || !sameUser(&v.record, &other.record)) {
-			return other, nil
+			*v = other
+			return nil
 		}
 		if why.alarming() {
 			m.tell(r, why.kind, why.of, why.reason)
@@ -156,7 +165,7 @@ func (m *Manager[U]) authenticate(r *http.Request) (v verdict[U], err error) {
 	if why.kind == EventRefused {
 		m.tell(r, why.kind, why.of, why.reason)
 	}
-	return v, nil
+	return nil
 }
 
 // refused is the event of a token that is refused, if that is to be told.
@@ -173,22 +182,24 @@ func (r refused) alarming() bool { return r.kind != "" && r.kind != EventRefused
 func sameUser(a, b *record) bool { return sameKey(a.owner, b.owner) }
 
 // judge judges one token of a request, as authenticate does.
-func (m *Manager[U]) judge(r *http.Request, t token) (v verdict[U], why refused, err error) {
-	row, cached, stale, err := m.find(r.Context(), t)
+func (m *Manager[U]) judge(r *http.Request, t token, v *verdict[U]) (why refused, err error) {
+	row, age, err := m.find(r.Context(), t)
 	if errors.Is(err, ErrUnknown) {
 		why = refused{kind: refusal(err), reason: ErrUnknown}
 		if row != nil { // it exists, but this is not its token
 			why.of = &row.record
 		}
-		return verdict[U]{err: ErrUnknown}, why, nil
+		v.err = ErrUnknown
+		return why, nil
 	}
 	v.token = t
 	if err != nil {
-		return v, why, err
+		return why, err
 	}
-	v.record, v.cached, v.stale = row.record, cached, stale
+	v.record, v.cached, v.stale = row.record, age.known, age.stale
+	v.record.now += seconds(age.since)
 	switch {
-	case m.expired(&row.record):
+	case m.expired(&v.record):
 		v.err = ErrExpired
 	case row.owner == nil:
 		v.err = ErrUserGone
@@ -198,35 +209,43 @@ func (m *Manager[U]) judge(r *http.Request, t token) (v verdict[U], why refused,
 		v.err = ErrWrongBrowser
 	default:
 		v.user = row.user
-		return v, why, nil
+		return why, nil
 	}
-	return v, refused{refusal(v.err), &row.record, v.err}, nil
+	return refused{refusal(v.err), &row.record, v.err}, nil
+}
+
+// An age says of what was found whether it was read just now.
+type age struct {
+	known bool          // it was not: it comes from the cache
+	since time.Duration // how long ago it was read
+	stale bool          // and the database failed
 }
 
 // find finds the session of a token, in the cache if there is one and it knows, otherwise in the table. While the
 // database fails, the cache may know what was so before: that is stale.
-func (m *Manager[U]) find(ctx context.Context, t token) (row *found[U], cached, stale bool, err error) {
+func (m *Manager[U]) find(ctx context.Context, t token) (*found[U], age, error) {
 	key := m.verifier.of(t)
 	if m.cache == nil {
-		row, err = m.look(ctx, t, key)
-		return row, false, false, err
+		row, err := m.look(ctx, t, key)
+		return row, age{}, err
 	}
-	now, generation := time.Now(), m.cache.begin()
-	kept, age := m.cache.get(t.selector, now)
+	now := time.Now()
+	kept, since := m.cache.get(t.selector, now)
 	if kept != nil && (kept.key != key || isWithoutCache(ctx)) {
 		kept = nil // another verifier, or certainty is wanted: the table decides
 	}
-	if kept != nil && age <= m.cfg.Cache.Fresh {
-		return &kept.found, true, false, nil
+	if kept != nil && since <= m.cfg.Cache.Fresh {
+		return &kept.found, age{known: true, since: since}, nil
 	}
-	row, err = m.look(ctx, t, key)
+	generation := m.cache.begin()
+	row, err := m.look(ctx, t, key)
 	switch {
 	case err == nil:
 		m.cache.put(generation, row, key, now)
-	case kept != nil && age <= m.cfg.Cache.Stale && errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
-		return &kept.found, true, true, nil
+	case kept != nil && since <= m.cfg.Cache.Stale && errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
+		return &kept.found, age{known: true, since: since, stale: true}, nil
 	}
-	return row, false, false, err
+	return row, age{}, err
 }
 
 // look reads the session of a token. Where a read may be late, a session that would be refused is read once more, by one
@@ -644,16 +663,16 @@ func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
 // logoutOthersOf ends the sessions of a request's cookies that are not the one
 // of the verdict, and reports whether there was such a cookie.
 func (m *Manager[U]) logoutOthersOf(r *http.Request, v *verdict[U]) (found bool, err error) {
-	tokens := m.cookies.others(r)
-	if first, err := m.cookies.read(r); err == nil {
-		tokens = append(tokens, first)
-	}
-	for _, t := range tokens {
+	for _, t := range m.cookies.all(r) {
 		if t == v.token {
 			continue
 		}
 		found = true
-		other, _, err := m.judge(r, t)
+		var other verdict[U]
+		_, err := m.judge(r, t, &other)
+		if errors.Is(err, ErrConfig) {
+			err = m.judgeAlone(r, t, &other)
+		}
 		if err != nil {
 			return found, err
 		}

@@ -1291,7 +1291,8 @@ func TestClose(t *testing.T) {
 	noError(t, f.auth.Close())
 	r := httptest.NewRequest("GET", "/", nil)
 	r.AddCookie(&http.Cookie{Name: "__Host-session", Value: b.cookies["__Host-session"]})
-	_, err := f.auth.authenticate(r)
+	v := &verdict[user]{}
+	err := f.auth.authenticate(r, v)
 	wantError(t, err, ErrClosed)
 	f.auth.purge.start() // does nothing
 }

@@ -168,27 +168,40 @@ func (m *Manager[U]) withUserOrNot(r *http.Request) (*verdict[U], error) {
 	if !errors.Is(err, ErrConfig) {
 		return v, err
 	}
-	t, err := m.cookies.read(r)
-	if err != nil {
-		return &verdict[U]{err: err}, nil
+	first := &verdict[U]{}
+	_, first.err = m.cookies.read(r)
+	for i, t := range m.cookies.all(r) {
+		one := &verdict[U]{}
+		if err := m.judgeAlone(r, t, one); err != nil || one.record.id != 0 {
+			return one, err
+		}
+		if i == 0 {
+			first = one
+		}
 	}
+	return first, nil
+}
+
+// judgeAlone judges a token without its user.
+func (m *Manager[U]) judgeAlone(r *http.Request, t token, v *verdict[U]) error {
 	if err := m.store.checkPool(r.Context()); err != nil {
-		return nil, err
+		return err
 	}
 	row, err := m.store.sessionAlone(r.Context(), t.selector)
 	if err != nil {
-		return nil, err
+		return err
 	}
+	v.err = ErrUnknown
 	if row.id != 0 {
 		ok, err := m.verifier.verify(r.Context(), t, &row)
 		if err != nil {
-			return nil, m.store.explain("verify the token", err)
+			return m.store.explain("verify the token", err)
 		}
 		if ok {
-			return &verdict[U]{err: ErrUserGone, token: t, record: row}, nil
+			*v = verdict[U]{err: ErrUserGone, token: t, record: row}
 		}
 	}
-	return &verdict[U]{err: ErrUnknown}, nil
+	return nil
 }
 
 // sessionAlone reads a session without its user; its id is 0 if there is none.

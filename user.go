@@ -172,10 +172,12 @@ func (p userPlan[U]) targets(user *U, values *[]any, table *usersTable) (targets
 // copy is a user to hand out. Requests may share what was read, by a statement
 // or the cache, and must not see each other's changes.
 func (p userPlan[U]) copy(user U) U {
-	if p.shares {
-		own(reflect.ValueOf(&user).Elem(), map[reference]reflect.Value{})
+	if !p.shares {
+		return user
 	}
-	return user
+	mine := user // which alone is on the heap
+	own(reflect.ValueOf(&mine).Elem(), map[reference]reflect.Value{})
+	return mine
 }
 
 // A reference is a pointer or map that was copied already. Types differ where
