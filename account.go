@@ -17,40 +17,40 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// Fields are a new user's values, by column of the users table: text, numbers, truth values, times, nil, or what is a
-// driver.Valuer. That of the password column is the password itself, as text.
+// Fields holds a new user's values, keyed by column of the users table: strings,
+// numbers, booleans, times, nil, or values that implement driver.Valuer.
+//
+// Name each field, as in the example of [Manager.Register]. A loop that copies a
+// form into Fields lets its sender set every column (OWASP Mass Assignment Cheat
+// Sheet); [Columns] prevents that.
 type Fields map[string]any
 
-// RegisterOptions say what Register may do with the fields.
-type RegisterOptions struct {
-	// Columns are those that the fields may set, besides that of the password. So a form that is passed on as it came
-	// cannot make anyone an administrator (OWASP Mass Assignment Cheat Sheet).
-	Columns []string
-
-	// NoLogin leaves the new user logged out, for example until the e-mail address is confirmed.
-	NoLogin bool
-}
-
-// Register adds a user, with the bcrypt hash of the password, and logs in as [Manager.Login] does. The user is what the
-// table then holds, with its defaults.
+// Register adds a user with the bcrypt hash of the password, and starts a
+// session as [Manager.Login] does unless [NoLogin] is among the options. It
+// returns the user as stored, including column defaults. Call it before writing
+// the response body.
 //
-//	user, err := auth.Register(w, r, session.Fields{"email": email, "password": password}, session.RegisterOptions{Columns: []string{"email"}})
+//	user, err := auth.Register(w, r, session.Fields{"email": email}, password)
 //
-// Whether a value is free is for the unique indexes of the users table to say: if one of them refuses, the error is a
-// [*TakenError], an [ErrTaken] that names the field. That tells everyone who has an account; where it must not, answer
-// both cases alike and send a mail. A value that is taken is found before the
-// password is hashed, so the time tells it too: then call Register after the
-// answer. A client whose fields are often taken has to wait, an
-// [ErrTooManyAttempts], and does not get its turn where too many others of its
-// network wait, an [ErrBusy].
+// Uniqueness is enforced by the users table's unique indexes; Register returns a
+// violation as a [*DuplicateError]. This reveals which accounts exist. To avoid
+// that, respond identically in both cases and send an email, and call Register
+// after the response: it looks for duplicates before it hashes the password, so
+// its duration reveals them too. A client whose fields are often duplicates has
+// to wait, and gets [ErrTooManyAttempts].
 //
-// A password beyond 72 bytes is an [ErrPasswordTooLong]. An [ErrUsage] is a field that is not listed or not a column, an
-// empty password, a key that the database does not count up and the fields do not hold, and a value that does not fit:
-// too long, out of range, missing. Nothing is cut or left out. If the user was added but logging in failed, the error is
-// that of the login, and the user is returned with it.
-func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fields, options RegisterOptions) (U, error) {
+// It returns [ErrPasswordTooLong] for a password longer than 72 bytes, [ErrBusy]
+// if too many passwords are being hashed, and [ErrInvalidArgument] for an empty
+// password, an unknown field, a missing key that is not AUTO_INCREMENT, and a
+// value that the column cannot hold. Values are never truncated. If the user was
+// added but the session was not started, it returns both the user and the error.
+func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fields, password string, options ...RegisterOption) (U, error) {
 	var none U
-	columns, args, password, err := m.registration(r.Context(), fields, options)
+	o := registerOptionsOf(options)
+	if err := o.check(fields); err != nil {
+		return none, err
+	}
+	columns, args, err := m.parseFields(r.Context(), "Register", fields, password)
 	if err != nil {
 		return none, err
 	}
@@ -60,15 +60,31 @@ func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fie
 	}
 	defer attempt.canceled(r.Context()) // unless a value is taken
 	user, err := m.register(r.Context(), columns, args, password)
-	if errors.Is(err, ErrTaken) {
+	if errors.Is(err, ErrDuplicate) {
 		attempt.failed(r.Context())
 	}
 	if err != nil {
 		return none, err
 	}
 	m.tell(r, EventRegistered, &record{owner: user.key}, nil)
-	if !options.NoLogin {
-		_, err = m.start(w, r, user, methodPassword, nil)
+	if !o.noLogin {
+		_, err = m.start(w, r, user, methodPassword, nil, o.login)
+	}
+	return m.plan.copy(user.user), err
+}
+
+// CreateUser adds a user as [Manager.Register] does, without a request: it is
+// not throttled and starts no session. It serves programs and pages of
+// administrators.
+func (m *Manager[U]) CreateUser(ctx context.Context, fields Fields, password string) (U, error) {
+	columns, args, err := m.parseFields(ctx, "CreateUser", fields, password)
+	if err != nil {
+		var none U
+		return none, err
+	}
+	user, err := m.register(ctx, columns, args, password)
+	if err == nil {
+		m.cfg.event(ctx, Event{Kind: EventRegistered, User: user.key})
 	}
 	return m.plan.copy(user.user), err
 }
@@ -78,59 +94,55 @@ func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fie
 // together, the unique indexes decide.
 func (m *Manager[U]) register(ctx context.Context, columns []column, args []any, password string) (user account[U], err error) {
 	if field, err := m.store.taken(ctx, columns, args); err == nil && field != "" {
-		return user, &TakenError{Field: field}
+		return user, &DuplicateError{Field: field}
 	}
 	hash, err := m.passwords.hash(ctx, password)
 	if err != nil {
 		return user, err
 	}
-	return m.addUser(steadfast(ctx), append(columns, column{name: m.cfg.Password}), append(args, hash))
+	return m.addUser(steadfast(ctx), append(columns, column{name: m.cfg.PasswordColumn}), append(args, hash))
 }
 
-// registration checks the fields, and returns the password apart.
-func (m *Manager[U]) registration(ctx context.Context, fields Fields, options RegisterOptions) (columns []column, args []any, password string, err error) {
-	refuse := func(format string, of ...any) ([]column, []any, string, error) {
-		return nil, nil, "", fmt.Errorf("%w: Register: "+format, append([]any{ErrUsage}, of...)...)
+// parseFields splits fields into columns and their values.
+func (m *Manager[U]) parseFields(ctx context.Context, call string, fields Fields, password string) (columns []column, args []any, err error) {
+	invalid := func(format string, of ...any) ([]column, []any, error) {
+		return nil, nil, fmt.Errorf("%w: %s: "+format, append([]any{ErrInvalidArgument, call}, of...)...)
 	}
-	password, ok := fields[m.cfg.Password].(string)
-	if !ok || password == "" {
-		return refuse("the fields have no %q; it must be the password, as a string that is not empty", m.cfg.Password)
+	if password == "" {
+		return invalid("the password is empty")
 	}
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
-		return nil, nil, "", err
+		return nil, nil, err
 	}
 	hasKey := false
 	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if name == m.cfg.Password {
-			continue
+		if strings.EqualFold(name, m.cfg.PasswordColumn) {
+			return invalid("the fields hold the password column %q; the password is an argument of its own", name)
 		}
 		c, known := table.column(name)
-		switch {
-		case !slices.Contains(options.Columns, name):
-			return refuse("the field %q is not among RegisterOptions.Columns, %q", name, options.Columns)
-		case !known:
-			m.store.table.Store(nil) // it may be new; the next call will see
-			return refuse("the users table has no column %q", name)
+		if !known {
+			m.store.table.Store(nil) // it may be new; the next call reads the table again
+			return invalid("the users table has no column %q", name)
 		}
 		value := fields[name]
 		if c.name == table.key.name {
 			hasKey = true
-			var possible bool
-			if value, possible, err = c.arg(value); err != nil {
-				return nil, nil, "", fmt.Errorf("Register: %w", err)
-			} else if !possible || table.key.counts && (value == int64(0) || value == uint64(0)) {
-				return refuse("the field %q can't be the key, which is %s", name, c.definition)
+			var ok bool
+			if value, ok, err = c.arg(value); err != nil {
+				return nil, nil, fmt.Errorf("%s: %w", call, err)
+			} else if !ok || table.key.counts && (value == int64(0) || value == uint64(0)) {
+				return invalid("the field %q can't be the key, which is %s", name, c.definition)
 			}
 		} else if _, err := driver.DefaultParameterConverter.ConvertValue(value); err != nil {
-			return refuse("the field %q is a %T, which is no value for a column", name, value)
+			return invalid("the field %q is a %T, which no column can hold", name, value)
 		}
 		columns, args = append(columns, c), append(args, value)
 	}
 	if !hasKey && !table.key.counts {
-		return refuse("the users table does not count up its key, %s; set the field %q", table.key.definition, table.key.name)
+		return invalid("the key of the users table, %s, is not AUTO_INCREMENT; set the field %q", table.key.definition, table.key.name)
 	}
-	return columns, args, password, nil
+	return columns, args, nil
 }
 
 // addUser writes a user and reads it back.
@@ -194,10 +206,10 @@ const recentLogin = 10 * time.Minute
 // [ErrInvalidCredentials], and after too many [ErrTooManyAttempts]. Only a user
 // without a usable password, one of a single sign-on for example, gives an empty
 // one, no more than ten minutes after the login: later SetPassword returns
-// [ErrNotFresh]. A user who has forgotten the password needs [Manager.ResetPassword].
+// [ErrReauthRequired]. A user who has forgotten the password needs [Manager.ResetPassword].
 //
 // Without a session it returns [ErrNotLoggedIn], for an empty new password
-// [ErrUsage], for one longer than 72 bytes [ErrPasswordTooLong]. How good a
+// [ErrInvalidArgument], for one longer than 72 bytes [ErrPasswordTooLong]. How good a
 // password must be is the app's decision. If it returns [ErrUnavailable], nothing
 // has changed, unless the answer of the server to the commit was lost.
 func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, password string) error {
@@ -221,7 +233,7 @@ func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, pa
 			return err
 		}
 	} else if !v.fresh(recentLogin) {
-		return ErrNotFresh
+		return ErrReauthRequired
 	}
 	return m.changePassword(w, r, v, user, password)
 }
@@ -229,7 +241,7 @@ func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, pa
 // ResetPassword replaces a forgotten password: it is [Manager.SetPassword] without
 // the old one. The request's session must have begun by [Manager.LoginAs], after
 // the app has proved who the user is by a link sent by email for example, no more
-// than ten minutes ago. Otherwise it returns [ErrNotFresh]. It works once per
+// than ten minutes ago. Otherwise it returns [ErrReauthRequired]. It works once per
 // login.
 //
 // It needs columns that the token table of an older version or of CandyPack lacks:
@@ -244,7 +256,7 @@ func (m *Manager[U]) ResetPassword(w http.ResponseWriter, r *http.Request, passw
 		return err
 	}
 	if method != methodApp || age < -clockError || age > seconds(recentLogin) {
-		return ErrNotFresh
+		return ErrReauthRequired
 	}
 	user, err := m.accountOf(r.Context(), v.record.owner)
 	if err != nil {
@@ -255,14 +267,14 @@ func (m *Manager[U]) ResetPassword(w http.ResponseWriter, r *http.Request, passw
 
 // passwordChange returns the state of a request that is to change a password.
 func (m *Manager[U]) passwordChange(r *http.Request, call, password string) (*verdict[U], error) {
-	v, err := m.certain(r)
+	v, err := m.certainVerdict(r)
 	switch {
 	case err != nil:
 		return nil, err
 	case v.err != nil:
 		return nil, ErrNotLoggedIn
 	case password == "":
-		return nil, fmt.Errorf("%w: %s: the new password is empty", ErrUsage, call)
+		return nil, fmt.Errorf("%w: %s: the new password is empty", ErrInvalidArgument, call)
 	}
 	return v, nil
 }
@@ -287,7 +299,7 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 	})
 	switch {
 	case errors.Is(err, errRowGone): // ended concurrently; the password stays
-		m.remember(r, &verdict[U]{err: ErrUnknown})
+		m.setVerdict(r, &verdict[U]{err: ErrUnknownSession})
 		return ErrNotLoggedIn
 	case err != nil:
 		return err
@@ -299,15 +311,15 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 	renewed.token = token
 	renewed.record.selector, renewed.record.hash = token.selector, tokenHash
 	m.cookies.write(w, token)
-	m.remember(r, &renewed)
-	m.tell(r, EventPassword, &renewed.record, nil)
+	m.setVerdict(r, &renewed)
+	m.tell(r, EventPasswordChanged, &renewed.record, nil)
 	m.tell(r, EventRenewed, &renewed.record, nil)
 	m.revoked(r.Context(), user.key, ended)
 	return nil
 }
 
-// accountOf reads the user with this key, to the letter. It returns ErrUserGone if
-// there is none, and an error matching ErrUsage if there can be none.
+// accountOf reads the user with this key, to the letter. It returns ErrUserNotFound if
+// there is none, and an error matching ErrInvalidArgument if there can be none.
 func (m *Manager[U]) accountOf(ctx context.Context, key any) (user account[U], err error) {
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
@@ -319,7 +331,7 @@ func (m *Manager[U]) accountOf(ctx context.Context, key any) (user account[U], e
 	}
 	accounts, err := m.findAccounts(ctx, []condition{{table.key, arg}})
 	if err == nil && (len(accounts) != 1 || !sameKey(accounts[0].key, arg)) {
-		err = ErrUserGone
+		err = ErrUserNotFound
 	}
 	if err != nil {
 		return user, err
@@ -336,7 +348,7 @@ func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user acco
 		attempt.canceled(r.Context())
 		return m.store.explain("verify the password", err)
 	case !ok:
-		m.tell(r, EventFailed, &record{owner: user.key}, nil)
+		m.tell(r, EventLoginFailed, &record{owner: user.key}, nil)
 		return ErrInvalidCredentials
 	}
 	attempt.succeeded(r.Context())
@@ -347,7 +359,7 @@ func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user acco
 // the change may have ended all sessions that it saw, and not have seen this one.
 func (m *Manager[U]) confirm(r *http.Request, id uint64, verified account[U], password string) error {
 	user, err := m.accountOf(steadfast(r.Context()), verified.key)
-	if err != nil && err != ErrUserGone { // without a user there is no hash
+	if err != nil && err != ErrUserNotFound { // without a user there is no hash
 		return err
 	}
 	if bytes.Equal(user.hash, verified.hash) {
@@ -359,13 +371,22 @@ func (m *Manager[U]) confirm(r *http.Request, id uint64, verified account[U], pa
 	return m.store.setStamp(steadfast(r.Context()), id, user.stamp)
 }
 
-// String tells the columns, and no values: one is a password.
+// String lists the columns without their values.
 func (f Fields) String() string {
 	return "session.Fields{" + strings.Join(slices.Sorted(maps.Keys(f)), " ") + "}"
 }
 
-// GoString is String.
+// GoString implements [fmt.GoStringer].
 func (f Fields) GoString() string { return f.String() }
 
-// LogValue is String, for slog.
+// LogValue implements [slog.LogValuer].
 func (f Fields) LogValue() slog.Value { return slog.StringValue(f.String()) }
+
+// HashPassword returns the bcrypt hash of a password, at Config.PasswordCost,
+// for apps that write it to the users table themselves. It normalizes the
+// password (NFC) before. It returns [ErrPasswordTooLong] for passwords over 72
+// bytes, which bcrypt would truncate, and [ErrBusy] if the call does not get its
+// turn within Config.Timeout.
+func (m *Manager[U]) HashPassword(ctx context.Context, password string) (string, error) {
+	return m.passwords.hash(ctx, password)
+}

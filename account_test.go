@@ -18,14 +18,14 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-var emailAndName = RegisterOptions{Columns: []string{"email", "name"}}
+var emailAndName = formOptions{Columns: []string{"email", "name"}}
 
 func TestRegister(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-		u, err := f.auth.Register(w, r, Fields{"email": "carol@example.com", "name": "Carol", "password": "carol's password"}, emailAndName)
+		u, err := register(f.auth, w, r, Fields{"email": "carol@example.com", "name": "Carol", "password": "carol's password"}, emailAndName)
 		noError(t, err)
 		if u.ID != 3 || u.Email != "carol@example.com" || u.Name.String != "Carol" || !f.auth.Check(r) {
 			t.Errorf("%+v", u)
@@ -45,7 +45,7 @@ func TestRegister(t *testing.T) {
 	// Not logged in, if told so.
 	b = newBrowser(chrome130)
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-		u, err := f.auth.Register(w, r, Fields{"email": "dave@example.com", "password": "dave's password"}, RegisterOptions{Columns: []string{"email"}, NoLogin: true})
+		u, err := register(f.auth, w, r, Fields{"email": "dave@example.com", "password": "dave's password"}, formOptions{Columns: []string{"email"}, NoLogin: true})
 		noError(t, err)
 		if u.ID != 5 || f.auth.Check(r) {
 			t.Errorf("%+v, logged in: %v", u, f.auth.Check(r))
@@ -57,8 +57,8 @@ func TestRegister(t *testing.T) {
 // embedded is the engine that has one connection.
 func embedded() bool { return testdb.Connections() == 1 }
 
-func (f *fixture[U]) register(fields Fields, options RegisterOptions) error {
-	_, err := f.auth.Register(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), fields, options)
+func (f *fixture[U]) register(fields Fields, options formOptions) error {
+	_, err := register(f.auth, httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), fields, options)
 	return err
 }
 
@@ -67,7 +67,7 @@ func TestRegisterTaken(t *testing.T) {
 	f := setup(t, Config{})
 	mustExec(t, f.db, "ALTER TABLE users ADD UNIQUE KEY who (tenant, name)")
 	mustExec(t, f.db, "UPDATE users SET name = 'Alice', tenant = 7 WHERE id = 1")
-	all := RegisterOptions{Columns: []string{"id", "email", "name", "tenant"}}
+	all := formOptions{Columns: []string{"id", "email", "name", "tenant"}}
 	for _, test := range []struct {
 		fields Fields
 		field  string
@@ -83,8 +83,8 @@ func TestRegisterTaken(t *testing.T) {
 		}
 		test.fields["password"] = "a password"
 		err := f.register(test.fields, all)
-		var taken *TakenError
-		if !errors.Is(err, ErrTaken) || !errors.As(err, &taken) || taken.Field != test.field || errors.Is(err, ErrUnavailable) {
+		var taken *DuplicateError
+		if !errors.Is(err, ErrDuplicate) || !errors.As(err, &taken) || taken.Field != test.field || errors.Is(err, ErrUnavailable) {
 			t.Errorf("%v: %v, want it to name %s", test.fields, err, test.field)
 		}
 	}
@@ -106,7 +106,7 @@ func TestRegisterAtOnce(t *testing.T) {
 			switch err := f.register(Fields{"email": fmt.Sprintf("user%d@example.com", i%10), "password": "a password"}, emailAndName); {
 			case err == nil:
 				won.Add(1)
-			case errors.Is(err, ErrTaken):
+			case errors.Is(err, ErrDuplicate):
 				taken.Add(1)
 			default:
 				t.Error(err)
@@ -129,21 +129,21 @@ func TestRegisterBadFields(t *testing.T) {
 			want   error
 			says   string
 		}{
-			{Fields{"email": "x@example.com"}, ErrUsage, `no "password"`},
-			{Fields{"email": "x@example.com", "password": ""}, ErrUsage, `no "password"`},
-			{Fields{"email": "x@example.com", "password": 1234567890}, ErrUsage, `no "password"`},
+			{Fields{"email": "x@example.com"}, ErrInvalidArgument, `the password is empty`},
+			{Fields{"email": "x@example.com", "password": ""}, ErrInvalidArgument, `the password is empty`},
+			{Fields{"email": "x@example.com", "password": 1234567890}, ErrInvalidArgument, `the password is empty`},
 			{Fields{"email": "x@example.com", "password": strings.Repeat("x", 73)}, ErrPasswordTooLong, ""},
-			{Fields{"email": "x@example.com", "password": "a password", "tenant": 2}, ErrUsage, `"tenant" is not among RegisterOptions.Columns, ["email" "name" "role"]`},
-			{Fields{"email": "x@example.com", "password": "a password", "role": "admin"}, ErrUsage, `no column "role"`},
-			{Fields{"email": "x@example.com", "password": "a password", "name": []string{"x"}}, ErrUsage, `"name" is a []string`},
-			{Fields{"email": strings.Repeat("x", 256), "password": "a password"}, ErrUsage, "email"},
-			{Fields{"email": nil, "password": "a password"}, ErrUsage, "email"},
-			{Fields{"name": "No E-Mail", "password": "a password"}, ErrUsage, "email"},
+			{Fields{"email": "x@example.com", "password": "a password", "tenant": 2}, ErrInvalidArgument, `"tenant" is not among the Columns ["email" "name" "role"]`},
+			{Fields{"email": "x@example.com", "password": "a password", "role": "admin"}, ErrInvalidArgument, `no column "role"`},
+			{Fields{"email": "x@example.com", "password": "a password", "name": []string{"x"}}, ErrInvalidArgument, `"name" is a []string`},
+			{Fields{"email": strings.Repeat("x", 256), "password": "a password"}, ErrInvalidArgument, "email"},
+			{Fields{"email": nil, "password": "a password"}, ErrInvalidArgument, "email"},
+			{Fields{"name": "No E-Mail", "password": "a password"}, ErrInvalidArgument, "email"},
 		} {
 			if embedded() && test.says == "email" {
 				continue // it has no error numbers for these
 			}
-			err := strict.register(test.fields, RegisterOptions{Columns: []string{"email", "name", "role"}})
+			err := strict.register(test.fields, formOptions{Columns: []string{"email", "name", "role"}})
 			if !errors.Is(err, test.want) || !strings.Contains(fmt.Sprint(err), test.says) || errors.Is(err, ErrUnavailable) {
 				t.Errorf("%s: %v: %v", params, test.fields, err)
 			}
@@ -173,13 +173,13 @@ func TestRegisterWithAKey(t *testing.T) {
 		db := open(t, dsn, "")
 		mustExec(t, db, "CREATE TABLE users (id "+key.column+" NOT NULL PRIMARY KEY, email VARCHAR(255) NOT NULL UNIQUE, password VARCHAR(255) NOT NULL)")
 		f := manage[Row](t, db, dsn, Config{})
-		err := f.register(Fields{"email": "x@example.com", "password": "a password"}, RegisterOptions{Columns: []string{"email"}})
-		if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), `set the field "id"`) {
+		err := f.register(Fields{"email": "x@example.com", "password": "a password"}, formOptions{Columns: []string{"email"}})
+		if !errors.Is(err, ErrInvalidArgument) || !strings.Contains(err.Error(), `set the field "id"`) {
 			t.Errorf("%s: without a key: %v", key.column, err)
 		}
 		b := newBrowser(chrome130)
 		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-			u, err := f.auth.Register(w, r, Fields{"id": key.value, "email": "x@example.com", "password": "a password"}, RegisterOptions{Columns: []string{"id", "email"}})
+			u, err := register(f.auth, w, r, Fields{"id": key.value, "email": "x@example.com", "password": "a password"}, formOptions{Columns: []string{"id", "email"}})
 			if err != nil || u["email"] != "x@example.com" {
 				t.Errorf("%s: %v, %v", key.column, u, err)
 			}
@@ -195,7 +195,7 @@ func TestRegisterWhileTheDatabaseFails(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	r := httptest.NewRequestWithContext(ctx, "POST", "/", nil)
-	_, err := f.auth.Register(httptest.NewRecorder(), r, Fields{"email": "x@example.com", "password": "a password"}, emailAndName)
+	_, err := register(f.auth, httptest.NewRecorder(), r, Fields{"email": "x@example.com", "password": "a password"}, emailAndName)
 	wantError(t, err, ErrUnavailable)
 	if n := get[int](t, f.db, "SELECT COUNT(*) FROM users"); n != 2 {
 		t.Errorf("%d users", n)
@@ -217,7 +217,7 @@ func TestLegacyPasswords(t *testing.T) {
 	column := func() string { return get[string](t, f.db, "SELECT password FROM users WHERE id = 1") }
 	try := func(f *fixture[user], password string, want error) {
 		t.Helper()
-		_, err := f.auth.Login(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), Credentials{"email": "alice@example.com", "password": password})
+		_, err := logIn(f.auth, httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), Credentials{"email": "alice@example.com", "password": password})
 		if !errors.Is(err, want) {
 			t.Errorf("%q: %v, want %v", password, err, want)
 		}
@@ -275,14 +275,14 @@ func TestSetPassword(t *testing.T) {
 	}
 	wantError(t, set(newBrowser(chrome130), "alice's password", "a new password"), ErrNotLoggedIn)
 	wantError(t, set(ours, "wrong", "a new password"), ErrInvalidCredentials)
-	wantError(t, set(ours, "alice's password", ""), ErrUsage)
+	wantError(t, set(ours, "alice's password", ""), ErrInvalidArgument)
 	wantError(t, set(ours, "alice's password", strings.Repeat("x", 73)), ErrPasswordTooLong)
 	f.isIn(others)
 
 	noError(t, set(ours, "alice's password", "a new password"))
 	f.isIn(ours)
-	f.isOut(others, ErrUnknown)
-	f.isOut(&before, ErrUnknown)
+	f.isOut(others, ErrUnknownSession)
+	f.isOut(&before, ErrUnknownSession)
 	if err := f.try(owner, "alice@example.com", "alice's password"); err != ErrInvalidCredentials {
 		t.Errorf("the old password: %v", err)
 	}
@@ -295,7 +295,7 @@ func TestSetPassword(t *testing.T) {
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", unusable)
 		f.loginAs(ours, 1)
 		mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP(date) - 601)")
-		wantError(t, set(ours, "", "another password"), ErrNotFresh)
+		wantError(t, set(ours, "", "another password"), ErrReauthRequired)
 		f.loginAs(ours, 1)
 		noError(t, set(ours, "", "another password"))
 		f.isIn(ours)
@@ -326,7 +326,7 @@ func TestPasswordChangedDuringALogin(t *testing.T) {
 		}
 		b := newBrowser("")
 		b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			if _, err := f.auth.Login(w, r, alice); err != test.want {
+			if _, err := logIn(f.auth, w, r, alice); err != test.want {
 				t.Errorf("%s: %v", test.change, err)
 			}
 		}), "POST", "/login")
@@ -370,7 +370,7 @@ func TestRotate(t *testing.T) {
 	})
 	f.isIn(b)
 	f.isIn(other)
-	f.isOut(&before, ErrUnknown)
+	f.isOut(&before, ErrUnknownSession)
 	f.inside(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) { wantError(t, f.auth.Rotate(w, r), ErrNotLoggedIn) })
 }
 

@@ -22,10 +22,10 @@ func TestCacheAnswersWithoutAQuery(t *testing.T) {
 	// What is wrong with a request is seen all the same.
 	stolen := newBrowser(firefox)
 	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
-	f.isOut(stolen, ErrWrongBrowser)
-	f.isOut(forger(b), ErrUnknown)
+	f.isOut(stolen, ErrFingerprintMismatch)
+	f.isOut(forger(b), ErrUnknownSession)
 	mustExec(t, f.db, "RENAME TABLE elsewhere TO users")
-	f.isOut(forger(b), ErrUnknown)
+	f.isOut(forger(b), ErrUnknownSession)
 }
 
 // aged makes what is kept older than it is.
@@ -50,7 +50,7 @@ func TestCacheEndsAndExpires(t *testing.T) {
 	f.auth.cache.aged(9 * time.Minute)
 	f.isIn(b)
 	f.auth.cache.aged(2 * time.Minute)
-	f.isOut(b, ErrUnknown)
+	f.isOut(b, ErrUnknownSession)
 
 	// Time goes on for what is kept: it slides, and expires.
 	f.auth.cfg.Cache.Fresh = 100 * time.Hour
@@ -104,7 +104,7 @@ func TestCacheSeesOwnChanges(t *testing.T) {
 		var id string
 		f.inside(b, func(w http.ResponseWriter, r *http.Request) { id = f.auth.Session(r).ID })
 		end(b, id)
-		if err := f.why(copied); err != ErrUnknown {
+		if err := f.why(copied); err != ErrUnknownSession {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -149,7 +149,7 @@ func TestStaleSessionsPassWhileTheDatabaseFails(t *testing.T) {
 		if u, ok := f.auth.User(r); !ok || u.ID != 1 || !f.auth.Session(r).Stale {
 			t.Errorf("%+v, %v, %+v", u, f.auth.Err(r), f.auth.Session(r))
 		}
-		_, err := f.auth.Login(w, r, bob)
+		_, err := logIn(f.auth, w, r, bob)
 		wantError(t, err, ErrUnavailable)
 	})
 	if len(response.Cookies()) != 0 {

@@ -2,6 +2,7 @@ package session
 
 import (
 	"net/http"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -113,7 +114,7 @@ func (s *store) reconcile(r *record) {
 	}
 	if skew := r.skew(); skew != 0 && s.skewed.CompareAndSwap(false, true) {
 		s.cfg.Logger.Warn("session: the CandyPack app writes times of another time zone than the database's; start Node with the zone of its connections (TZ=UTC where they have time_zone '+00:00')",
-			"off by at least", skew, "session", s.publicID(r), "table", s.cfg.Token)
+			"off by at least", skew, "session", s.publicID(r), "table", s.cfg.TokenTable)
 	}
 	r.active = r.seen()
 }
@@ -138,4 +139,17 @@ func (c *completions) first(selector string) bool {
 	}
 	c.seen[selector] = true
 	return true
+}
+
+// String returns the mode's name in a config file: off, share or switch.
+func (m CandyPackMode) String() string {
+	switch m {
+	case CandyPackOff:
+		return "off"
+	case CandyPackShare:
+		return "share"
+	case CandyPackSwitch:
+		return "switch"
+	}
+	return "CandyPackMode(" + strconv.Itoa(int(m)) + ")"
 }

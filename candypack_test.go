@@ -55,15 +55,15 @@ func readRecording(t testing.TB) (r recording) {
 // What CandyPack accepts, and we do not: a User-Agent or selector that its collation takes for equal, JSON for a
 // cookie, a user who is gone. Each is one of its answers.
 var stricterChecks = map[string]error{
-	"s1 ua_upper_cased": ErrWrongBrowser, "s2 ua_upper_cased": ErrWrongBrowser, "s3 ua_upper_cased": ErrWrongBrowser,
-	"s5 ua_upper_cased": ErrWrongBrowser, "s6 ua_upper_cased": ErrWrongBrowser,
-	"s1 x_upper_cased": ErrUnknown, "s2 x_upper_cased": ErrUnknown, "s3 x_upper_cased": ErrUnknown, "s5 x_upper_cased": ErrUnknown,
-	"s6 x_upper_cased": ErrUnknown, "s7 x_upper_cased": ErrUnknown,
-	"s1 x_json_object": ErrMalformed, "s2 x_json_object": ErrMalformed, "s3 x_json_object": ErrMalformed, "s5 x_json_object": ErrMalformed,
-	"s6 x_json_object": ErrMalformed, "s7 x_json_object": ErrMalformed,
-	"s8 right": ErrUserGone, "s8 ua_upper_cased": ErrUserGone, "s8 ua_trailing_spaces": ErrUserGone, "s8 x_upper_cased": ErrUnknown,
-	"s8 y_equals_suffix": ErrUserGone, "s8 x_equals_suffix": ErrUserGone, "s8 x_trailing_spaces": ErrUserGone, "s8 x_json_object": ErrMalformed,
-	"s8 swapped_order": ErrUserGone, "s8 x_twice_good_first": ErrUserGone,
+	"s1 ua_upper_cased": ErrFingerprintMismatch, "s2 ua_upper_cased": ErrFingerprintMismatch, "s3 ua_upper_cased": ErrFingerprintMismatch,
+	"s5 ua_upper_cased": ErrFingerprintMismatch, "s6 ua_upper_cased": ErrFingerprintMismatch,
+	"s1 x_upper_cased": ErrUnknownSession, "s2 x_upper_cased": ErrUnknownSession, "s3 x_upper_cased": ErrUnknownSession, "s5 x_upper_cased": ErrUnknownSession,
+	"s6 x_upper_cased": ErrUnknownSession, "s7 x_upper_cased": ErrUnknownSession,
+	"s1 x_json_object": ErrMalformedCookie, "s2 x_json_object": ErrMalformedCookie, "s3 x_json_object": ErrMalformedCookie, "s5 x_json_object": ErrMalformedCookie,
+	"s6 x_json_object": ErrMalformedCookie, "s7 x_json_object": ErrMalformedCookie,
+	"s8 right": ErrUserNotFound, "s8 ua_upper_cased": ErrUserNotFound, "s8 ua_trailing_spaces": ErrUserNotFound, "s8 x_upper_cased": ErrUnknownSession,
+	"s8 y_equals_suffix": ErrUserNotFound, "s8 x_equals_suffix": ErrUserNotFound, "s8 x_trailing_spaces": ErrUserNotFound, "s8 x_json_object": ErrMalformedCookie,
+	"s8 swapped_order": ErrUserNotFound, "s8 x_twice_good_first": ErrUserNotFound,
 }
 
 // Of an expired session that it would have deleted in these cases, we leave the row to its own browser.
@@ -74,8 +74,8 @@ var stricterLogins = map[string]error{
 	"unknown e-mail, password = alice's stored bcrypt string": ErrInvalidCredentials,
 	"alice, password = bob's stored bcrypt string":            ErrInvalidCredentials,
 	"e-mail = JSON number 0":                                  ErrInvalidCredentials,
-	"e-mail only":                                             ErrUsage,
-	"e-mail + wrong name":                                     ErrUsage,
+	"e-mail only":                                             ErrInvalidCredentials,
+	"e-mail + wrong name":                                     ErrInvalidCredentials,
 }
 
 type candyUser struct {
@@ -193,7 +193,7 @@ func (r recording) judge(t *testing.T, db *sqlx.DB) {
 		for column, value := range probe.Where {
 			credentials[column] = fmt.Sprint(value)
 		}
-		u, err := f.auth.Login(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), credentials)
+		u, err := logIn(f.auth, httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), credentials)
 		var want int64
 		json.Unmarshal(probe.MatchedUserID, &want)
 		stricter, isStricter := stricterLogins[probe.Probe]
@@ -259,7 +259,7 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 		r := httptest.NewRequest("POST", "/", nil)
 		r.Header.Set("User-Agent", test.agent)
 		r.RemoteAddr = test.remote
-		_, err := f.auth.Login(w, r, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
+		_, err := logIn(f.auth, w, r, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
 		noError(t, err)
 		cookies := map[string]string{}
 		for _, c := range w.Result().Cookies() {
@@ -308,11 +308,11 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 		}
 	}
 	b.userAgent = long[:254]
-	f.isOut(b, ErrWrongBrowser)
+	f.isOut(b, ErrFingerprintMismatch)
 	b.userAgent = long[:255]
-	f.isOut(b, ErrWrongBrowser)
+	f.isOut(b, ErrFingerprintMismatch)
 	b.userAgent = strings.Repeat("y", 300)
-	f.isOut(b, ErrWrongBrowser)
+	f.isOut(b, ErrFingerprintMismatch)
 }
 
 // The hours between two time zones in what CandyPack writes neither end a session nor keep it for ever.
@@ -409,7 +409,7 @@ func TestSwitchOfCookies(t *testing.T) {
 	mustExec(t, db, "UPDATE candy_auth SET date = DEFAULT, active = DEFAULT")
 	shared := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
 	switching := manage[candyUser](t, db, "", Config{CandyPack: CandyPackSwitch})
-	after := manage[candyUser](t, db, "", Config{Token: "candy_auth"})
+	after := manage[candyUser](t, db, "", Config{TokenTable: "candy_auth"})
 
 	b := newBrowser(s.UserAgent)
 	b.cookies["candy_x"], b.cookies["candy_y"] = s.CandyX, s.CandyY

@@ -54,7 +54,7 @@ func (f *fixture[U]) ended(b *browser, want error) {
 	if n := get[int](f.t, f.db, "SELECT COUNT(*) FROM user_tokens WHERE token_x = ?", selectorOf(b)); n != 0 {
 		f.t.Errorf("the row of a session with %v is still there", want)
 	}
-	f.isOut(b, ErrUnknown)
+	f.isOut(b, ErrUnknownSession)
 }
 
 func caseTwoUsersTables(t *testing.T) {
@@ -66,8 +66,8 @@ func caseTwoUsersTables(t *testing.T) {
 		mustExec(t, db, strings.Replace(usersTableInt, "TABLE users", "TABLE "+table, 1))
 		mustExec(t, db, "INSERT INTO "+table+" (email, password) VALUES (?, ?)", alice["email"], hashOf(alice["password"]))
 	}
-	customers := manage[user](t, db, dsn, Config{Table: "customers"})
-	admins := manage[user](t, db, dsn, Config{Table: "admins"})
+	customers := manage[user](t, db, dsn, Config{UsersTable: "customers"})
+	admins := manage[user](t, db, dsn, Config{UsersTable: "admins"})
 	users := manage[user](t, db, dsn, Config{})
 
 	// All defaults: both work in one browser, and neither knows the other's.
@@ -81,8 +81,8 @@ func caseTwoUsersTables(t *testing.T) {
 		f.isIn(b)
 		for other, cookie := range b.cookies {
 			stranger := newBrowser(chrome130)
-			stranger.cookies[f.auth.cfg.CookieName] = cookie
-			if other != f.auth.cfg.CookieName && !strings.Contains(other, ".") {
+			stranger.cookies[f.auth.cfg.Cookie.Name] = cookie
+			if other != f.auth.cfg.Cookie.Name && !strings.Contains(other, ".") {
 				if err := f.why(stranger); err == nil {
 					t.Errorf("the cookie %s is good for %s", other, name)
 				}
@@ -93,20 +93,20 @@ func caseTwoUsersTables(t *testing.T) {
 	if n != 1 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	customers.isOut(b, ErrUnknown)
+	customers.isOut(b, ErrUnknownSession)
 	admins.isIn(b)
 
 	// One token table for two: an error that names both, in every call.
 	for _, cfg := range []Config{
-		{Table: "customers", Token: "user_tokens"},
-		{Table: "users", Key: "email"},
-		{Table: "admins", Token: "customers_session_tokens"},
+		{UsersTable: "customers", TokenTable: "user_tokens"},
+		{UsersTable: "users", KeyColumn: "email"},
+		{UsersTable: "admins", TokenTable: "customers_session_tokens"},
 	} {
 		shared := manage[Row](t, db, dsn, cfg)
 		calls := map[string]error{}
 		shared.auth.Middleware(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), requestWith(b, "__Host-session"))
 		w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil)
-		_, calls["Login"] = shared.auth.Login(w, r, alice)
+		_, calls["Login"] = logIn(shared.auth, w, r, alice)
 		_, calls["LogoutAll"] = shared.auth.LogoutAll(t.Context(), "1")
 		_, calls["Sessions"] = shared.auth.Sessions(t.Context(), "1")
 		calls["Revoke"] = shared.auth.Revoke(t.Context(), "1", "x")
@@ -114,7 +114,7 @@ func caseTwoUsersTables(t *testing.T) {
 		_, calls["Stats"] = shared.auth.Stats(t.Context())
 		_, calls["Migrate"] = shared.auth.Migrate(t.Context())
 		for call, err := range calls {
-			if !strings.Contains(fmt.Sprint(err), ErrConfig.Error()) || !strings.Contains(err.Error(), shared.auth.cfg.Table+"."+shared.auth.cfg.Key) || strings.Contains(err.Error(), "unavailable") {
+			if !strings.Contains(fmt.Sprint(err), ErrConfig.Error()) || !strings.Contains(err.Error(), shared.auth.cfg.UsersTable+"."+shared.auth.cfg.KeyColumn) || strings.Contains(err.Error(), "unavailable") {
 				t.Errorf("%s with %+v: %v", call, cfg, err)
 			}
 		}
@@ -128,16 +128,16 @@ func caseTwoUsersTables(t *testing.T) {
 	candy := manage[user](t, db, dsn, Config{CandyPack: CandyPackShare})
 	candy.login(newBrowser(chrome130), alice)
 	noError(t, second(candy.auth.Migrate(t.Context())))
-	_, err = manage[user](t, db, dsn, Config{CandyPack: CandyPackShare, Table: "admins"}).auth.LogoutAll(t.Context(), 1)
+	_, err = manage[user](t, db, dsn, Config{CandyPack: CandyPackShare, UsersTable: "admins"}).auth.LogoutAll(t.Context(), 1)
 	wantError(t, err, ErrConfig)
 
 	// The names of defaults differ, whatever the tables are called.
 	seen := map[string]string{}
 	long := strings.Repeat("x", 63)
 	for _, table := range []string{"users", "user", "Users", "crm.users", "crm__user", "kund_innen", "kunden", "käufer", "kaufer", long + "a", long + "b"} {
-		cfg, err := Config{Table: table}.withDefaults()
+		cfg, err := Config{UsersTable: table}.withDefaults()
 		noError(t, err)
-		for _, name := range []string{cfg.Token, "cookie " + cfg.CookieName} {
+		for _, name := range []string{cfg.TokenTable, "cookie " + cfg.Cookie.Name} {
 			if seen[name] != "" {
 				t.Errorf("%s is the default of %s and %s", name, table, seen[name])
 			}
@@ -169,11 +169,11 @@ func caseNextOwner(t *testing.T) {
 		f.ended(deleted, ErrAccountChanged)
 		// Renamed in case only: another key.
 		mustExec(t, f.db, "UPDATE users SET id = 'Eve' WHERE id = 'eve'")
-		f.ended(recased, ErrUserGone)
+		f.ended(recased, ErrUserNotFound)
 		// Renamed, and taken by another.
 		mustExec(t, f.db, "UPDATE users SET id = 'eva' WHERE id = 'Eve'")
 		mustExec(t, f.db, "INSERT INTO users (id, email, password) VALUES ('Eve', 'e2@example.com', ?)", hashOf("another"))
-		f.ended(renamed, ErrUserGone)
+		f.ended(renamed, ErrUserNotFound)
 	}
 	// Numbers that are given out again.
 	f := keyed(t, "INT AUTO_INCREMENT", Config{}, 1)
@@ -199,13 +199,13 @@ func caseNextOwner(t *testing.T) {
 	g.purged()
 	mustExec(t, g.db, "DELETE FROM users WHERE id = 2")
 	g.inside(newBrowser(firefox), func(w http.ResponseWriter, r *http.Request) {
-		_, err := g.auth.Register(w, r, Fields{"id": 2, "email": "new@example.com", "password": "new password"}, RegisterOptions{Columns: []string{"id", "email"}})
+		_, err := register(g.auth, w, r, Fields{"id": 2, "email": "new@example.com", "password": "new password"}, formOptions{Columns: []string{"id", "email"}})
 		noError(t, err)
 	})
 	if n := g.rows(); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
-	g.isOut(b, ErrUnknown)
+	g.isOut(b, ErrUnknownSession)
 }
 
 func caseKeyChangesItsType(t *testing.T) {
@@ -228,7 +228,7 @@ func caseKeyChangesItsType(t *testing.T) {
 		if test.prepare != "" {
 			mustExec(t, f.db, test.prepare)
 			// A Manager that is running: the row is not of this user.
-			f.ended(b, ErrUserGone)
+			f.ended(b, ErrUserNotFound)
 		}
 		// One that starts: an error with both types and the statement.
 		fresh := manage[Row](t, f.db, f.dsn, Config{})
@@ -351,7 +351,7 @@ func caseChangesThatKeepSessions(t *testing.T) {
 		noError(t, f.auth.LogoutOthers(w, r))
 	})
 	f.isIn(tab)
-	f.isOut(laptop, ErrUnknown)
+	f.isOut(laptop, ErrUnknownSession)
 
 	// SetPassword keeps the session that it was called in.
 	f.loginAs(laptop, 1)
@@ -359,7 +359,7 @@ func caseChangesThatKeepSessions(t *testing.T) {
 		noError(t, f.auth.SetPassword(w, r, "three", "four"))
 	})
 	f.isIn(tab)
-	f.isOut(laptop, ErrUnknown)
+	f.isOut(laptop, ErrUnknownSession)
 }
 
 func caseSetPasswordWithoutTheOldOne(t *testing.T) {
@@ -377,14 +377,14 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	reset := func(w http.ResponseWriter, r *http.Request) error { return f.auth.ResetPassword(w, r, "stolen") }
 	f.login(b, alice)
 	wantError(t, set(without), ErrInvalidCredentials)
-	wantError(t, set(reset), ErrNotFresh)
+	wantError(t, set(reset), ErrReauthRequired)
 	f.loginAs(b, 1)
 	wantError(t, set(without), ErrInvalidCredentials)
 	f.purged()
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 601)")
-	wantError(t, set(reset), ErrNotFresh)
+	wantError(t, set(reset), ErrReauthRequired)
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() + 86400)")
-	wantError(t, set(reset), ErrNotFresh)
+	wantError(t, set(reset), ErrReauthRequired)
 	if hash := get[string](t, f.db, "SELECT password FROM users WHERE id = 1"); hash != hashOf(alice["password"]) {
 		t.Fatal("the password was changed")
 	}
@@ -393,8 +393,8 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	f.loginAs(b, 1)
 	noError(t, set(reset))
 	f.isIn(b)
-	f.isOut(thief, ErrUnknown)
-	wantError(t, set(reset), ErrNotFresh) // once
+	f.isOut(thief, ErrUnknownSession)
+	wantError(t, set(reset), ErrReauthRequired) // once
 	f.login(newBrowser(chrome130), Credentials{"email": alice["email"], "password": "stolen"})
 
 	// A table without the columns: the statement to run.
@@ -451,12 +451,12 @@ func caseKeysTheColumnCannotHold(t *testing.T) {
 		}
 		for _, key := range test.unusable {
 			_, err := f.auth.LogoutAll(t.Context(), key)
-			wantError(t, err, ErrUsage)
+			wantError(t, err, ErrInvalidArgument)
 			_, err = f.auth.Sessions(t.Context(), key)
-			wantError(t, err, ErrUsage)
-			wantError(t, f.auth.Revoke(t.Context(), key, "x"), ErrUsage)
+			wantError(t, err, ErrInvalidArgument)
+			wantError(t, f.auth.Revoke(t.Context(), key, "x"), ErrInvalidArgument)
 			_, err = f.auth.LoginAs(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), key)
-			wantError(t, err, ErrUsage)
+			wantError(t, err, ErrInvalidArgument)
 		}
 	}
 }
@@ -470,7 +470,7 @@ func caseKeysToTheLetter(t *testing.T) {
 		f.loginAs(b, "admin")
 		for _, key := range []string{"ADMIN", "Admin", "ädmin", "admin ", "ADMÍN"} {
 			_, err := f.auth.LoginAs(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), key)
-			wantError(t, err, ErrUserGone)
+			wantError(t, err, ErrUserNotFound)
 			n, err := f.auth.LogoutAll(t.Context(), key)
 			if n != 0 || err != nil {
 				t.Errorf("LogoutAll(%q): %d, %v", key, n, err)
@@ -516,9 +516,9 @@ func caseWhatWasBegunIsFinished(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		})
-		f.isOut(&copied, ErrUnknown)
+		f.isOut(&copied, ErrUnknownSession)
 		if name != "Logout" && name != "Rotate" {
-			f.isOut(thief, ErrUnknown)
+			f.isOut(thief, ErrUnknownSession)
 		}
 	}
 }
@@ -565,9 +565,9 @@ func caseSessionIDs(t *testing.T) {
 	if err != nil || len(sessions) != 1 || sessions[0].ID != first {
 		t.Errorf("%v, %v", sessions, err)
 	}
-	wantError(t, f.auth.Revoke(t.Context(), 2, first), ErrNoSession)
-	wantError(t, f.auth.Revoke(t.Context(), 1, get[string](t, f.db, "SELECT id FROM user_tokens WHERE user = 1")), ErrNoSession)
+	wantError(t, f.auth.Revoke(t.Context(), 2, first), ErrSessionNotFound)
+	wantError(t, f.auth.Revoke(t.Context(), 1, get[string](t, f.db, "SELECT id FROM user_tokens WHERE user = 1")), ErrSessionNotFound)
 	noError(t, f.auth.Revoke(t.Context(), 1, first))
-	f.isOut(b, ErrUnknown)
+	f.isOut(b, ErrUnknownSession)
 	f.isIn(other)
 }

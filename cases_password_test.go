@@ -121,7 +121,7 @@ func caseB10(t *testing.T) {
 		{"\u304c", "\u304b\u3099"},         // kana with a voice mark
 	} {
 		for _, first := range forms {
-			hash, err := f.auth.HashPassword(first)
+			hash, err := f.auth.HashPassword(t.Context(), first)
 			noError(t, err)
 			store(hash)
 			for _, typed := range forms {
@@ -154,9 +154,9 @@ func caseB10(t *testing.T) {
 	try("\uff46ine", ErrInvalidCredentials)
 
 	// The limit counts what is hashed.
-	_, err := f.auth.HashPassword(strings.Repeat("e\u0301", 36))
+	_, err := f.auth.HashPassword(t.Context(), strings.Repeat("e\u0301", 36))
 	noError(t, err)
-	_, err = f.auth.HashPassword(strings.Repeat("e\u0301", 37))
+	_, err = f.auth.HashPassword(t.Context(), strings.Repeat("e\u0301", 37))
 	wantError(t, err, ErrPasswordTooLong)
 
 	// A refusal's work depends on what was typed, and not on the account.
@@ -183,7 +183,7 @@ func caseB10(t *testing.T) {
 	f.login(b, bob)
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.SetPassword(w, r, bob["password"], "cafe\u0301"))
-		_, err := f.auth.Register(w, r, Fields{"email": "carol@example.com", "password": "cafe\u0301"}, RegisterOptions{Columns: []string{"email"}, NoLogin: true})
+		_, err := register(f.auth, w, r, Fields{"email": "carol@example.com", "password": "cafe\u0301"}, formOptions{Columns: []string{"email"}, NoLogin: true})
 		noError(t, err)
 	})
 	for _, id := range []int{2, 3} {
@@ -209,9 +209,9 @@ func caseC6(t *testing.T) {
 	p := f.auth.passwords
 	calls := map[string]func() error{
 		"Login":        func() error { return f.try(owner, "alice@example.com", right) },
-		"HashPassword": func() error { _, err := f.auth.HashPassword("a password"); return err },
+		"HashPassword": func() error { _, err := f.auth.HashPassword(t.Context(), "a password"); return err },
 		"Register": func() (err error) {
-			_, err = f.auth.Register(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), Fields{"email": "carol@example.com", "password": "a password"}, RegisterOptions{Columns: []string{"email"}})
+			_, err = register(f.auth, httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), Fields{"email": "carol@example.com", "password": "a password"}, formOptions{Columns: []string{"email"}})
 			return err
 		},
 		"SetPassword": func() (err error) {
@@ -513,7 +513,7 @@ func caseB6Players(t *testing.T) {
 		}
 		for _, other := range test.outside {
 			b.userAgent = other
-			f.isOut(b, ErrWrongBrowser)
+			f.isOut(b, ErrFingerprintMismatch)
 		}
 		b.userAgent = test.browser
 		f.isIn(b)
@@ -652,7 +652,7 @@ func caseC8Busy(t *testing.T) {
 	}
 	heard.said()
 	withToken(theirs).do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/")
-	if !errors.Is(failed, ErrBusy) || errors.Is(failed, ErrUnavailable) || errors.Is(failed, ErrUnknown) || !strings.HasPrefix(heard.said(), "busy ") {
+	if !errors.Is(failed, ErrBusy) || errors.Is(failed, ErrUnavailable) || errors.Is(failed, ErrUnknownSession) || !strings.HasPrefix(heard.said(), "busy ") {
 		t.Errorf("%v", failed)
 	}
 	for range cap(v.slots) {
@@ -712,7 +712,7 @@ func caseC9(t *testing.T) {
 	noError(t, <-done)
 	logged(EventRevoked)
 	wantError(t, f.try(owner, "alice@example.com", "wrong"), ErrInvalidCredentials)
-	logged(EventFailed)
+	logged(EventLoginFailed)
 	f.login(b, alice)
 	f.purged()
 	expire()

@@ -88,7 +88,7 @@ func testPoolWithoutAutocommit(t *testing.T) {
 			f := manage[user](t, db, good.dsn, cfg)
 			calls := map[string]func() error{
 				"Login": func() error {
-					_, err := f.auth.Login(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), alice)
+					_, err := logIn(f.auth, httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), alice)
 					return err
 				},
 				"Logout": func() error {
@@ -226,27 +226,27 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	mustExec(t, good, "DROP TABLE user_tokens")
 
 	carol := Fields{"email": `carol'"\@example.com`, "password": "carol's password"}
-	options := RegisterOptions{Columns: []string{"email", "name"}}
+	options := formOptions{Columns: []string{"email", "name"}}
 	first := newBrowser(firefox)
 	var registered tagged
 	first.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		registered, err = f.auth.Register(w, r, carol, options)
+		registered, err = register(f.auth, w, r, carol, options)
 	})), "POST", "/register")
 	noError(t, err)
 	if registered.Email != carol["email"] || registered.ID != 1 || registered.Name.Valid {
 		t.Errorf("registered is %+v", registered)
 	}
 	register := func(fields Fields) error {
-		_, err := f.auth.Register(httptest.NewRecorder(), httptest.NewRequest("POST", "/register", nil), fields, options)
+		_, err := register(f.auth, httptest.NewRecorder(), httptest.NewRequest("POST", "/register", nil), fields, options)
 		return err
 	}
-	wantError(t, register(carol), ErrTaken)
-	wantError(t, register(Fields{"email": strings.Repeat("x", 300), "password": "a password"}), ErrUsage)
+	wantError(t, register(carol), ErrDuplicate)
+	wantError(t, register(Fields{"email": strings.Repeat("x", 300), "password": "a password"}), ErrInvalidArgument)
 
 	credentials := Credentials{"email": carol["email"].(string), "password": carol["password"].(string)}
 	login := func(b *browser, c Credentials) (err error) {
 		b.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, err = f.auth.Login(w, r, c)
+			_, err = logIn(f.auth, w, r, c)
 		})), "POST", "/login")
 		return err
 	}
@@ -289,7 +289,7 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	}
 	noError(t, login(second, credentials))
 	third.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := f.auth.Login(w, r, credentials); err != nil {
+		if _, err := logIn(f.auth, w, r, credentials); err != nil {
 			t.Error(err)
 		}
 		if err := f.auth.SetPassword(w, r, credentials["password"], "carol's new password"); err != nil {
@@ -373,7 +373,7 @@ func testUsersTableForReading(t *testing.T) {
 		}
 		b := newBrowser("")
 		login := func() (err error) {
-			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, err = poor.auth.Login(w, r, alice) }), "POST", "/login")
+			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, err = logIn(poor.auth, w, r, alice) }), "POST", "/login")
 			return err
 		}
 		if test.login != "" {
@@ -393,7 +393,7 @@ func testUsersTableForReading(t *testing.T) {
 		}
 		poor.isIn(b)
 		b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, err := poor.auth.Register(w, r, Fields{"email": "carol@example.com", "password": "a password"}, RegisterOptions{Columns: []string{"email"}})
+			_, err := register(poor.auth, w, r, Fields{"email": "carol@example.com", "password": "a password"}, formOptions{Columns: []string{"email"}})
 			says(err, "GRANT INSERT ON `users`")
 			says(poor.auth.SetPassword(w, r, alice["password"], "a new password"), "GRANT UPDATE ON `users`")
 			if _, err := poor.auth.LogoutAll(r.Context(), 1); err != nil {
@@ -513,7 +513,7 @@ func testFieldsThatFit(t *testing.T) {
 	mustExec(t, open(t, dsn, ""), `INSERT INTO users (id, admin, maybe, perhaps, small, count, seen, rate, price, `+"`year`"+`, kind, level, extra, flags)
 		VALUES (1, b'1', b'0', b'1', 5, 18446744073709551615, '2026-01-02 03:04:05', 1.5, 1.5, 2026, 'a', '2', '{}', 5)`)
 	mustExec(t, open(t, dsn, ""), "CREATE VIEW people AS SELECT * FROM users")
-	for _, cfg := range []Config{{}, {Table: "people"}} {
+	for _, cfg := range []Config{{}, {UsersTable: "people"}} {
 		f := manage[wide](t, open(t, dsn, ""), dsn, cfg)
 		b := newBrowser("")
 		var users []wide
@@ -619,7 +619,7 @@ func testLogoutWithoutAUser(t *testing.T) {
 		f.login(b, bob)
 		mustExec(t, db, "UPDATE users SET name = NULL WHERE id = 2")
 		mustExec(t, db, "UPDATE users SET name = 'a' WHERE id = 1")
-		b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, err = f.auth.Login(w, r, alice) }), "POST", "/login")
+		b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, err = logIn(f.auth, w, r, alice) }), "POST", "/login")
 		noError(t, err)
 		if n := f.rows(); n != 1 {
 			t.Errorf("%d sessions, want the new one", n)
@@ -827,7 +827,7 @@ func testEndedHere(t *testing.T) {
 			case "renewed":
 				there.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, there.auth.LogoutOthers(w, r)) })
 				here.isIn(b)
-				here.isOut(before, ErrUnknown) // the old token, once the new one is known
+				here.isOut(before, ErrUnknownSession) // the old token, once the new one is known
 			case "ended":
 				_, err := there.auth.LogoutAll(t.Context(), 1)
 				noError(t, err)
@@ -837,7 +837,7 @@ func testEndedHere(t *testing.T) {
 				t.Errorf("%s, %s: %v", name, elsewhere, err)
 			}
 			for _, b := range []*browser{b, before} {
-				if err := here.why(b); !errors.Is(err, ErrUnknown) {
+				if err := here.why(b); !errors.Is(err, ErrUnknownSession) {
 					t.Errorf("%s, %s: the session is %v", name, elsewhere, err)
 				}
 			}
@@ -853,8 +853,8 @@ func testEndedHere(t *testing.T) {
 	sessions, err := here.auth.Sessions(t.Context(), 1)
 	noError(t, err)
 	noError(t, there.auth.Revoke(t.Context(), 1, sessions[0].ID))
-	wantError(t, here.auth.Revoke(t.Context(), 1, sessions[0].ID), ErrNoSession)
-	here.isOut(b, ErrUnknown)
+	wantError(t, here.auth.Revoke(t.Context(), 1, sessions[0].ID), ErrSessionNotFound)
+	here.isOut(b, ErrUnknownSession)
 }
 
 // Fresh, RequireFresh and SetPassword do not take the cache's word.
@@ -878,7 +878,7 @@ func testCertain(t *testing.T) {
 		return is, after
 	}
 	dangerous := func(b *browser) int {
-		return b.do(f.auth.RequireFresh(time.Hour, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })), "GET", "/").StatusCode
+		return b.do(f.auth.RequireFresh(time.Hour)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })), "GET", "/").StatusCode
 	}
 	setPassword := func(b *browser, wrap func(http.Handler) http.Handler) (err error) {
 		b.do(wrap(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -910,7 +910,7 @@ func testCertain(t *testing.T) {
 		noError(t, err)
 		f.isIn(b) // as the cache says
 		look(b)
-		if err := f.why(b); i < 2 && !errors.Is(err, ErrUnknown) && err != nil {
+		if err := f.why(b); i < 2 && !errors.Is(err, ErrUnknownSession) && err != nil {
 			t.Error(err)
 		}
 	}
@@ -951,7 +951,7 @@ func testLoginInTheFuture(t *testing.T) {
 					t.Errorf("%d s ahead: SetPassword asks for no password", ahead)
 				}
 			})
-			status := b.do(f.auth.RequireFresh(10*time.Second, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })), "GET", "/").StatusCode
+			status := b.do(f.auth.RequireFresh(10*time.Second)(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })), "GET", "/").StatusCode
 			if !want && status != http.StatusForbidden {
 				t.Errorf("%d s ahead: RequireFresh answers %d", ahead, status)
 			}
@@ -1039,7 +1039,7 @@ func testMissingCharacters(t *testing.T) {
 				noError(t, err)
 				for _, name := range []string{"victim😀", "😀", "victim\u65e5", "v\u00efctim\u65e5", "victim\u200b"} {
 					r, w := httptest.NewRequest("POST", "/", nil), httptest.NewRecorder()
-					if _, err := f.auth.Login(w, r, Credentials{"email": name, "password": alice["password"]}); err != ErrInvalidCredentials {
+					if _, err := logIn(f.auth, w, r, Credentials{"email": name, "password": alice["password"]}); err != ErrInvalidCredentials {
 						if err != nil || name != "victim\u200b" { // some collations take that for nothing
 							t.Errorf("%q: Login: %v", name, err)
 						}
@@ -1049,10 +1049,10 @@ func testMissingCharacters(t *testing.T) {
 						"LogoutAll": second(f.auth.LogoutAll(t.Context(), name)),
 						"Sessions":  second(f.auth.Sessions(t.Context(), name)),
 						"Revoke":    f.auth.Revoke(t.Context(), name, "1"),
-						"Register":  second(f.auth.Register(w, r, Fields{"id": name, "email": name, "password": "a password"}, RegisterOptions{Columns: []string{"id", "email"}, NoLogin: true})),
+						"Register":  second(register(f.auth, w, r, Fields{"id": name, "email": name, "password": "a password"}, formOptions{Columns: []string{"id", "email"}, NoLogin: true})),
 					} {
 						tell(err)
-						if err != nil && !errors.Is(err, ErrUsage) && !errors.Is(err, ErrUserGone) && !errors.Is(err, ErrNoSession) && !errors.Is(err, ErrTaken) {
+						if err != nil && !errors.Is(err, ErrInvalidArgument) && !errors.Is(err, ErrUserNotFound) && !errors.Is(err, ErrSessionNotFound) && !errors.Is(err, ErrDuplicate) {
 							t.Errorf("%q: %s: %v", name, call, err)
 						}
 						if errors.Is(err, ErrUnavailable) {

@@ -141,7 +141,7 @@ func caseAttemptsThatEndOtherwise(t *testing.T) {
 
 		ctx, cancel := context.WithCancel(t.Context())
 		limit := accountLimits[0]
-		for range limit.Free {
+		for range limit.FreeFailures {
 			noError(t, second(throttle.Reserve(t.Context(), throttleKey("key"), limit)))
 		}
 		late, end := context.WithTimeout(t.Context(), time.Millisecond)
@@ -155,7 +155,7 @@ func caseAttemptsThatEndOtherwise(t *testing.T) {
 		}
 		if name == "MySQL" {
 			mustExec(t, f.db, "UPDATE session_attempts SET since = since - 31")
-			if wait, err := throttle.Reserve(t.Context(), throttleKey("key"), limit); err != nil || wait == 0 && get[int](t, f.db, "SELECT failed FROM session_attempts WHERE name = ?", throttleKey("key")) != limit.Free {
+			if wait, err := throttle.Reserve(t.Context(), throttleKey("key"), limit); err != nil || wait == 0 && get[int](t, f.db, "SELECT failed FROM session_attempts WHERE name = ?", throttleKey("key")) != limit.FreeFailures {
 				t.Errorf("after a crash: %v, %v", wait, err)
 			}
 		}
@@ -251,7 +251,7 @@ func caseOtherIdentifiers(t *testing.T) {
 				column = "NICK"
 			}
 			r := httptest.NewRequest("POST", "/", nil)
-			_, err := app.auth.Login(httptest.NewRecorder(), r, Credentials{column: test.spellings[i%len(test.spellings)], "password": "wrong"})
+			_, err := logIn(app.auth, httptest.NewRecorder(), r, Credentials{column: test.spellings[i%len(test.spellings)], "password": "wrong"})
 			if !errors.Is(err, ErrInvalidCredentials) {
 				t.Fatalf("%s: %v", name, err)
 			}
@@ -306,7 +306,7 @@ func caseEverywhere(t *testing.T) {
 			r := httptest.NewRequest("POST", "/", nil)
 			r.RemoteAddr = fmt.Sprintf("203.0.113.%d:1", i)
 			column := map[bool]string{true: "email", false: "name"}[strings.Contains(identifier, "@")]
-			_, err := f.auth.Login(httptest.NewRecorder(), r, Credentials{column: identifier, "password": "wrong"})
+			_, err := logIn(f.auth, httptest.NewRecorder(), r, Credentials{column: identifier, "password": "wrong"})
 			return err
 		}
 		for _, identifiers := range [][]string{{"alice@example.com", "alice"}, {"nobody@example.com"}} {
@@ -331,7 +331,7 @@ func caseEverywhere(t *testing.T) {
 			for name, value := range b.cookies {
 				r.AddCookie(&http.Cookie{Name: name, Value: value})
 			}
-			_, err := f.auth.Login(httptest.NewRecorder(), r, alice)
+			_, err := logIn(f.auth, httptest.NewRecorder(), r, alice)
 			return err
 		}
 		f.age(31 * 24 * time.Hour) // expired
@@ -413,7 +413,7 @@ func caseColleague(t *testing.T) {
 		bobs := newBrowser(chrome130)
 		f.inside(bobs, func(w http.ResponseWriter, r *http.Request) {
 			r.RemoteAddr = attacker
-			if _, err := f.auth.Login(w, r, bob); err != nil {
+			if _, err := logIn(f.auth, w, r, bob); err != nil {
 				t.Error(err)
 			}
 		})
@@ -433,7 +433,7 @@ func caseColleague(t *testing.T) {
 		wantError(t, f.try(attacker, "bob@example.com", bob["password"]), ErrTooManyAttempts)
 		f.inside(bobs, func(w http.ResponseWriter, r *http.Request) {
 			r.RemoteAddr = attacker
-			if _, err := f.auth.Login(w, r, bob); err != nil {
+			if _, err := logIn(f.auth, w, r, bob); err != nil {
 				t.Error(err)
 			}
 		})
@@ -449,7 +449,7 @@ func caseRegistrations(t *testing.T) {
 		register := func(address, email string) error {
 			r := httptest.NewRequest("POST", "/register", nil)
 			r.RemoteAddr = address
-			_, err := f.auth.Register(httptest.NewRecorder(), r, Fields{"email": email, "password": "a password"}, RegisterOptions{Columns: []string{"email"}})
+			_, err := register(f.auth, httptest.NewRecorder(), r, Fields{"email": email, "password": "a password"}, formOptions{Columns: []string{"email"}})
 			return err
 		}
 		var taken, throttled atomic.Int64
@@ -457,7 +457,7 @@ func caseRegistrations(t *testing.T) {
 		for range 160 {
 			wg.Go(func() {
 				switch err := register(attacker, "alice@example.com"); {
-				case errors.Is(err, ErrTaken):
+				case errors.Is(err, ErrDuplicate):
 					taken.Add(1)
 				case errors.Is(err, ErrTooManyAttempts):
 					throttled.Add(1)
@@ -496,7 +496,7 @@ func casePlaces(t *testing.T) {
 		wg.Go(func() {
 			r := httptest.NewRequestWithContext(ctx, "POST", "/", nil)
 			r.RemoteAddr = address
-			f.auth.Login(httptest.NewRecorder(), r, Credentials{"email": fmt.Sprintf("nobody%d@example.com", i), "password": "wrong"})
+			logIn(f.auth, httptest.NewRecorder(), r, Credentials{"email": fmt.Sprintf("nobody%d@example.com", i), "password": "wrong"})
 		})
 	}
 	for i := range 100 {

@@ -84,7 +84,7 @@ func renewalsAndSharedCaches(t *testing.T) {
 	})
 	files := http.FileServer(http.Dir(dir))
 	for _, mode := range []CandyPackMode{CandyPackOff, CandyPackShare, CandyPackSwitch} {
-		f := setup(t, Config{CandyPack: mode, Token: "user_tokens"})
+		f := setup(t, Config{CandyPack: mode, TokenTable: "user_tokens"})
 		b := newBrowser(chrome130)
 		f.login(b, alice)
 		delete(b.cookies, hostCookie+map[CandyPackMode]string{CandyPackOff: ".none"}[mode]) // as CandyPack's login leaves it
@@ -145,7 +145,7 @@ func pagesInSharedCaches(t *testing.T) {
 		"Switch":                {f.auth.Switch(page, page), "/", "private", ""},
 		"Guest":                 {f.auth.Guest(page), "/", "no-store", ""},
 		"inside each other":     {f.auth.Middleware(f.auth.Require(page)), "/", "private", "no-store"},
-		"RequireFresh":          {f.auth.RequireFresh(time.Hour, page), "/", "private", "no-store"},
+		"RequireFresh":          {f.auth.RequireFresh(time.Hour)(page), "/", "private", "no-store"},
 		"a handler that shares": {f.auth.Middleware(withHeader("Cache-Control", "public, max-age=60", page)), "/", "public, max-age=60", "public, max-age=60"},
 		"a stricter one":        {withHeader("Cache-Control", "no-store", f.auth.Middleware(page)), "/", "no-store", "no-store"},
 		"a public one outside":  {withHeader("Cache-Control", "public", f.auth.Middleware(page)), "/", "private", "public"},
@@ -177,8 +177,8 @@ func withHeader(name, value string, next http.Handler) http.Handler {
 // another user's session, and that user is served.
 func plantedCandyPackCookies(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{CandyPack: CandyPackSwitch, Token: "user_tokens"})
-	after := manage[user](t, f.db, f.dsn, Config{Token: "user_tokens", Fingerprint: FingerprintExact})
+	f := setup(t, Config{CandyPack: CandyPackSwitch, TokenTable: "user_tokens"})
+	after := manage[user](t, f.db, f.dsn, Config{TokenTable: "user_tokens", Fingerprint: FingerprintExact})
 	victim, attacker, same := newBrowser(chrome130), newBrowser(chrome130), newBrowser(chrome130)
 	f.login(victim, alice)
 	f.login(attacker, bob)
@@ -254,8 +254,8 @@ func plantedCandyPackCookies(t *testing.T) {
 	mixed := newBrowser(chrome130)
 	mixed.cookies["candy_x"], mixed.cookies["candy_y"], mixed.cookies[hostCookie] = attacker.cookies["candy_x"], attacker.cookies["candy_y"], victim.cookies[hostCookie]
 	f.inside(mixed, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
-	f.isOut(victim, ErrUnknown)
-	f.isOut(attacker, ErrUnknown)
+	f.isOut(victim, ErrUnknownSession)
+	f.isOut(attacker, ErrUnknownSession)
 }
 
 func withCandy(t token) *browser {
@@ -267,10 +267,10 @@ func withCandy(t token) *browser {
 // A link of another site leads to the page, as whom one is.
 func linksOfOtherSites(t *testing.T) {
 	t.Parallel()
-	for _, cfg := range []Config{{}, {Insecure: true}, {CookieName: "sid", CookiePath: "/"}, {CandyPack: CandyPackShare}, {CandyPack: CandyPackSwitch}, {Transient: true}} {
-		cfg.LoginURL, cfg.Token = "/login", "user_tokens"
+	for _, cfg := range []Config{{}, {Cookie: Cookie{Insecure: true}}, {Cookie: Cookie{Name: "sid", Path: "/"}}, {CandyPack: CandyPackShare}, {CandyPack: CandyPackSwitch}, {Cookie: Cookie{Transient: true}}} {
+		cfg.LoginURL, cfg.TokenTable = "/login", "user_tokens"
 		f := setup(t, cfg)
-		strict := []string{f.auth.cfg.CookieName, "candy_x", "candy_y"}
+		strict := []string{f.auth.cfg.Cookie.Name, "candy_x", "candy_y"}
 		hint := f.auth.cookies.hint
 		for name, h := range map[string]http.Handler{
 			"Middleware": f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, f.auth.Check(r)) })),
@@ -339,13 +339,13 @@ func linksOfOtherSites(t *testing.T) {
 	}
 
 	// A route that keeps strict, and a lax cookie.
-	f = setup(t, Config{NoReload: func(r *http.Request) bool { return r.URL.Path == "/transfer" }})
+	f = setup(t, Config{Cookie: Cookie{NoReload: func(r *http.Request) bool { return r.URL.Path == "/transfer" }}})
 	f.login(b, alice)
 	delete(b.cookies, hostCookie)
 	if isReload(t, b.do(f.auth.Middleware(handler("x")), "GET", "/transfer", clicked...)) || !isReload(t, b.do(f.auth.Middleware(handler("x")), "GET", "/", clicked...)) {
 		t.Error("NoReload does not decide")
 	}
-	f = setup(t, Config{SameSite: http.SameSiteLaxMode})
+	f = setup(t, Config{Cookie: Cookie{SameSite: http.SameSiteLaxMode}})
 	b = newBrowser(chrome130)
 	response := f.login(b, alice)
 	if len(b.cookies) != 1 || response.Cookies()[0].SameSite != http.SameSiteLaxMode {
@@ -425,18 +425,18 @@ func cookiesOfOneName(t *testing.T) {
 		"quoted first":          {hostCookie + `="x"; ` + valid, nil, ""},
 		"empty first":           {hostCookie + "=; " + valid, nil, ""},
 		"expired first":         {expired.named(hostCookie) + "; " + valid, nil, ""},
-		"another browser first": {foreign.named(hostCookie) + "; " + valid, nil, string(EventWrongBrowser)},
+		"another browser first": {foreign.named(hostCookie) + "; " + valid, nil, string(EventFingerprintMismatch)},
 		"whose user is gone":    {gone.named(hostCookie) + "; " + valid, nil, ""},
-		"forged first":          {forged().named(hostCookie) + "; " + valid, nil, string(EventWrongToken)},
+		"forged first":          {forged().named(hostCookie) + "; " + valid, nil, string(EventTokenMismatch)},
 		"two lines":             {"a=b; " + unknown() + ";" + valid + ";c=d", nil, ""},
 		"three before it":       {many(3, unknown) + valid, nil, ""},
 		"20 malformed":          {many(20, func() string { return hostCookie + "=x" }) + valid, nil, ""},
 		"one of it twenty-fold": {strings.Repeat(expired.named(hostCookie)+"; ", 20) + valid, nil, ""},
-		"beyond the bound":      {many(maxCandidates, unknown) + valid, ErrUnknown, string(EventRefused)},
-		"none, expired first":   {expired.named(hostCookie) + "; " + unknown(), ErrExpired, string(EventRefused)},
-		"none, malformed first": {hostCookie + "=x; " + unknown(), ErrMalformed, string(EventRefused)},
-		"none, unknown first":   {unknown() + "; " + expired.named(hostCookie), ErrUnknown, string(EventRefused)},
-		"none, another browser": {foreign.named(hostCookie) + "; " + unknown(), ErrWrongBrowser, string(EventWrongBrowser)},
+		"beyond the bound":      {many(maxCandidates, unknown) + valid, ErrUnknownSession, string(EventRejected)},
+		"none, expired first":   {expired.named(hostCookie) + "; " + unknown(), ErrExpired, string(EventRejected)},
+		"none, malformed first": {hostCookie + "=x; " + unknown(), ErrMalformedCookie, string(EventRejected)},
+		"none, unknown first":   {unknown() + "; " + expired.named(hostCookie), ErrUnknownSession, string(EventRejected)},
+		"none, another browser": {foreign.named(hostCookie) + "; " + unknown(), ErrFingerprintMismatch, string(EventFingerprintMismatch)},
 	} {
 		heard.said()
 		var err error
@@ -500,7 +500,7 @@ func lateAnswersOfRenewals(t *testing.T) {
 			return f.auth.SetPassword(w, r, alice["password"], "another password")
 		},
 		"Login": func(f *fixture[user], w http.ResponseWriter, r *http.Request) error {
-			return second(f.auth.Login(w, r, alice))
+			return second(logIn(f.auth, w, r, alice))
 		},
 	} {
 		for _, header := range [][]string{nil, opened, openedOld} {
@@ -541,7 +541,7 @@ func longPagesInNext(t *testing.T) {
 		"a usual search": {"/search?q=" + strings.Repeat(url.QueryEscape("検"), 20), true},
 		"just long":      {"/" + strings.Repeat("a", 1000), true},
 	} {
-		for place, h := range map[string]http.Handler{"/login": f.auth.Require(handler("x")), "/confirm": f.auth.RequireFresh(time.Hour, handler("x"))} {
+		for place, h := range map[string]http.Handler{"/login": f.auth.Require(handler("x")), "/confirm": f.auth.RequireFresh(time.Hour)(handler("x"))} {
 			b := map[string]*browser{"/login": out, "/confirm": in}[place]
 			response := b.do(h, "GET", test.target, "Accept", "text/html")
 			got := response.Header.Get("Location")
@@ -589,7 +589,7 @@ func loginURLsWithAFragment(t *testing.T) {
 		if got := response.Header.Get("Location"); got != want {
 			t.Errorf("LoginURL %s: %s, want %s", target, got, want)
 		}
-		response = b.do(g.auth.RequireFresh(time.Hour, handler("x")), "GET", "/x?y", "Accept", "text/html")
+		response = b.do(g.auth.RequireFresh(time.Hour)(handler("x")), "GET", "/x?y", "Accept", "text/html")
 		if got := response.Header.Get("Location"); got != want {
 			t.Errorf("ConfirmURL %s: %s, want %s", target, got, want)
 		}
@@ -614,9 +614,9 @@ func cookiesOutliveRows(t *testing.T) {
 		"an hour":   {Config{MaxAge: time.Hour}, 400, false},
 		"CandyPack": {Config{CandyPack: CandyPackShare}, 365, true},
 		"both":      {Config{CandyPack: CandyPackSwitch}, 400, true},
-		"transient": {Config{Transient: true}, 0, false},
+		"transient": {Config{Cookie: Cookie{Transient: true}}, 0, false},
 	} {
-		test.cfg.Token = "user_tokens"
+		test.cfg.TokenTable = "user_tokens"
 		f := setup(t, test.cfg)
 		b := newBrowser(chrome130)
 		response := f.login(b, alice)
@@ -671,7 +671,7 @@ func loginsOfOneBrowser(t *testing.T) {
 	testdb.SkipEmbedded(t, "has no locks")
 	for _, limit := range []int{1, 2} {
 		f := setup(t, Config{MaxSessions: limit})
-		plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.Login(w, r, alice))) })
+		plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(logIn(f.auth, w, r, alice))) })
 		as := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, 1))) })
 		for name, h := range map[string]http.Handler{"Login": f.auth.Middleware(plain), "LoginAs": f.auth.Middleware(as), "alone": plain} {
 			for round := range 10 {
@@ -713,7 +713,7 @@ func loginsOfOneBrowser(t *testing.T) {
 		b := newBrowser(chrome130)
 		slow := newBrowser(chrome130)
 		slow.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			noError(t, second(f.auth.Login(w, r, alice)))
+			noError(t, second(logIn(f.auth, w, r, alice)))
 			f.login(b, alice)
 		})), "POST", "/login")
 		f.isIn(b)
@@ -753,14 +753,14 @@ func loginsThatShareNothing(t *testing.T) {
 		"ended meanwhile": {func(b *browser) { noError(t, second(f.auth.LogoutAll(t.Context(), 1))); f.login(b, alice) }},
 		"a wrong password": {func(b *browser) {
 			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-				_, err := f.auth.Login(w, r, Credentials{"email": alice["email"], "password": "wrong"})
+				_, err := logIn(f.auth, w, r, Credentials{"email": alice["email"], "password": "wrong"})
 				wantError(t, err, ErrInvalidCredentials)
 			})
 		}},
 	} {
 		one, two := newBrowser(chrome130), newBrowser(chrome130)
 		one.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			noError(t, second(f.auth.Login(w, r, alice)))
+			noError(t, second(logIn(f.auth, w, r, alice)))
 			test.second(two)
 		})), "POST", "/login")
 		if one.cookies[hostCookie] == two.cookies[hostCookie] {

@@ -121,7 +121,7 @@ func (m *Manager[U]) Purge(ctx context.Context) (n int64, err error) {
 // Config.UpdateAge.
 func (m *Manager[U]) PurgeIdle(ctx context.Context, olderThan time.Duration) (n int64, err error) {
 	if olderThan < time.Second || olderThan > maxDuration {
-		return 0, fmt.Errorf("%w: PurgeIdle: olderThan is %v; it must be from a second to 50 years", ErrUsage, olderThan)
+		return 0, fmt.Errorf("%w: PurgeIdle: olderThan is %v; it must be from a second to 50 years", ErrInvalidArgument, olderThan)
 	}
 	return m.purge.run(ctx, olderThan)
 }

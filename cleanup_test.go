@@ -58,7 +58,7 @@ func TestPurgeByHand(t *testing.T) {
 	}
 	for _, d := range []time.Duration{0, -time.Hour, time.Millisecond, maxDuration + 1} {
 		_, err := f.auth.PurgeIdle(ctx, d)
-		wantError(t, err, ErrUsage)
+		wantError(t, err, ErrInvalidArgument)
 	}
 	if f.rows() != 2 {
 		t.Errorf("%d rows are left", f.rows())

@@ -26,190 +26,290 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// Config says how sessions are kept. The zero value is the standard session: it ends after 30 days without a visit,
-// and is renewed at most once a day. [LoadConfig] reads one from a config.json; the key of each field is in its comment.
+// Config configures a Manager. The zero value is ready to use: sessions expire
+// after 30 days of inactivity and are renewed at most once a day. [LoadConfig]
+// reads a Config from a config.json, under the key that each field names.
 type Config struct {
-	// Table is the users table, as name or database.name. Key "table", default "users".
-	Table string
+	// UsersTable is the users table, as name or database.name.
+	//
+	// Defaults to "users". JSON: "table".
+	UsersTable string
 
-	// Key is the primary key column of the users table: an integer, text or binary column. Key "key", default "id".
-	Key string
+	// KeyColumn is the primary key of the users table: an integer, text or
+	// binary column.
+	//
+	// Defaults to "id". JSON: "key".
+	KeyColumn string
 
-	// Password is the column of the users table that holds the bcrypt hash. It is never read into a user.
-	// Key "password", default "password".
-	Password string
+	// PasswordColumn is the column of the users table that holds the bcrypt
+	// hash. It is never read into a user.
+	//
+	// Defaults to "password". JSON: "password".
+	PasswordColumn string
 
-	// Token is the token table, created when it is first needed. It has the
-	// sessions of one users table. Key "token", default "user_tokens", for another
-	// Table than users its name and "_session_tokens", and with CandyPack
-	// "candy_auth".
-	Token string
+	// TokenTable is the token table, created on first use. It holds the
+	// sessions of one users table.
+	//
+	// Defaults to "user_tokens", for another UsersTable than users to its name
+	// and "_session_tokens", and with CandyPack to "candy_auth". JSON: "token".
+	TokenTable string
 
-	// AccountColumns are further columns of the users table that belong to the
-	// account, such as created_at. A session ends when one of them changes, as it
-	// does when the password changes. They tell apart two accounts without a
-	// password that follow each other under one key. A change of this list ends
-	// the sessions that were begun before. Key "accountColumns", default none.
+	// AccountColumns are further columns of the users table that identify the
+	// account, such as created_at. A session ends when one of them changes, as
+	// it does when the password changes. They distinguish accounts without a
+	// password that succeed each other under one key. A change of this list
+	// ends the sessions that began before.
+	//
+	// Defaults to none. JSON: "accountColumns".
 	AccountColumns []string
 
-	// IgnorePasswordChanges keeps sessions whose user's stored password hash has
-	// changed other than by this package. Set it where another program renews
-	// hashes at its own logins, and call [Manager.LogoutAll] when a password
-	// changes. Key "ignorePasswordChanges", default false.
+	// IgnorePasswordChanges keeps sessions whose user's password hash was
+	// changed by another program. Set it if such a program rehashes passwords
+	// at its own logins, and call [Manager.LogoutAll] when a password changes.
+	//
+	// Defaults to false. JSON: "ignorePasswordChanges".
 	IgnorePasswordChanges bool
 
-	// MaxAge is how long a session lives without being renewed (OWASP ASVS: inactivity timeout). As a request renews it
-	// only when UpdateAge has passed, it ends between MaxAge - UpdateAge and MaxAge after the last request. At least a
-	// second: the database's clock, which decides, counts whole seconds. Key "maxAge" in milliseconds, default 30 days.
+	// MaxAge is the idle timeout (OWASP ASVS: inactivity timeout). Because a
+	// request renews a session only after UpdateAge, the session expires
+	// between MaxAge-UpdateAge and MaxAge after the last request. MaxAge must be
+	// at least one second, the resolution of the database clock.
+	//
+	// Defaults to 30 days. JSON: "maxAge" (milliseconds).
 	MaxAge time.Duration
 
-	// UpdateAge is how long a session rests before a request renews its row: a session costs at most one write per
-	// UpdateAge. The cookie lasts for 400 days and needs no renewal. It must be below MaxAge. Key "updateAge" in milliseconds, default 1 day, or half
-	// of MaxAge where that is less.
+	// UpdateAge is how long after its last renewal a request renews a session,
+	// so an active session costs at most one write per UpdateAge. A renewal
+	// writes no cookie. UpdateAge must be less than MaxAge.
+	//
+	// Defaults to 1 day, or half of MaxAge if that is less. JSON: "updateAge"
+	// (milliseconds).
 	UpdateAge time.Duration
 
-	// MaxLifetime ends a session this long after its login, however active it is (OWASP ASVS: absolute timeout).
-	// Key "maxLifetime" in milliseconds, default 0: no such end.
+	// MaxLifetime is the absolute lifetime of a session, counted from its login
+	// (OWASP ASVS: absolute timeout).
+	//
+	// Defaults to 0 (none). JSON: "maxLifetime" (milliseconds).
 	MaxLifetime time.Duration
 
-	// PasswordCost is the bcrypt cost of password hashes, 4 to 16; each step doubles the time. A stored hash of lower
-	// cost is replaced when its user logs in. It should not be below the cost of the hashes that you have: wrong
-	// passwords take as long as with the costliest of them up to cost 12, or PasswordCost if that is higher, and a user
-	// whose hash costs more could be told by the time. Key "passwordCost", default 10 (OWASP Password Storage Cheat
-	// Sheet: at least 10).
+	// PasswordCost is the bcrypt cost of password hashes, 4 to 16; each step
+	// doubles the time. A login replaces a stored hash of lower cost. It should
+	// be at least the cost of the existing hashes: wrong passwords take as long
+	// as with the costliest of them up to cost 12, or PasswordCost if that is
+	// higher, so users with costlier hashes can be identified by the response
+	// time.
+	//
+	// Defaults to 10 (OWASP Password Storage Cheat Sheet: at least 10). JSON:
+	// "passwordCost".
 	PasswordCost int
 
-	// TokenCost is the bcrypt cost of stored tokens, 4 to 14. A token has 256 random bits, which no number of guesses
-	// finds, so the cost buys nothing. Key "tokenCost", default 4.
+	// TokenCost is the bcrypt cost of stored tokens, 4 to 14. Tokens have 256
+	// random bits, so a higher cost adds no security.
+	//
+	// Defaults to 4. JSON: "tokenCost".
 	TokenCost int
 
-	// LoginURL is where Require sends browsers that are not logged in: a path of this site or an http(s) URL.
-	// Key "loginURL", default "": everyone gets 401.
+	// LoginURL is where Require redirects browsers that are not logged in: a
+	// path of this site or an http(s) URL. If empty, Require always responds
+	// with 401 Unauthorized.
+	//
+	// Defaults to "". JSON: "loginURL".
 	LoginURL string
 
-	// HomeURL is where Guest sends those who are logged in. Key "homeURL", default "/".
+	// HomeURL is where Guest redirects logged-in browsers.
+	//
+	// Defaults to "/". JSON: "homeURL".
 	HomeURL string
 
-	// ConfirmURL is where RequireFresh sends browsers whose user has to log in again. Key "confirmURL", default "":
-	// everyone gets 403.
+	// ConfirmURL is where RequireFresh redirects browsers whose login is too
+	// old. If empty, RequireFresh responds with 403 Forbidden.
+	//
+	// Defaults to "". JSON: "confirmURL".
 	ConfirmURL string
 
-	// MaxSessions is how many sessions a user may have; with one more login the one that logged in first ends (OWASP ASVS
-	// 5.0 V7.1.2). Key "maxSessions", default 0: as many as they like.
+	// MaxSessions is the maximum number of sessions per user (OWASP ASVS 5.0
+	// V7.1.2). A further login ends the session with the oldest login.
+	//
+	// Defaults to 0 (unlimited). JSON: "maxSessions".
 	MaxSessions int
 
-	// CookieName is the name of the session cookie. Key "cookieName", default "__Host-session" where its rules
-	// (Secure, Path=/, no Domain; RFC 6265bis section 4.1.3.2) hold, otherwise "__Secure-session" (OWASP ASVS 5.0 V3.3.1),
-	// or "session" with Insecure. For another Table than users the default ends with
-	// its name, as in "__Host-session-customers".
-	CookieName string
+	// Cookie configures the session cookie.
+	Cookie Cookie
 
-	// CookieDomain lets subdomains share the session. Key "cookieDomain", default "": this host only.
-	CookieDomain string
-
-	// CookiePath limits the cookie to a part of the site. Key "cookiePath", default "/".
-	CookiePath string
-
-	// SameSite is whether the browser sends the session cookie with links from other sites: http.SameSiteStrictMode (no) or
-	// http.SameSiteLaxMode (yes). With strict, a link leads to a page that reloads itself, see NoReload. With lax, guard every
-	// POST with http.CrossOriginProtection. A POST from another site, as payment providers send it, comes without the cookie
-	// either way. Key "sameSite" ("strict" or "lax"), default http.SameSiteStrictMode.
-	SameSite http.SameSite
-
-	// NoReload reports whether a request keeps strict: it is served as not logged in instead of being reloaded. A GET that
-	// changes something should not be done because of a link on another site. The reload lets such a link act as the user,
-	// as a lax cookie would. Default nil: every page that a browser with a session opens without its cookie is reloaded
-	// once.
-	NoReload func(*http.Request) bool
-
-	// CandyPack shares the logins with a CandyPack app. Key "candyPack" ("off", "share" or "switch"), default
-	// CandyPackOff.
+	// CandyPack enables session sharing with a CandyPack app.
+	//
+	// Defaults to [CandyPackOff]. JSON: "candyPack" ("off", "share" or
+	// "switch").
 	CandyPack CandyPackMode
 
-	// Transient makes the cookie end with the browser, although the session in the table lives on until MaxAge.
-	// Key "transient", default false.
-	Transient bool
-
-	// Insecure leaves out the Secure attribute, so that sessions work over plain http, and can be read by everyone on
-	// the way. For development only. Key "insecure", default false.
-	Insecure bool
-
-	// Fingerprint is what ties a session to a browser. Key "fingerprint" ("family", "exact" or "off"), default
-	// FingerprintFamily, or with CandyPack the whole User-Agent, as CandyPack compares it.
+	// Fingerprint binds a session to a browser.
+	//
+	// Defaults to [FingerprintFamily], or with CandyPack to the whole
+	// User-Agent, as CandyPack compares it. JSON: "fingerprint" ("family",
+	// "exact" or "off").
 	Fingerprint Fingerprint
 
-	// ClientIP tells the client's address, for Throttle and the list of sessions. Behind a proxy, have it read the header
-	// that the proxy sets, and no header that clients can set. A port, brackets and a zone are removed. Of a
-	// list, such as X-Forwarded-For, the last address counts, as clients can make up the others. Of what is no
-	// address at most 45 ASCII characters are kept, and the log names it. Default: the host of RemoteAddr.
+	// ClientIP returns the client's IP address, which Throttle uses and which
+	// is stored with the session. Behind a proxy, read a header that the proxy
+	// overwrites, never one that clients can set. A port, brackets and a zone
+	// are removed. Of a list, such as X-Forwarded-For, the last address counts,
+	// because clients can make up the others. A text that is no address is
+	// stored with at most 45 ASCII characters, and logged.
+	//
+	// Defaults to the host of RemoteAddr.
 	ClientIP func(*http.Request) string
 
-	// Cache spares queries, or bridges failures, at the price of knowing less. Default off.
+	// Cache trades freshness for fewer queries and for availability during
+	// database outages. It is off by default.
 	Cache Cache
 
-	// Timeout ends whatever the database has not answered: the request gets OnError. It also bounds how long a look-up waits
-	// for a connection. Purge and PurgeIdle have it for each chunk; Migrate and Stats, which may take long, have only their
-	// context. A password or token that waits longer for its turn to be hashed or compared is an [ErrBusy], at once if the
-	// others before it take longer than that. With a pool that is not of Open, or has a longer readTimeout, a look-up costs a tenth more for it. Key
-	// "timeout" in milliseconds, default 10 seconds: longer than a Galera cluster needs to part with a dead server.
+	// Timeout bounds every database operation, including the wait for a
+	// connection. It applies to each chunk of a purge; Migrate and Stats are
+	// bounded only by their context. It also bounds the wait for bcrypt, which
+	// then returns [ErrBusy], immediately if the calls ahead take longer. It
+	// should exceed the time that a Galera cluster needs to evict a failed
+	// node. With a pool that is not from [Open], or that has a longer
+	// readTimeout, enforcing it makes a lookup about a tenth slower.
+	//
+	// Defaults to 10 seconds. JSON: "timeout" (milliseconds).
 	Timeout time.Duration
 
-	// Replica is a pool of servers that have what the database has a moment later. Sessions are looked up there, and only
-	// one that would be refused is looked up once more in the database: so a login is seen at once, and a logout with the
-	// replica's delay. Default nil: they are looked up in the database. A Galera cluster needs none.
+	// Replica is an optional pool of read replicas. Sessions are looked up
+	// there, and once more on the primary before one is rejected. A login is
+	// therefore visible immediately, and a logout after the replication lag. A
+	// Galera cluster needs none.
+	//
+	// Defaults to nil: lookups use the primary.
 	Replica *sqlx.DB
 
-	// Throttle limits login attempts. After 5 failures for an identifier from one address or IPv6 /64 (20 from a
-	// /56, 50 from a /48), each further attempt has to wait, from a second to 15 minutes. After 50 failures from one
-	// address for all identifiers (200, 500) it waits up to a minute. After 100 failures for an account from
-	// everywhere, a client that was never logged in to it waits from one to 15 minutes. Only a client that was
-	// logged in to the account before, by its session cookie or its network, has a count of its own. Register
-	// counts values that are taken, by network. Behind a proxy set ClientIP, or only the counts of accounts hold.
-	// Default: it counts in this process. [NoThrottle] turns it off.
+	// Throttle limits login attempts. After 5 failures for an identifier from
+	// one address or IPv6 /64 (20 from a /56, 50 from a /48), each further
+	// attempt has to wait, from one second to 15 minutes. After 50 failures
+	// from one address for all identifiers (200, 500) it waits up to a minute.
+	// After 100 failures for an account from everywhere, a client that was
+	// never logged in to it waits from one to 15 minutes. Clients that were
+	// logged in to the account before, recognized by session cookie or network,
+	// are counted on their own. Register counts duplicates by network. Behind a
+	// proxy, set ClientIP; otherwise only the limits per account apply.
+	//
+	// Defaults to a Throttle that counts in this process. [NoThrottle] turns it
+	// off.
 	Throttle Throttle
 
-	// VerifyPassword reports whether a password is that of a stored text which is not a bcrypt hash, such as the hex
-	// digits of an MD5 sum: for users from another program. At their next login the text is replaced by a bcrypt hash.
-	// Compare in constant time. A sample of the users table, read at the first login, tells which of these texts takes
-	// longest: every wrong password then takes as long, also that of an unknown user, as the function is called with that
-	// text too and its answer ignored. A text that takes longer than bcrypt of cost 12, or of PasswordCost if that is
-	// higher, is left out, and its user could be told by the time. The function gets the password as it was typed, and
-	// then its other Unicode forms (NFC, NFD). A password beyond 72 bytes stays as it is. Default: such users cannot log
-	// in with a password.
+	// VerifyPassword verifies stored passwords that are not bcrypt hashes, such
+	// as hex MD5, migrated from another program. After a successful login the
+	// stored value is replaced by a bcrypt hash, unless the password exceeds 72
+	// bytes. VerifyPassword must compare in constant time. It is called with the
+	// password as typed, and then with its other Unicode forms (NFC, NFD).
+	//
+	// A sample of the users table, read at the first login, shows which stored
+	// value takes longest to verify. Every wrong password then takes as long:
+	// VerifyPassword is called with that value too, and its result ignored.
+	// Values that take longer than bcrypt of cost 12, or of PasswordCost if
+	// that is higher, are not equalized, so response times reveal their users.
+	//
+	// Defaults to nil: such users cannot log in by password.
 	VerifyPassword func(stored, password string) bool
 
-	// OnError answers a request whose session could not be looked up because the database failed; the handler does
-	// not run and no cookie changes. err is an ErrUnavailable, or an ErrBusy if the processor was too busy. Default: 503 Service Unavailable.
+	// OnError responds to a request whose session could not be looked up. The
+	// handler does not run, and no cookie changes. err matches
+	// [ErrUnavailable]; [ErrBusy] if the processor is overloaded; [ErrConfig] if
+	// a table or pool cannot serve; or [ErrClosed].
+	//
+	// Defaults to 503 Service Unavailable.
 	OnError func(w http.ResponseWriter, r *http.Request, err error)
 
-	// OnEvent is called for logins, logouts, refusals and the like, as they happen: it must be quick, and safe for use by
-	// many goroutines. If it panics, that is logged and nothing else fails. Default: the events are only logged.
+	// OnEvent is called synchronously for each [Event]. It must not block, and
+	// must be safe for concurrent use. A panic in it is logged and fails nothing
+	// else.
+	//
+	// Defaults to nil: events are only logged.
 	OnEvent func(context.Context, Event)
 
-	// Logger gets every Event, the usual ones at level Debug, and what goes wrong without failing a call: a
-	// slide, purge or hash upgrade that did not work. It never gets a secret. Default slog.Default().
+	// Logger receives every Event, routine ones at Debug, and errors that do
+	// not fail a call, such as a failed renewal, purge or hash upgrade. Secrets
+	// are never logged.
+	//
+	// Defaults to [slog.Default].
 	Logger *slog.Logger
 
-	// DSN is what the file's "mysql" block or SESSION_DSN says, for Open. New does not read it.
+	// DSN is what the "mysql" block of the file or SESSION_DSN says, for [Open].
+	// New does not read it.
 	DSN string
 }
 
-// What a Config holds where it says nothing.
+// Cookie configures the session cookie. The zero value is ready to use.
+type Cookie struct {
+	// Name is the name of the session cookie.
+	//
+	// Defaults to "__Host-session" if its rules hold (Secure, Path=/, no
+	// Domain; RFC 6265bis section 4.1.3.2), otherwise to "__Secure-session"
+	// (OWASP ASVS 5.0 V3.3.1), or to "session" with Insecure. For another
+	// UsersTable than users, the default ends with its name, as in
+	// "__Host-session-customers". JSON: "cookieName".
+	Name string
+
+	// Domain lets subdomains share the session.
+	//
+	// Defaults to "": this host only. JSON: "cookieDomain".
+	Domain string
+
+	// Path limits the cookie to a part of the site.
+	//
+	// Defaults to "/". JSON: "cookiePath".
+	Path string
+
+	// SameSite decides whether browsers send the cookie when a user follows a
+	// link from another site: http.SameSiteStrictMode or http.SameSiteLaxMode.
+	// With strict, such a link leads to a page that reloads itself; see
+	// NoReload. With lax, protect every POST with http.CrossOriginProtection. A
+	// POST from another site comes without the cookie either way.
+	//
+	// Defaults to http.SameSiteStrictMode. JSON: "sameSite" ("strict" or "lax").
+	SameSite http.SameSite
+
+	// NoReload reports whether a request is served as not logged in instead of
+	// being reloaded, if it comes from a link on another site. Exclude GET
+	// requests that change something: the reload lets a link on another site
+	// act as the user, as a lax cookie would.
+	//
+	// Defaults to nil: every page load without the session cookie is reloaded
+	// once, if the browser has a session.
+	NoReload func(*http.Request) bool
+
+	// Transient omits Max-Age, so that the browser deletes the cookie when it
+	// exits. The session itself still lasts MaxAge.
+	//
+	// Defaults to false: browsers keep the cookie for 400 days. JSON:
+	// "transient".
+	Transient bool
+
+	// Insecure omits the Secure attribute, so that sessions work over plain
+	// HTTP, where anyone on the network path can read the cookie. Use it for
+	// development only.
+	//
+	// Defaults to false. JSON: "insecure".
+	Insecure bool
+}
+
+// Default values of a Config.
 const (
 	DefaultMaxAge    = 30 * 24 * time.Hour
 	DefaultUpdateAge = 24 * time.Hour
 )
 
-// The database counts seconds from 1970, and subtracts ages from today.
+// maxDuration keeps ages positive: UNIX_TIMESTAMP starts in 1970, and statements
+// subtract ages from the present.
 const maxDuration = 50 * 365 * 24 * time.Hour
 
-// Hashes beyond these costs are refused, wherever they come from: a planted one must not burn a CPU.
+// Hashes of higher cost are rejected, so that a planted hash cannot exhaust the
+// CPU.
 const (
 	maxPasswordCost = 16
 	maxTokenCost    = 14
 )
 
-// A configError names the setting, what it was and what it may be.
+// A configError reports an invalid setting: its name, value and allowed values.
 type configError struct {
 	where   string // file or "environment", empty for a Config made in Go
 	name    string // as the user wrote it there
@@ -242,9 +342,9 @@ type option struct {
 func (o option) env() string {
 	name := "SESSION_" + strings.ToUpper(capital.ReplaceAllString(o.key, "${1}_${2}"))
 	switch o.field {
-	case "Key", "Password":
+	case "KeyColumn", "PasswordColumn":
 		return name + "_COLUMN"
-	case "Token":
+	case "TokenTable":
 		return name + "_TABLE"
 	}
 	return name
@@ -259,10 +359,10 @@ type setter struct {
 }
 
 var options = []option{
-	{"table", "Table", text(func(c *Config) *string { return &c.Table })},
-	{"key", "Key", text(func(c *Config) *string { return &c.Key })},
-	{"password", "Password", text(func(c *Config) *string { return &c.Password })},
-	{"token", "Token", text(func(c *Config) *string { return &c.Token })},
+	{"table", "UsersTable", text(func(c *Config) *string { return &c.UsersTable })},
+	{"key", "KeyColumn", text(func(c *Config) *string { return &c.KeyColumn })},
+	{"password", "PasswordColumn", text(func(c *Config) *string { return &c.PasswordColumn })},
+	{"token", "TokenTable", text(func(c *Config) *string { return &c.TokenTable })},
 	{"accountColumns", "AccountColumns", list(func(c *Config) *[]string { return &c.AccountColumns })},
 	{"ignorePasswordChanges", "IgnorePasswordChanges", flag(func(c *Config) *bool { return &c.IgnorePasswordChanges })},
 	{"maxAge", "MaxAge", milliseconds(func(c *Config) *time.Duration { return &c.MaxAge })},
@@ -275,17 +375,17 @@ var options = []option{
 	{"homeURL", "HomeURL", text(func(c *Config) *string { return &c.HomeURL })},
 	{"confirmURL", "ConfirmURL", text(func(c *Config) *string { return &c.ConfirmURL })},
 	{"maxSessions", "MaxSessions", number(func(c *Config) *int { return &c.MaxSessions })},
-	{"cookieName", "CookieName", text(func(c *Config) *string { return &c.CookieName })},
-	{"cookieDomain", "CookieDomain", text(func(c *Config) *string { return &c.CookieDomain })},
-	{"cookiePath", "CookiePath", text(func(c *Config) *string { return &c.CookiePath })},
+	{"cookieName", "Cookie.Name", text(func(c *Config) *string { return &c.Cookie.Name })},
+	{"cookieDomain", "Cookie.Domain", text(func(c *Config) *string { return &c.Cookie.Domain })},
+	{"cookiePath", "Cookie.Path", text(func(c *Config) *string { return &c.Cookie.Path })},
 	{"candyPack", "CandyPack", choice(
 		func(c *Config, v CandyPackMode) { c.CandyPack = v },
 		[]string{"off", "share", "switch"}, []CandyPackMode{CandyPackOff, CandyPackShare, CandyPackSwitch})},
-	{"sameSite", "SameSite", choice(
-		func(c *Config, v http.SameSite) { c.SameSite = v },
+	{"sameSite", "Cookie.SameSite", choice(
+		func(c *Config, v http.SameSite) { c.Cookie.SameSite = v },
 		[]string{"strict", "lax"}, []http.SameSite{http.SameSiteStrictMode, http.SameSiteLaxMode})},
-	{"transient", "Transient", flag(func(c *Config) *bool { return &c.Transient })},
-	{"insecure", "Insecure", flag(func(c *Config) *bool { return &c.Insecure })},
+	{"transient", "Cookie.Transient", flag(func(c *Config) *bool { return &c.Cookie.Transient })},
+	{"insecure", "Cookie.Insecure", flag(func(c *Config) *bool { return &c.Cookie.Insecure })},
 	{"cacheFresh", "Cache.Fresh", milliseconds(func(c *Config) *time.Duration { return &c.Cache.Fresh })},
 	{"cacheStale", "Cache.Stale", milliseconds(func(c *Config) *time.Duration { return &c.Cache.Stale })},
 	{"cacheEntries", "Cache.Entries", number(func(c *Config) *int { return &c.Cache.Entries })},
@@ -643,13 +743,13 @@ func isTable(name string) bool {
 
 // withDefaults is the Config with every default filled in, or what is wrong with it.
 func (c Config) withDefaults() (Config, error) {
-	setDefault(&c.Table, defaultTable)
-	setDefault(&c.Key, "id")
-	setDefault(&c.Password, "password")
+	setDefault(&c.UsersTable, defaultTable)
+	setDefault(&c.KeyColumn, "id")
+	setDefault(&c.PasswordColumn, "password")
 	if c.CandyPack == CandyPackOff {
-		setDefault(&c.Token, defaultToken(c.Table))
+		setDefault(&c.TokenTable, defaultToken(c.UsersTable))
 	} else {
-		setDefault(&c.Token, "candy_auth")
+		setDefault(&c.TokenTable, "candy_auth")
 	}
 	setDefault(&c.MaxAge, DefaultMaxAge)
 	setDefault(&c.UpdateAge, min(DefaultUpdateAge, c.MaxAge/2))
@@ -657,19 +757,19 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.TokenCost, bcrypt.MinCost)
 	setDefault(&c.Timeout, DefaultTimeout)
 	setDefault(&c.HomeURL, "/")
-	setDefault(&c.CookiePath, "/")
-	setDefault(&c.SameSite, http.SameSiteStrictMode)
+	setDefault(&c.Cookie.Path, "/")
+	setDefault(&c.Cookie.SameSite, http.SameSiteStrictMode)
 	setDefault(&c.Cache.Entries, 100_000)
-	if c.CookieName == "" && c.CandyPack != CandyPackShare {
+	if c.Cookie.Name == "" && c.CandyPack != CandyPackShare {
 		switch {
-		case c.Insecure:
-			c.CookieName = "session"
-		case c.CookieDomain != "" || c.CookiePath != "/":
-			c.CookieName = "__Secure-session"
+		case c.Cookie.Insecure:
+			c.Cookie.Name = "session"
+		case c.Cookie.Domain != "" || c.Cookie.Path != "/":
+			c.Cookie.Name = "__Secure-session"
 		default:
-			c.CookieName = "__Host-session"
+			c.Cookie.Name = "__Host-session"
 		}
-		c.CookieName += cookieSuffix(c.Table)
+		c.Cookie.Name += cookieSuffix(c.UsersTable)
 	}
 	if c.Fingerprint.Text == nil && c.Fingerprint.Match == nil {
 		c.Fingerprint = FingerprintFamily
@@ -698,7 +798,7 @@ func (c Config) withDefaults() (Config, error) {
 	return c, c.validate()
 }
 
-// defaultToken returns the default of Config.Token. No two users tables have the
+// defaultToken returns the default of Config.TokenTable. No two users tables have the
 // same, as a number would then stand for a user of either.
 func defaultToken(table string) string {
 	if table == defaultTable {
@@ -713,7 +813,7 @@ func defaultToken(table string) string {
 	return name + suffix
 }
 
-// cookieSuffix returns what the default of Config.CookieName ends with, so that
+// cookieSuffix returns what the default of Config.Cookie.Name ends with, so that
 // two users tables can be used in one browser.
 func cookieSuffix(table string) string {
 	switch {
@@ -744,28 +844,28 @@ func (c Config) validate() error {
 	}
 	const name = "must be a name of letters, digits, _, $ and -, at most 64 characters"
 	switch {
-	case !isTable(c.Table):
-		return bad("Table", strconv.Quote(c.Table), name+", or database.name")
-	case !isTable(c.Token):
-		return bad("Token", strconv.Quote(c.Token), name+", or database.name")
-	case !identifier.MatchString(c.Key):
-		return bad("Key", strconv.Quote(c.Key), name)
-	case !identifier.MatchString(c.Password):
-		return bad("Password", strconv.Quote(c.Password), name)
-	case strings.EqualFold(c.Token, c.Table):
-		return bad("Token", strconv.Quote(c.Token), "must be another table than Table")
-	case strings.EqualFold(c.Password, c.Key):
-		return bad("Password", strconv.Quote(c.Password), "must be another column than Key")
+	case !isTable(c.UsersTable):
+		return bad("UsersTable", strconv.Quote(c.UsersTable), name+", or database.name")
+	case !isTable(c.TokenTable):
+		return bad("TokenTable", strconv.Quote(c.TokenTable), name+", or database.name")
+	case !identifier.MatchString(c.KeyColumn):
+		return bad("KeyColumn", strconv.Quote(c.KeyColumn), name)
+	case !identifier.MatchString(c.PasswordColumn):
+		return bad("PasswordColumn", strconv.Quote(c.PasswordColumn), name)
+	case strings.EqualFold(c.TokenTable, c.UsersTable):
+		return bad("TokenTable", strconv.Quote(c.TokenTable), "must differ from UsersTable")
+	case strings.EqualFold(c.PasswordColumn, c.KeyColumn):
+		return bad("PasswordColumn", strconv.Quote(c.PasswordColumn), "must differ from KeyColumn")
 	case slices.ContainsFunc(c.AccountColumns, func(name string) bool { return !identifier.MatchString(name) }):
 		return bad("AccountColumns", fmt.Sprintf("%q", c.AccountColumns), name)
-	case slices.ContainsFunc(c.AccountColumns, func(name string) bool { return strings.EqualFold(name, c.Password) }):
+	case slices.ContainsFunc(c.AccountColumns, func(name string) bool { return strings.EqualFold(name, c.PasswordColumn) }):
 		return bad("AccountColumns", fmt.Sprintf("%q", c.AccountColumns), "must not name the password column, which is always compared")
 	case c.MaxAge < time.Second || c.MaxAge > maxDuration:
 		return bad("MaxAge", c.MaxAge, "must be from one second to 50 years (0 gives 30 days)")
 	case c.UpdateAge < 0:
 		return bad("UpdateAge", c.UpdateAge, "must not be negative (0 gives one day, or half of MaxAge)")
 	case c.UpdateAge >= c.MaxAge:
-		return bad("UpdateAge", c.UpdateAge, fmt.Sprintf("must be below MaxAge, %v, or active users are logged out", c.MaxAge))
+		return bad("UpdateAge", c.UpdateAge, fmt.Sprintf("must be less than MaxAge (%v), or active users are logged out", c.MaxAge))
 	case c.MaxLifetime != 0 && (c.MaxLifetime < time.Second || c.MaxLifetime > maxDuration):
 		return bad("MaxLifetime", c.MaxLifetime, "must be from one second to 50 years (0 gives no limit)")
 	case c.Timeout < 100*time.Millisecond || c.Timeout > time.Hour:
@@ -805,18 +905,18 @@ func linkable(target string) bool {
 // does not return the DSN, which contains a password.
 func (c Config) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "session.Config{Table:%q Key:%q Password:%q Token:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v Timeout:%v", c.Table, c.Key, c.Password, c.Token, c.MaxAge, c.UpdateAge, c.MaxLifetime, c.Timeout)
+	fmt.Fprintf(&b, "session.Config{UsersTable:%q KeyColumn:%q PasswordColumn:%q TokenTable:%q MaxAge:%v UpdateAge:%v MaxLifetime:%v Timeout:%v", c.UsersTable, c.KeyColumn, c.PasswordColumn, c.TokenTable, c.MaxAge, c.UpdateAge, c.MaxLifetime, c.Timeout)
 	fmt.Fprintf(&b, " AccountColumns:%q IgnorePasswordChanges:%t", c.AccountColumns, c.IgnorePasswordChanges)
-	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q ConfirmURL:%q MaxSessions:%d CookieName:%q CookieDomain:%q CookiePath:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.ConfirmURL, c.MaxSessions, c.CookieName, c.CookieDomain, c.CookiePath)
-	fmt.Fprintf(&b, " SameSite:%d NoReload:%t", c.SameSite, c.NoReload != nil)
-	fmt.Fprintf(&b, " CandyPack:%d Transient:%t Insecure:%t Cache:%v", c.CandyPack, c.Transient, c.Insecure, c.Cache)
+	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q ConfirmURL:%q MaxSessions:%d Cookie.Name:%q Cookie.Domain:%q Cookie.Path:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.ConfirmURL, c.MaxSessions, c.Cookie.Name, c.Cookie.Domain, c.Cookie.Path)
+	fmt.Fprintf(&b, " Cookie.SameSite:%d Cookie.NoReload:%t", c.Cookie.SameSite, c.Cookie.NoReload != nil)
+	fmt.Fprintf(&b, " CandyPack:%v Cookie.Transient:%t Cookie.Insecure:%t Cache:%v", c.CandyPack, c.Cookie.Transient, c.Cookie.Insecure, c.Cache)
 	fmt.Fprintf(&b, " Fingerprint:%t ClientIP:%t Replica:%t Throttle:%t VerifyPassword:%t OnError:%t OnEvent:%t Logger:%t}", c.Fingerprint.Text != nil || c.Fingerprint.Match != nil,
 		c.ClientIP != nil, c.Replica != nil, c.Throttle != nil, c.VerifyPassword != nil, c.OnError != nil, c.OnEvent != nil, c.Logger != nil)
 	return b.String()
 }
 
-// GoString is String: %#v must not show the DSN either.
+// GoString implements [fmt.GoStringer]: %#v must not show the DSN either.
 func (c Config) GoString() string { return c.String() }
 
-// LogValue is String, for slog.
+// LogValue implements [slog.LogValuer].
 func (c Config) LogValue() slog.Value { return slog.StringValue(c.String()) }

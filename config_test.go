@@ -49,7 +49,7 @@ func TestSeedConfigurations(t *testing.T) {
 			continue
 		}
 		full, err := c.withDefaults()
-		if err != nil || full.MaxAge != test.maxAge || full.UpdateAge != test.updateAge || full.Table != "users" || full.Key != "id" || full.Token != "user_tokens" {
+		if err != nil || full.MaxAge != test.maxAge || full.UpdateAge != test.updateAge || full.UsersTable != "users" || full.KeyColumn != "id" || full.TokenTable != "user_tokens" {
 			t.Errorf("%s: %v, %v", name, full, err)
 		}
 	}
@@ -62,7 +62,7 @@ func TestZeroConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	if c.MaxAge != DefaultMaxAge || c.UpdateAge != DefaultUpdateAge || c.PasswordCost != 10 || c.TokenCost != 4 ||
-		c.CookieName != "__Host-session" || c.CookiePath != "/" || c.HomeURL != "/" || c.MaxLifetime != 0 || c.Insecure {
+		c.Cookie.Name != "__Host-session" || c.Cookie.Path != "/" || c.HomeURL != "/" || c.MaxLifetime != 0 || c.Cookie.Insecure {
 		t.Errorf("%v", c)
 	}
 }
@@ -83,10 +83,10 @@ func TestEverySetting(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, want := c.String(), `session.Config{Table:"app.people" Key:"uid" Password:"hash" Token:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s Timeout:5s`+
+	if got, want := c.String(), `session.Config{UsersTable:"app.people" KeyColumn:"uid" PasswordColumn:"hash" TokenTable:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s Timeout:5s`+
 		` AccountColumns:["created_at"] IgnorePasswordChanges:true`+
-		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" ConfirmURL:"/confirm" MaxSessions:9 CookieName:"sid" CookieDomain:"example.com" CookiePath:"/app"`+
-		` SameSite:2 NoReload:false CandyPack:0 Transient:true Insecure:true Cache:{1s 1m0s 500} Fingerprint:true ClientIP:false Replica:false Throttle:false VerifyPassword:false OnError:false OnEvent:false Logger:false}`; got != want {
+		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" ConfirmURL:"/confirm" MaxSessions:9 Cookie.Name:"sid" Cookie.Domain:"example.com" Cookie.Path:"/app"`+
+		` Cookie.SameSite:2 Cookie.NoReload:false CandyPack:off Cookie.Transient:true Cookie.Insecure:true Cache:{1s 1m0s 500} Fingerprint:true ClientIP:false Replica:false Throttle:false VerifyPassword:false OnError:false OnEvent:false Logger:false}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if !c.Fingerprint.Match("a", "b") {
@@ -108,12 +108,12 @@ func TestEverySetting(t *testing.T) {
 	t.Setenv("SESSION_INSECURE", "false")
 	t.Setenv("SESSION_DSN", "root@/other")
 	c, err = LoadConfig(writeConfig(t, file))
-	if err != nil || c.MaxAge != 15*time.Minute || c.UpdateAge != time.Minute || c.Table != "accounts" || c.LoginURL != "https://id.example.com/login" ||
-		c.Fingerprint.Match("a", "b") || c.Insecure || !c.Transient || c.DSN != "root@/other" {
+	if err != nil || c.MaxAge != 15*time.Minute || c.UpdateAge != time.Minute || c.UsersTable != "accounts" || c.LoginURL != "https://id.example.com/login" ||
+		c.Fingerprint.Match("a", "b") || c.Cookie.Insecure || !c.Cookie.Transient || c.DSN != "root@/other" {
 		t.Errorf("%v, %q, %v", c, c.DSN, err)
 	}
 	c, err = LoadConfig("")
-	if err != nil || c.MaxAge != 15*time.Minute || c.UpdateAge != 0 || c.Table != "accounts" || c.Token != "" {
+	if err != nil || c.MaxAge != 15*time.Minute || c.UpdateAge != 0 || c.UsersTable != "accounts" || c.TokenTable != "" {
 		t.Errorf("%v, %v", c, err)
 	}
 	for name, value := range map[string]string{
@@ -145,8 +145,8 @@ func TestVariablesInTheFile(t *testing.T) {
 	c, err := LoadConfig(path)
 	noError(t, err)
 	dsn, err := mysql.ParseDSN(c.DSN)
-	if err != nil || dsn.Addr != "db.example.com:3307" || c.MaxAge != time.Hour || c.Key != "uid" || dsn.User != "app" || dsn.Passwd != "a$bp#w=${x}${" || c.Token != "web_tokens" {
-		t.Errorf("%+v, %v, %v", dsn, c.Token, err)
+	if err != nil || dsn.Addr != "db.example.com:3307" || c.MaxAge != time.Hour || c.KeyColumn != "uid" || dsn.User != "app" || dsn.Passwd != "a$bp#w=${x}${" || c.TokenTable != "web_tokens" {
+		t.Errorf("%+v, %v, %v", dsn, c.TokenTable, err)
 	}
 
 	for text, want := range map[string]string{
@@ -164,7 +164,7 @@ func TestOverriddenVariables(t *testing.T) {
 	t.Setenv("SESSION_TOKEN_TABLE", "tokens")
 	t.Setenv("SESSION_DSN", "app:secret@tcp(db:3306)/app")
 	c, err := LoadConfig(writeConfig(t, `{"auth": {"token": "${SESSION_TEST_MISSING}"}, "mysql": {"password": "${SESSION_TEST_MISSING}"}}`))
-	if err != nil || c.Token != "tokens" || c.DSN != "app:secret@tcp(db:3306)/app" {
+	if err != nil || c.TokenTable != "tokens" || c.DSN != "app:secret@tcp(db:3306)/app" {
 		t.Errorf("%v, %v", c, err)
 	}
 }
@@ -172,7 +172,7 @@ func TestOverriddenVariables(t *testing.T) {
 // Every key of the file is a field of Config, and every field that a file can hold has a key.
 func TestOptionsCoverConfig(t *testing.T) {
 	t.Parallel()
-	inGoOnly := map[string]bool{"Cache": true, "Replica": true, "ClientIP": true, "VerifyPassword": true, "NoReload": true, "Throttle": true, "OnEvent": true, "OnError": true, "Logger": true, "DSN": true}
+	inGoOnly := map[string]bool{"Cache": true, "Cookie": true, "Replica": true, "ClientIP": true, "VerifyPassword": true, "Throttle": true, "OnEvent": true, "OnError": true, "Logger": true, "DSN": true}
 	byField := map[string]string{}
 	for _, o := range options {
 		byField[o.field] = o.key
@@ -185,11 +185,14 @@ func TestOptionsCoverConfig(t *testing.T) {
 		}
 		delete(byField, name)
 	}
-	for field := range reflect.TypeFor[Cache]().Fields() {
-		if byField["Cache."+field.Name] == "" {
-			t.Errorf("Cache.%s has no key", field.Name)
+	for _, group := range []reflect.Type{reflect.TypeFor[Cache](), reflect.TypeFor[Cookie]()} {
+		for i := range group.NumField() {
+			name := group.Name() + "." + group.Field(i).Name
+			if byField[name] == "" && name != "Cookie.NoReload" {
+				t.Errorf("%s has no key", name)
+			}
+			delete(byField, name)
 		}
-		delete(byField, "Cache."+field.Name)
 	}
 	if len(byField) != 0 {
 		t.Errorf("keys without a field: %v", byField)
@@ -209,7 +212,7 @@ func TestOptionsCoverConfig(t *testing.T) {
 func TestErrorsNameTheEnvironment(t *testing.T) {
 	t.Setenv("SESSION_UPDATE_AGE", "900000")
 	_, err := LoadConfig(writeConfig(t, `{"auth": {"maxAge": 900000, "updateAge": 300000}}`))
-	if err == nil || !strings.HasPrefix(err.Error(), "session: environment: SESSION_UPDATE_AGE = 15m0s: must be below MaxAge") {
+	if err == nil || !strings.HasPrefix(err.Error(), "session: environment: SESSION_UPDATE_AGE = 15m0s: must be less than MaxAge") {
 		t.Error(err)
 	}
 	t.Setenv("SESSION_UPDATE_AGE", "")
@@ -220,7 +223,7 @@ func TestErrorsNameTheEnvironment(t *testing.T) {
 	t.Setenv("SESSION_KEY_COLUMN", "uid")
 	t.Setenv("SESSION_TOKEN_TABLE", "logins")
 	c, err := LoadConfig("")
-	if err != nil || c.Password != "hash" || c.Key != "uid" || c.Token != "logins" {
+	if err != nil || c.PasswordColumn != "hash" || c.KeyColumn != "uid" || c.TokenTable != "logins" {
 		t.Errorf("%v, %v", c, err)
 	}
 }
@@ -264,8 +267,8 @@ var badConfigs = []struct{ file, says string }{
 	{`{"auth": {"maxAge": 999}}`, `auth.maxAge = 999ms: must be from one second to 50 years`},
 	{`{"auth": {"timeout": 99}}`, `auth.timeout = 99ms: must be from 100ms to an hour (0 gives 10s)`},
 	{`{"auth": {"maxLifetime": 999}}`, `auth.maxLifetime = 999ms: must be from one second to 50 years`},
-	{`{"auth": {"maxAge": 900000, "updateAge": 900000}}`, `auth.updateAge = 15m0s: must be below MaxAge, 15m0s`},
-	{`{"auth": {"updateAge": 2592000001}}`, `auth.updateAge = 720h0m0.001s: must be below MaxAge, 720h0m0s`},
+	{`{"auth": {"maxAge": 900000, "updateAge": 900000}}`, `auth.updateAge = 15m0s: must be less than MaxAge (15m0s)`},
+	{`{"auth": {"updateAge": 2592000001}}`, `auth.updateAge = 720h0m0.001s: must be less than MaxAge (720h0m0s)`},
 	{`{"auth": {"passwordCost": 3}}`, `auth.passwordCost = 3: must be from 4 to 16`},
 	{`{"auth": {"passwordCost": 17}}`, `auth.passwordCost = 17: must be from 4 to 16`},
 	{`{"auth": {"tokenCost": 3}}`, `auth.tokenCost = 3: must be from 4 to 14`},
@@ -287,8 +290,8 @@ var badConfigs = []struct{ file, says string }{
 	{`{"auth": {"key": "users.id"}}`, `auth.key = "users.id": must be a name`},
 	{`{"auth": {"password": "pass word"}}`, `auth.password = "pass word": must be a name`},
 	{`{"auth": {"table": "` + strings.Repeat("x", 65) + `"}}`, `at most 64 characters`},
-	{`{"auth": {"token": "Users"}}`, `auth.token = "Users": must be another table than Table`},
-	{`{"auth": {"password": "ID"}}`, `auth.password = "ID": must be another column than Key`},
+	{`{"auth": {"token": "Users"}}`, `auth.token = "Users": must differ from UsersTable`},
+	{`{"auth": {"password": "ID"}}`, `auth.password = "ID": must differ from KeyColumn`},
 	// cookies
 	{`{"auth": {"cookieName": "my session"}}`, `auth.cookieName = "my session": must be a cookie name: no spaces`},
 	{`{"auth": {"cookieName": "a=b"}}`, `auth.cookieName = "a=b": must be a cookie name`},
@@ -359,10 +362,10 @@ func TestBadConfigsInGo(t *testing.T) {
 		{Config{MaxLifetime: maxDuration + 1}, "session: Config.MaxLifetime"},
 		{Config{UpdateAge: -time.Hour}, "session: Config.UpdateAge = -1h0m0s: must not be negative"},
 		{Config{MaxLifetime: -1}, "session: Config.MaxLifetime = -1ns: must be from one second to 50 years"},
-		{Config{MaxAge: time.Hour, UpdateAge: time.Hour}, "session: Config.UpdateAge = 1h0m0s: must be below MaxAge"},
+		{Config{MaxAge: time.Hour, UpdateAge: time.Hour}, "session: Config.UpdateAge = 1h0m0s: must be less than MaxAge"},
 		{Config{CandyPack: 7}, "session: Config.CandyPack = 7: must be CandyPackOff, CandyPackShare or CandyPackSwitch"},
-		{Config{SameSite: http.SameSiteNoneMode}, "session: Config.SameSite = 4: must be http.SameSiteStrictMode (or 0, which gives that) or http.SameSiteLaxMode"},
-		{Config{SameSite: http.SameSiteDefaultMode}, "session: Config.SameSite = 1: must be"},
+		{Config{Cookie: Cookie{SameSite: http.SameSiteNoneMode}}, "session: Config.Cookie.SameSite = 4: must be http.SameSiteStrictMode (or 0, which gives that) or http.SameSiteLaxMode"},
+		{Config{Cookie: Cookie{SameSite: http.SameSiteDefaultMode}}, "session: Config.Cookie.SameSite = 1: must be"},
 		{Config{Cache: Cache{Fresh: -1}}, "session: Config.Cache.Fresh = -1ns: must not be negative"},
 		{Config{Cache: Cache{Stale: -1}}, "session: Config.Cache.Stale = -1ns: must be 0"},
 		{Config{PasswordCost: -1}, "session: Config.PasswordCost = -1"},
@@ -389,7 +392,7 @@ func FuzzParseConfig(f *testing.F) {
 			return
 		}
 		full, err := c.withDefaults()
-		if err == nil && (full.UpdateAge >= full.MaxAge || full.MaxAge < time.Second || strings.Contains(full.Table+full.Token+full.Key+full.Password, "`")) {
+		if err == nil && (full.UpdateAge >= full.MaxAge || full.MaxAge < time.Second || strings.Contains(full.UsersTable+full.TokenTable+full.KeyColumn+full.PasswordColumn, "`")) {
 			t.Fatalf("%q gives %v", data, full)
 		}
 		if err == nil {

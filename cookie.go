@@ -34,14 +34,14 @@ type cookies struct {
 
 func newCookies(c Config) *cookies {
 	attribute := http.Cookie{
-		Name:     c.CookieName,
-		Path:     c.CookiePath,
-		Domain:   c.CookieDomain,
+		Name:     c.Cookie.Name,
+		Path:     c.Cookie.Path,
+		Domain:   c.Cookie.Domain,
 		HttpOnly: true,
-		Secure:   !c.Insecure,
-		SameSite: c.SameSite,
+		Secure:   !c.Cookie.Insecure,
+		SameSite: c.Cookie.SameSite,
 	}
-	if !c.Transient {
+	if !c.Cookie.Transient {
 		attribute.MaxAge = int(cookieAge / time.Second)
 		if c.CandyPack == CandyPackShare {
 			attribute.MaxAge = int(candyCookieAge / time.Second)
@@ -49,16 +49,16 @@ func newCookies(c Config) *cookies {
 	}
 	hint := ""
 	switch {
-	case c.SameSite == http.SameSiteLaxMode:
+	case c.Cookie.SameSite == http.SameSiteLaxMode:
 	case c.CandyPack == CandyPackShare:
 		hint = candyHint
 	default:
-		hint = c.CookieName + ".hint"
+		hint = c.Cookie.Name + ".hint"
 	}
 	return &cookies{c.CandyPack, attribute, hint}
 }
 
-// read takes the token from a request: ErrNoCookie or ErrMalformed if there is none. Empty cookies count as absent:
+// read takes the token from a request: ErrNoCookie or ErrMalformedCookie if there is none. Empty cookies count as absent:
 // CandyPack's logout leaves them behind. Of cookies with one name the first is read, as it has the longest path (RFC
 // 6265 section 5.4); the rest are the others. While both layouts are in use, CandyPack's decides, empty or not: each login
 // and logout of either app changes that, but CandyPack's own leave the other as it was.
@@ -87,7 +87,7 @@ func parsed(selector, verifier string) (token, error) {
 	if t, ok := parseToken(selector, verifier); ok {
 		return t, nil
 	}
-	return token{}, ErrMalformed
+	return token{}, ErrMalformedCookie
 }
 
 // others are the further tokens of a request, in its order: a browser may have
@@ -286,32 +286,32 @@ func (c Config) validateCookie(bad func(field string, value any, allowed string)
 	switch {
 	case c.CandyPack < CandyPackOff || c.CandyPack > CandyPackSwitch:
 		return bad("CandyPack", int(c.CandyPack), "must be CandyPackOff, CandyPackShare or CandyPackSwitch")
-	case c.CandyPack == CandyPackShare && c.CookieName != "":
-		return bad("CookieName", quoted(c.CookieName), "must be empty with CandyPackShare, whose cookies are "+candySelector+" and "+candyVerifier)
-	case c.CandyPack != CandyPackShare && !valid(http.Cookie{Name: c.CookieName}):
-		return bad("CookieName", quoted(c.CookieName), "must be a cookie name: no spaces, quotes, commas, semicolons, = or control characters")
-	case c.CandyPack != CandyPackOff && (c.CookieName == candySelector || c.CookieName == candyVerifier):
-		return bad("CookieName", quoted(c.CookieName), "is one of CandyPack's; choose another")
-	case c.CandyPack != CandyPackOff && c.CookieDomain != "":
-		return bad("CookieDomain", quoted(c.CookieDomain), "must be empty with CandyPack, whose cookies are for one host")
-	case c.CandyPack != CandyPackOff && c.CookiePath != "/":
-		return bad("CookiePath", quoted(c.CookiePath), "must be / with CandyPack, as that of its cookies is")
+	case c.CandyPack == CandyPackShare && c.Cookie.Name != "":
+		return bad("Cookie.Name", quoted(c.Cookie.Name), "must be empty with CandyPackShare, whose cookies are "+candySelector+" and "+candyVerifier)
+	case c.CandyPack != CandyPackShare && !valid(http.Cookie{Name: c.Cookie.Name}):
+		return bad("Cookie.Name", quoted(c.Cookie.Name), "must be a cookie name: no spaces, quotes, commas, semicolons, = or control characters")
+	case c.CandyPack != CandyPackOff && (c.Cookie.Name == candySelector || c.Cookie.Name == candyVerifier):
+		return bad("Cookie.Name", quoted(c.Cookie.Name), "is one of CandyPack's; choose another")
+	case c.CandyPack != CandyPackOff && c.Cookie.Domain != "":
+		return bad("Cookie.Domain", quoted(c.Cookie.Domain), "must be empty with CandyPack, whose cookies are for one host")
+	case c.CandyPack != CandyPackOff && c.Cookie.Path != "/":
+		return bad("Cookie.Path", quoted(c.Cookie.Path), "must be / with CandyPack, as that of its cookies is")
 	}
-	if c.SameSite != http.SameSiteStrictMode && c.SameSite != http.SameSiteLaxMode {
-		return bad("SameSite", int(c.SameSite), "must be http.SameSiteStrictMode (or 0, which gives that) or http.SameSiteLaxMode")
+	if c.Cookie.SameSite != http.SameSiteStrictMode && c.Cookie.SameSite != http.SameSiteLaxMode {
+		return bad("Cookie.SameSite", int(c.Cookie.SameSite), "must be http.SameSiteStrictMode (or 0, which gives that) or http.SameSiteLaxMode")
 	}
-	if !valid(http.Cookie{Name: "x", Domain: c.CookieDomain}) || strings.HasPrefix(c.CookieDomain, ".") {
-		return bad("CookieDomain", quoted(c.CookieDomain), "must be a host name such as example.com, without a dot before it")
+	if !valid(http.Cookie{Name: "x", Domain: c.Cookie.Domain}) || strings.HasPrefix(c.Cookie.Domain, ".") {
+		return bad("Cookie.Domain", quoted(c.Cookie.Domain), "must be a host name such as example.com, without a dot before it")
 	}
-	if !valid(http.Cookie{Name: "x", Path: c.CookiePath}) || !strings.HasPrefix(c.CookiePath, "/") {
-		return bad("CookiePath", quoted(c.CookiePath), "must begin with / and have no ; or control characters")
+	if !valid(http.Cookie{Name: "x", Path: c.Cookie.Path}) || !strings.HasPrefix(c.Cookie.Path, "/") {
+		return bad("Cookie.Path", quoted(c.Cookie.Path), "must begin with / and have no ; or control characters")
 	}
-	lower := strings.ToLower(c.CookieName)
-	if strings.HasPrefix(lower, "__host-") && (c.Insecure || c.CookieDomain != "" || c.CookiePath != "/") {
-		return bad("CookieName", quoted(c.CookieName), "browsers take a __Host- cookie only with Secure, no domain and the path /")
+	lower := strings.ToLower(c.Cookie.Name)
+	if strings.HasPrefix(lower, "__host-") && (c.Cookie.Insecure || c.Cookie.Domain != "" || c.Cookie.Path != "/") {
+		return bad("Cookie.Name", quoted(c.Cookie.Name), "browsers take a __Host- cookie only with Secure, no domain and the path /")
 	}
-	if strings.HasPrefix(lower, "__secure-") && c.Insecure {
-		return bad("CookieName", quoted(c.CookieName), "browsers take a __Secure- cookie only with Secure")
+	if strings.HasPrefix(lower, "__secure-") && c.Cookie.Insecure {
+		return bad("Cookie.Name", quoted(c.Cookie.Name), "browsers take a __Secure- cookie only with Secure")
 	}
 	return nil
 }

@@ -18,20 +18,20 @@ func TestCookies(t *testing.T) {
 		check func(*http.Cookie) bool
 	}{
 		"default":              {Config{}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 400*24*3600 }},
-		"with a domain":        {Config{CookieDomain: "example.com"}, "__Secure-session", func(c *http.Cookie) bool { return c.Domain == "example.com" }},
-		"with a path":          {Config{CookiePath: "/app"}, "__Secure-session", func(c *http.Cookie) bool { return c.Path == "/app" }},
-		"insecure":             {Config{Insecure: true}, "session", func(c *http.Cookie) bool { return !c.Secure }},
-		"transient":            {Config{Transient: true}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 0 && c.RawExpires == "" }},
-		"a name":               {Config{CookieName: "sid"}, "sid", func(c *http.Cookie) bool { return true }},
-		"a secure name":        {Config{CookieName: "__Secure-sid", CookiePath: "/x"}, "__Secure-sid", func(c *http.Cookie) bool { return c.Secure }},
+		"with a domain":        {Config{Cookie: Cookie{Domain: "example.com"}}, "__Secure-session", func(c *http.Cookie) bool { return c.Domain == "example.com" }},
+		"with a path":          {Config{Cookie: Cookie{Path: "/app"}}, "__Secure-session", func(c *http.Cookie) bool { return c.Path == "/app" }},
+		"insecure":             {Config{Cookie: Cookie{Insecure: true}}, "session", func(c *http.Cookie) bool { return !c.Secure }},
+		"transient":            {Config{Cookie: Cookie{Transient: true}}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 0 && c.RawExpires == "" }},
+		"a name":               {Config{Cookie: Cookie{Name: "sid"}}, "sid", func(c *http.Cookie) bool { return true }},
+		"a secure name":        {Config{Cookie: Cookie{Name: "__Secure-sid", Path: "/x"}}, "__Secure-sid", func(c *http.Cookie) bool { return c.Secure }},
 		"a short MaxAge":       {Config{MaxAge: time.Hour}, "__Host-session", func(c *http.Cookie) bool { return c.MaxAge == 400*24*3600 }},
 		"candypack":            {Config{CandyPack: CandyPackShare}, "candy_x candy_y", func(c *http.Cookie) bool { return !strings.Contains(c.Value, ".") && c.MaxAge == 365*24*3600 }},
-		"candypack, transient": {Config{CandyPack: CandyPackShare, Transient: true}, "candy_x candy_y", func(c *http.Cookie) bool { return c.MaxAge == 0 }},
+		"candypack, transient": {Config{CandyPack: CandyPackShare, Cookie: Cookie{Transient: true}}, "candy_x candy_y", func(c *http.Cookie) bool { return c.MaxAge == 0 }},
 		"from candypack": {Config{CandyPack: CandyPackSwitch}, "candy_x candy_y __Host-session", func(c *http.Cookie) bool {
 			return strings.HasPrefix(c.Name, "__Host-session") == (c.MaxAge == 400*24*3600)
 		}},
-		"lax":            {Config{SameSite: http.SameSiteLaxMode}, "__Host-session", func(c *http.Cookie) bool { return true }},
-		"lax, candypack": {Config{SameSite: http.SameSiteLaxMode, CandyPack: CandyPackShare}, "candy_x candy_y", func(c *http.Cookie) bool { return true }},
+		"lax":            {Config{Cookie: Cookie{SameSite: http.SameSiteLaxMode}}, "__Host-session", func(c *http.Cookie) bool { return true }},
+		"lax, candypack": {Config{Cookie: Cookie{SameSite: http.SameSiteLaxMode}, CandyPack: CandyPackShare}, "candy_x candy_y", func(c *http.Cookie) bool { return true }},
 	} {
 		cfg, err := test.cfg.withDefaults()
 		noError(t, err)
@@ -54,7 +54,7 @@ func TestCookies(t *testing.T) {
 					continue
 				}
 				names = append(names, cookie.Name)
-				if !cookie.HttpOnly || (cookie.SameSite == http.SameSiteLaxMode) != (cookie.Name == c.hint || cfg.SameSite == http.SameSiteLaxMode) || cookie.Secure == cfg.Insecure || cookie.Path != cfg.CookiePath || (cookie.Value != "") != value {
+				if !cookie.HttpOnly || (cookie.SameSite == http.SameSiteLaxMode) != (cookie.Name == c.hint || cfg.Cookie.SameSite == http.SameSiteLaxMode) || cookie.Secure == cfg.Cookie.Insecure || cookie.Path != cfg.Cookie.Path || (cookie.Value != "") != value {
 					t.Errorf("%s: %q", name, line)
 				}
 				if !maxAge(cookie.MaxAge) || value && !test.check(cookie) {
@@ -98,18 +98,18 @@ func TestCandyPackCookiesAreRead(t *testing.T) {
 		"candy_x=" + x + "; candy_y=" + y + "; candy_x=other":    nil,
 		"candy_x=; candy_y=":                                     ErrNoCookie,
 		"":                                                       ErrNoCookie,
-		"candy_x=" + x:                                           ErrMalformed,
-		"candy_y=" + y:                                           ErrMalformed,
-		"candy_x=" + x + "; candy_y=":                            ErrMalformed,
+		"candy_x=" + x:                                           ErrMalformedCookie,
+		"candy_y=" + y:                                           ErrMalformedCookie,
+		"candy_x=" + x + "; candy_y=":                            ErrMalformedCookie,
 		"candy_x=" + x + "=1; candy_y=" + y + "=2":               nil, // CandyPack cuts there
 		"theme=dark; candy_x=" + x + "  ; candy_y=" + y:          nil, // and overlooks spaces
-		"candy_x=" + x + ";candy_y=" + y:                         ErrMalformed,
-		"candy_x=other; candy_x=" + x + "; candy_y=" + y:         ErrMalformed,
-		`candy_x="` + x + `"; candy_y=` + y:                      ErrMalformed,
-		`candy_x={"a":1}; candy_y=` + y:                          ErrMalformed,
-		"candy_x=" + x[:21] + "; candy_y=" + y:                   ErrMalformed,
-		"candy_x=" + x + "; candy_y=" + strings.Repeat("ä", 32):  ErrMalformed,
-		"candy_x=" + x + "; candy_y=" + strings.Repeat("%41", 8): ErrMalformed,
+		"candy_x=" + x + ";candy_y=" + y:                         ErrMalformedCookie,
+		"candy_x=other; candy_x=" + x + "; candy_y=" + y:         ErrMalformedCookie,
+		`candy_x="` + x + `"; candy_y=` + y:                      ErrMalformedCookie,
+		`candy_x={"a":1}; candy_y=` + y:                          ErrMalformedCookie,
+		"candy_x=" + x[:21] + "; candy_y=" + y:                   ErrMalformedCookie,
+		"candy_x=" + x + "; candy_y=" + strings.Repeat("ä", 32):  ErrMalformedCookie,
+		"candy_x=" + x + "; candy_y=" + strings.Repeat("%41", 8): ErrMalformedCookie,
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Cookie", header)
@@ -139,7 +139,7 @@ func TestCookiesOfTheSwitch(t *testing.T) {
 			t.Errorf("%q: %v", header, err)
 		}
 	}
-	for header, want := range map[string]error{"": ErrNoCookie, "candy_x=; candy_y=": ErrNoCookie, "candy_x=; candy_y=; " + single: ErrNoCookie, "candy_x=a; " + single: ErrMalformed, "__Host-session=a": ErrMalformed} {
+	for header, want := range map[string]error{"": ErrNoCookie, "candy_x=; candy_y=": ErrNoCookie, "candy_x=; candy_y=; " + single: ErrNoCookie, "candy_x=a; " + single: ErrMalformedCookie, "__Host-session=a": ErrMalformedCookie} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Cookie", header)
 		if _, err := c.read(r); err != want {
@@ -179,7 +179,7 @@ func FuzzReadCookie(f *testing.F) {
 		r := &http.Request{Header: http.Header{"Cookie": {header}}}
 		for _, c := range []*cookies{single, candy} {
 			token, err := c.read(r)
-			if (err == nil) == (token.selector == "") || err != nil && err != ErrNoCookie && err != ErrMalformed {
+			if (err == nil) == (token.selector == "") || err != nil && err != ErrNoCookie && err != ErrMalformedCookie {
 				t.Fatalf("%q: %v", header, err)
 			}
 			if known, netErr := r.Cookie(c.attribute.Name); c.candyPack == CandyPackOff && err == nil && (netErr != nil || known.Quoted || !strings.HasPrefix(known.Value, token.selector)) {

@@ -7,20 +7,20 @@ var (
 	// ErrNoCookie: the request carries no session cookie, or the session was logged out in this very request.
 	ErrNoCookie = errors.New("session: no session cookie")
 
-	// ErrMalformed: the session cookie is not something that this library writes. The database was not asked.
-	ErrMalformed = errors.New("session: malformed session cookie")
+	// ErrMalformedCookie: the session cookie is not something that this library writes. The database was not asked.
+	ErrMalformedCookie = errors.New("session: malformed session cookie")
 
-	// ErrUnknown: no session has this token. It was logged out, revoked or purged, or never existed.
-	ErrUnknown = errors.New("session: unknown session")
+	// ErrUnknownSession: no session has this token. It was logged out, revoked or purged, or never existed.
+	ErrUnknownSession = errors.New("session: unknown session")
 
 	// ErrExpired: the session was idle for more than Config.MaxAge, or is older than Config.MaxLifetime.
 	ErrExpired = errors.New("session: expired session")
 
-	// ErrWrongBrowser: the session was given to another browser, as Config.Fingerprint judges it.
-	ErrWrongBrowser = errors.New("session: session belongs to another browser")
+	// ErrFingerprintMismatch: the session was given to another browser, as Config.Fingerprint judges it.
+	ErrFingerprintMismatch = errors.New("session: session belongs to another browser")
 
-	// ErrUserGone: the user is not in the users table. LoginAs returns it too.
-	ErrUserGone = errors.New("session: no such user")
+	// ErrUserNotFound: the user is not in the users table. LoginAs returns it too.
+	ErrUserNotFound = errors.New("session: no such user")
 
 	// ErrAccountChanged is reported when the user's password, or another
 	// column that Config.AccountColumns names, has changed since the login.
@@ -45,14 +45,14 @@ var (
 	// ErrNotLoggedIn: the call needs a logged-in request.
 	ErrNotLoggedIn = errors.New("session: not logged in")
 
-	// ErrNotFresh: the login was too long ago for what was asked.
-	ErrNotFresh = errors.New("session: login too long ago")
+	// ErrReauthRequired: the login was too long ago for what was asked.
+	ErrReauthRequired = errors.New("session: login too long ago")
 
-	// ErrNoSession: the user has no session of this id.
-	ErrNoSession = errors.New("session: no such session")
+	// ErrSessionNotFound: the user has no session of this id.
+	ErrSessionNotFound = errors.New("session: no such session")
 
-	// ErrTaken: another user has this value already, where the users table allows it once. The error is a *TakenError.
-	ErrTaken = errors.New("session: already taken")
+	// ErrDuplicate: another user has this value already, where the users table allows it once. The error is a *DuplicateError.
+	ErrDuplicate = errors.New("session: already taken")
 
 	// ErrPasswordTooLong: the password is longer than the 72 bytes that bcrypt reads.
 	ErrPasswordTooLong = errors.New("session: password longer than 72 bytes")
@@ -73,22 +73,22 @@ var (
 	// value and what is allowed.
 	ErrConfig = errors.New("session: bad configuration")
 
-	// ErrUsage: the call itself is wrong: a mistake in the program, or values for Register that the program has not
+	// ErrInvalidArgument: the call itself is wrong: a mistake in the program, or values for Register that the program has not
 	// checked.
-	ErrUsage = errors.New("session: wrong use")
+	ErrInvalidArgument = errors.New("session: wrong use")
 )
 
-// A TakenError names what of a registration is taken. errors.Is finds [ErrTaken] in it.
-type TakenError struct {
+// A DuplicateError names what of a registration is taken. errors.Is finds [ErrDuplicate] in it.
+type DuplicateError struct {
 	Field string // the column; several, joined by ", ", where only their combination is unique; "" if it is not known
 }
 
-func (e *TakenError) Error() string {
+func (e *DuplicateError) Error() string {
 	if e.Field == "" {
-		return ErrTaken.Error()
+		return ErrDuplicate.Error()
 	}
-	return ErrTaken.Error() + ": " + e.Field
+	return ErrDuplicate.Error() + ": " + e.Field
 }
 
-// Is reports whether the target is ErrTaken.
-func (e *TakenError) Is(target error) bool { return target == ErrTaken }
+// Is reports whether the target is ErrDuplicate.
+func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }

@@ -12,42 +12,42 @@ import (
 // An Event is something that an auditor or an alarm may want to know (OWASP ASVS 5.0 V16.3). It holds no secret: no
 // token, password or hash.
 type Event struct {
-	Kind    EventKind
-	Session string // the ID that Sessions and Revoke know; "" if there is none
-	User    any    // the user's key; nil if it is not known
-	Address string // the client's, by Config.ClientIP; "" outside of a request
-	Reason  error  // why, of EventRefused, EventBusy and EventUnavailable
-	Count   int64  // how many sessions, of EventRevoked and EventPurged
+	Kind     EventKind
+	Session  string // the ID that Sessions and Revoke know; "" if there is none
+	User     any    // the user's key; nil if it is not known
+	ClientIP string // the client's, by Config.ClientIP; "" outside of a request
+	Err      error  // why, of EventRejected, EventBusy and EventUnavailable
+	Count    int64  // how many sessions, of EventRevoked and EventPurged
 }
 
 // An EventKind names what has happened.
 type EventKind string
 
-// The kinds of events. EventWrongToken, EventWrongBrowser and EventEnded may show a stolen cookie.
+// The kinds of events. EventTokenMismatch, EventFingerprintMismatch and EventRevokedTokenUsed may show a stolen cookie.
 const (
-	EventLogin        EventKind = "login"
-	EventLogout       EventKind = "logout"
-	EventRenewed      EventKind = "renewed"       // a slide, or a new token
-	EventRevoked      EventKind = "revoked"       // one session or more were ended by Revoke, LogoutOthers, LogoutAll, SetPassword or MaxSessions
-	EventPurged       EventKind = "purged"        // expired sessions were deleted
-	EventFailed       EventKind = "failed"        // a login with wrong credentials
-	EventThrottled    EventKind = "throttled"     // a login that has to wait
-	EventPassword     EventKind = "password"      // a password was changed
-	EventRegistered   EventKind = "registered"    // a user was added
-	EventRefused      EventKind = "refused"       // a session cookie that is malformed, unknown or expired, or whose user is gone or has changed
-	EventWrongToken   EventKind = "wrong-token"   // a selector that exists, with a wrong verifier: somebody has read the table; beyond ten a second they are only refused
-	EventWrongBrowser EventKind = "wrong-browser" // the token of another browser
-	EventEnded        EventKind = "ended"         // the token of a session that was valid here before it ended
-	EventBusy         EventKind = "busy"          // a password or token was not looked at, as too many waited: an ErrBusy
-	EventUnavailable  EventKind = "unavailable"   // the database failed, and the request was not served
+	EventLogin               EventKind = "login"
+	EventLogout              EventKind = "logout"
+	EventRenewed             EventKind = "renewed"       // a slide, or a new token
+	EventRevoked             EventKind = "revoked"       // one session or more were ended by Revoke, LogoutOthers, LogoutAll, SetPassword or MaxSessions
+	EventPurged              EventKind = "purged"        // expired sessions were deleted
+	EventLoginFailed         EventKind = "failed"        // a login with wrong credentials
+	EventThrottled           EventKind = "throttled"     // a login that has to wait
+	EventPasswordChanged     EventKind = "password"      // a password was changed
+	EventRegistered          EventKind = "registered"    // a user was added
+	EventRejected            EventKind = "refused"       // a session cookie that is malformed, unknown or expired, or whose user is gone or has changed
+	EventTokenMismatch       EventKind = "wrong-token"   // a selector that exists, with a wrong verifier: somebody has read the table; beyond ten a second they are only refused
+	EventFingerprintMismatch EventKind = "wrong-browser" // the token of another browser
+	EventRevokedTokenUsed    EventKind = "ended"         // the token of a session that was valid here before it ended
+	EventBusy                EventKind = "busy"          // a password or token was not looked at, as too many waited: an ErrBusy
+	EventUnavailable         EventKind = "unavailable"   // the database failed, and the request was not served
 )
 
 // levels of the log; the others are for debugging.
 var levels = map[EventKind]slog.Level{
-	EventThrottled:   slog.LevelWarn,
-	EventWrongToken:  slog.LevelWarn,
-	EventBusy:        slog.LevelWarn,
-	EventUnavailable: slog.LevelError,
+	EventThrottled:     slog.LevelWarn,
+	EventTokenMismatch: slog.LevelWarn,
+	EventBusy:          slog.LevelWarn,
+	EventUnavailable:   slog.LevelError,
 }
 
 // event tells Config.OnEvent and the log.
@@ -67,11 +67,11 @@ func (c *Config) event(ctx context.Context, e Event) {
 	if e.User != nil {
 		attrs = append(attrs, slog.Any("user", plainValue(e.User, textColumn)))
 	}
-	if e.Address != "" {
-		attrs = append(attrs, slog.String("address", e.Address))
+	if e.ClientIP != "" {
+		attrs = append(attrs, slog.String("address", e.ClientIP))
 	}
-	if e.Reason != nil {
-		attrs = append(attrs, slog.Any("error", e.Reason))
+	if e.Err != nil {
+		attrs = append(attrs, slog.Any("error", e.Err))
 	}
 	if e.Count != 0 {
 		attrs = append(attrs, slog.Int64("count", e.Count))
@@ -98,7 +98,7 @@ func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason er
 	if errors.Is(reason, ErrBusy) {
 		kind = EventBusy
 	}
-	e := Event{Kind: kind, Address: m.ip(r), Reason: reason}
+	e := Event{Kind: kind, ClientIP: m.ip(r), Err: reason}
 	if of != nil {
 		e.User = of.owner
 		if of.id != 0 {
@@ -112,18 +112,18 @@ func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason er
 func refusal(reason error) EventKind {
 	switch {
 	case errors.Is(reason, errWrongVerifier):
-		return EventWrongToken
+		return EventTokenMismatch
 	case errors.Is(reason, errEnded):
-		return EventEnded
-	case reason == ErrWrongBrowser:
-		return EventWrongBrowser
+		return EventRevokedTokenUsed
+	case reason == ErrFingerprintMismatch:
+		return EventFingerprintMismatch
 	}
-	return EventRefused
+	return EventRejected
 }
 
-// What an ErrUnknown may be in more detail.
+// What an ErrUnknownSession may be in more detail.
 var (
-	errWrongVerifier = fmt.Errorf("%w: wrong verifier", ErrUnknown)
-	errForged        = fmt.Errorf("%w: made up", ErrUnknown)
-	errEnded         = fmt.Errorf("%w: it was valid before", ErrUnknown)
+	errWrongVerifier = fmt.Errorf("%w: wrong verifier", ErrUnknownSession)
+	errForged        = fmt.Errorf("%w: made up", ErrUnknownSession)
+	errEnded         = fmt.Errorf("%w: it was valid before", ErrUnknownSession)
 )

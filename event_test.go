@@ -21,7 +21,7 @@ type listener struct {
 func (l *listener) hear(_ context.Context, e Event) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.events = append(l.events, fmt.Sprintf("%s %s %s %s %v %d", e.Kind, e.Session, plainText(e.User), e.Address, e.Reason, e.Count))
+	l.events = append(l.events, fmt.Sprintf("%s %s %s %s %v %d", e.Kind, e.Session, plainText(e.User), e.ClientIP, e.Err, e.Count))
 }
 
 func plainText(user any) string { return fmt.Sprint(plainValue(user, textColumn)) }
@@ -71,16 +71,16 @@ func TestEvents(t *testing.T) {
 	expect("too many", "throttled  <nil> 203.0.113.9 <nil> 0")
 
 	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
-	f.isOut(stolen, ErrWrongBrowser)
-	expect("another browser", "wrong-browser "+id(1)+" 1 "+from+" "+ErrWrongBrowser.Error()+" 0")
+	f.isOut(stolen, ErrFingerprintMismatch)
+	expect("another browser", "wrong-browser "+id(1)+" 1 "+from+" "+ErrFingerprintMismatch.Error()+" 0")
 	guess := forger(b)
-	f.isOut(guess, ErrUnknown)
-	expect("a wrong verifier", "wrong-token "+id(1)+" 1 "+from+" "+ErrUnknown.Error()+" 0")
-	f.isOut(withToken(newToken()), ErrUnknown)
-	expect("an unknown token", "refused  <nil> "+from+" "+ErrUnknown.Error()+" 0")
+	f.isOut(guess, ErrUnknownSession)
+	expect("a wrong verifier", "wrong-token "+id(1)+" 1 "+from+" "+ErrUnknownSession.Error()+" 0")
+	f.isOut(withToken(newToken()), ErrUnknownSession)
+	expect("an unknown token", "refused  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
 	guess.cookies["__Host-session"] = "malformed"
-	f.isOut(guess, ErrMalformed)
-	expect("no token", "refused  <nil> "+from+" "+ErrMalformed.Error()+" 0")
+	f.isOut(guess, ErrMalformedCookie)
+	expect("no token", "refused  <nil> "+from+" "+ErrMalformedCookie.Error()+" 0")
 
 	f.age(25 * time.Hour)
 	f.isIn(b)
@@ -95,10 +95,10 @@ func TestEvents(t *testing.T) {
 	heard.said()
 	noError(t, f.auth.Revoke(t.Context(), 1, id(4)))
 	expect("Revoke", "revoked "+id(4)+" 1  <nil> 1")
-	f.isOut(other, ErrUnknown)
-	expect("after it", "ended  <nil> "+from+" "+ErrUnknown.Error()+" 0")
-	f.isOut(other, ErrUnknown)
-	expect("once more", "refused  <nil> "+from+" "+ErrUnknown.Error()+" 0")
+	f.isOut(other, ErrUnknownSession)
+	expect("after it", "ended  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
+	f.isOut(other, ErrUnknownSession)
+	expect("once more", "refused  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
 	for range 3 {
 		f.login(newBrowser(chrome130), alice)
 	}
@@ -112,7 +112,7 @@ func TestEvents(t *testing.T) {
 		noError(t, f.auth.Logout(w, r))
 	})
 	expect("SetPassword and Logout", "password "+id(8)+" 1 "+from+" <nil> 0", "renewed "+id(8)+" 1 "+from+" <nil> 0", "revoked  1  <nil> 2", "logout "+id(8)+" 1 "+from+" <nil> 0")
-	noError(t, f.register(Fields{"email": "x@example.com", "password": "a password"}, RegisterOptions{Columns: []string{"email"}, NoLogin: true}))
+	noError(t, f.register(Fields{"email": "x@example.com", "password": "a password"}, formOptions{Columns: []string{"email"}, NoLogin: true}))
 	expect("Register", "registered  3 "+from+" <nil> 0")
 
 	f.purged()
@@ -129,7 +129,7 @@ func TestEvents(t *testing.T) {
 		t.Errorf("the database is gone: %s", said)
 	}
 	// The log has what matters, and of all the rest nothing at this level.
-	for _, kind := range []EventKind{EventThrottled, EventWrongToken, EventUnavailable} {
+	for _, kind := range []EventKind{EventThrottled, EventTokenMismatch, EventUnavailable} {
 		if !strings.Contains(f.log.String(), "event="+string(kind)) {
 			t.Errorf("the log says nothing of %s: %s", kind, f.log)
 		}
@@ -143,7 +143,7 @@ func TestFresh(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{ConfirmURL: "/confirm", LoginURL: "/login"})
 	b := newBrowser(chrome130)
-	page := f.auth.Middleware(f.auth.RequireFresh(5*time.Minute, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	page := f.auth.Middleware(f.auth.RequireFresh(5 * time.Minute)(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !f.auth.Fresh(r, 5*time.Minute) || f.auth.Fresh(r, -time.Second) {
 			t.Error("Fresh and RequireFresh differ")
 		}

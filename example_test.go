@@ -61,10 +61,7 @@ func Example() {
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-		user, err := auth.Login(w, r, session.Credentials{
-			"email":    r.FormValue("email"),
-			"password": r.FormValue("password"),
-		})
+		user, err := auth.Login(w, r, session.Credentials{"email": r.FormValue("email")}, r.FormValue("password"))
 		switch {
 		case errors.Is(err, session.ErrInvalidCredentials):
 			http.Error(w, "Wrong e-mail or password", http.StatusUnauthorized)

@@ -90,7 +90,7 @@ func TestAnyUserAgent(t *testing.T) {
 			f.login(b, alice)
 			f.isIn(b)
 			b.userAgent = "another"
-			want := ErrWrongBrowser
+			want := ErrFingerprintMismatch
 			if fingerprint.Match("a", "b") {
 				want = nil
 			}

@@ -63,7 +63,7 @@ func FuzzMiddleware(f *testing.F) {
 			case strings.HasPrefix(target, "/require"):
 				h = auth.Require(let)
 			case strings.HasPrefix(target, "/fresh"):
-				h = auth.RequireFresh(maxDuration, let)
+				h = auth.RequireFresh(maxDuration)(let)
 			case strings.HasPrefix(target, "/guest"):
 				h = auth.Guest(page)
 			case strings.HasPrefix(target, "/switch"):

@@ -63,6 +63,7 @@ type statement struct {
 	*sql.Stmt
 	size  int // how many keys it takes
 	table *usersTable
+	what  selection
 }
 
 // A batch is a statement that several requests wait for. Once done is closed nothing of it changes. Its context is that
@@ -112,7 +113,7 @@ func newMatches[U any](rows []found[U]) matches[U] {
 func (m matches[U]) pick(selector string) (*found[U], error) {
 	row := m[selector]
 	if row == nil {
-		return nil, ErrUnknown
+		return nil, ErrUnknownSession
 	}
 	return row, row.err
 }
@@ -132,7 +133,7 @@ func newLookup[U any](s *store, db *sqlx.DB, plan userPlan[U], column string) *l
 	return &lookup[U]{store: s, db: db, plan: plan, column: column, patience: min(laneTimeout, s.timeout), prompt: prompt}
 }
 
-// find reads the row with this key and selector: ErrUnknown if there is none.
+// find reads the row with this key and selector: ErrUnknownSession if there is none.
 func (l *lookup[U]) find(ctx context.Context, key any, selector string) (*found[U], error) {
 	l.mu.Lock()
 	l.present++
@@ -304,7 +305,7 @@ func (l *lookup[U]) query(ctx context.Context, keys []any) (matches[U], error) {
 	}
 	list := make([]found[U], 0, len(keys))
 	for rows.Next() {
-		f, err := scan.scan(rows, stmt.table)
+		f, err := scan.scan(rows, stmt.what, stmt.table)
 		if err != nil {
 			return nil, fmt.Errorf("read the session: %w", err)
 		}
@@ -334,7 +335,8 @@ func (l *lookup[U]) prepare(ctx context.Context, n int) (*statement, error) {
 	if err != nil {
 		return nil, err
 	}
-	query := l.store.selectSessions(tokens, stmt.table, l.plan.names(stmt.table), l.column, stmt.size)
+	stmt.what = l.store.selectionOf(tokens, stmt.table)
+	query := l.store.selectSessions(stmt.what, stmt.table, l.plan.names(stmt.table), l.column, stmt.size)
 	if l.certain {
 		causal, err := l.store.causal(ctx)
 		if err != nil {

@@ -64,7 +64,7 @@ func occupy(f *fixture[user]) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	for range lanes {
 		wg.Go(func() {
-			if _, err := f.auth.bySelector.find(context.Background(), newToken().selector, ""); err != ErrUnknown && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrConfig) {
+			if _, err := f.auth.bySelector.find(context.Background(), newToken().selector, ""); err != ErrUnknownSession && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrConfig) {
 				f.t.Error(err)
 			}
 		})
@@ -107,7 +107,7 @@ func TestThoseWhoWaitShareAStatement(t *testing.T) {
 				selector, id = newToken().selector, 0
 			}
 			found, err := f.auth.bySelector.find(context.Background(), selector, selector)
-			if id == 0 && err != ErrUnknown || id != 0 && (err != nil || found.user.ID != id || found.selector != selector) {
+			if id == 0 && err != ErrUnknownSession || id != 0 && (err != nil || found.user.ID != id || found.selector != selector) {
 				t.Errorf("%d: %+v, %v", id, found.user, err)
 			}
 		})

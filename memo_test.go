@@ -142,7 +142,7 @@ func TestStrangersHoldUpNobody(t *testing.T) {
 	for range cap(f.auth.verifier.slots) {
 		<-f.auth.verifier.slots
 	}
-	f.isOut(forger(b), ErrUnknown)
+	f.isOut(forger(b), ErrUnknownSession)
 }
 
 // waitUntil yields to others until something has come about.

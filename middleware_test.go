@@ -121,11 +121,11 @@ func TestDeadline(t *testing.T) {
 // With a real server and client: the cookie is renewed before the first byte, streams flow, hijacking works.
 func TestRealServer(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{Insecure: true})
+	f := setup(t, Config{Cookie: Cookie{Insecure: true}})
 	proceed := make(chan struct{})
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-		if _, err := f.auth.Login(w, r, Credentials{"email": r.FormValue("email"), "password": r.FormValue("password")}); err != nil {
+		if _, err := logIn(f.auth, w, r, Credentials{"email": r.FormValue("email"), "password": r.FormValue("password")}); err != nil {
 			t.Error(err)
 		}
 	})

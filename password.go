@@ -90,7 +90,7 @@ func (p *passwords) enter(ctx context.Context, work time.Duration) (leave func()
 
 func (p *passwords) busy(ctx context.Context) error {
 	if p.told != nil {
-		p.told(ctx, Event{Kind: EventBusy, Reason: ErrBusy})
+		p.told(ctx, Event{Kind: EventBusy, Err: ErrBusy})
 	}
 	return ErrBusy
 }

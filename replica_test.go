@@ -48,7 +48,7 @@ func TestReplica(t *testing.T) {
 	b.cookies["__Host-session"] = kept
 	auth.isIn(b)
 	mustExec(t, behind.db, "DELETE FROM user_tokens")
-	auth.isOut(b, ErrUnknown)
+	auth.isOut(b, ErrUnknownSession)
 	auth.isOut(newBrowser(""), ErrNoCookie)
 }
 
@@ -74,8 +74,8 @@ func TestCausalReads(t *testing.T) {
 	if n, err := f.auth.LogoutAll(t.Context(), 1); n != 1 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	f.isOut(b, ErrUnknown)
-	f.isOut(other, ErrUnknown)
+	f.isOut(b, ErrUnknownSession)
+	f.isOut(other, ErrUnknownSession)
 	if f.auth.certainly.statements[0].Load() == nil {
 		t.Error("nothing was asked for with certainty")
 	}
@@ -87,7 +87,7 @@ func TestNoCluster(t *testing.T) {
 	f := setup(t, Config{})
 	testdb.SkipEmbedded(t, "is no server")
 	f.login(newBrowser(""), bob)
-	f.isOut(withToken(newToken()), ErrUnknown)
+	f.isOut(withToken(newToken()), ErrUnknownSession)
 	if known := f.auth.store.galera.Load(); known == nil || *known || f.auth.certainly.statements[0].Load() != nil {
 		t.Error("a plain server is taken for a cluster")
 	}

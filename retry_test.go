@@ -162,7 +162,7 @@ func TestLostAnswers(t *testing.T) {
 	network.lose(commit, 1, nil)
 	f.login(b, alice)
 	f.isIn(b)
-	f.isOut(&old, ErrUnknown)
+	f.isOut(&old, ErrUnknownSession)
 	if n := f.rows(); n != 1 {
 		t.Errorf("a login whose answer was lost left %d rows", n)
 	}
@@ -172,7 +172,7 @@ func TestLostAnswers(t *testing.T) {
 	f.login(browsers[2], alice)
 	network.lose(commit, 1, nil)
 	f.login(browsers[3], alice)
-	f.isOut(browsers[0], ErrUnknown)
+	f.isOut(browsers[0], ErrUnknownSession)
 	for _, b := range browsers[1:] {
 		f.isIn(b)
 	}
@@ -210,7 +210,7 @@ func TestLostAnswers(t *testing.T) {
 
 	// A user is not added twice, and nobody can tell whether it was once.
 	network.lose(commit, 1, nil)
-	err = f.register(Fields{"email": "carol@example.com", "password": "carol's"}, RegisterOptions{Columns: []string{"email"}})
+	err = f.register(Fields{"email": "carol@example.com", "password": "carol's"}, formOptions{Columns: []string{"email"}})
 	wantError(t, err, ErrUnavailable)
 	if !strings.Contains(err.Error(), "may have been added") || get[int](t, f.db, "SELECT COUNT(*) FROM users WHERE email = 'carol@example.com'") != 1 {
 		t.Error(err)
@@ -233,7 +233,7 @@ func TestLoginWithoutAnAnswer(t *testing.T) {
 		b := newBrowser("")
 		var err error
 		response := b.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			_, err = f.auth.Login(w, r, alice)
+			_, err = logIn(f.auth, w, r, alice)
 		})), "POST", "/login")
 		network.lose("", 0, nil)
 		wantError(t, err, ErrUnavailable)
@@ -262,7 +262,7 @@ func TestClientsThatLeave(t *testing.T) {
 		return err
 	}
 	login := func(w http.ResponseWriter, r *http.Request) error {
-		_, err := f.auth.Login(w, r, alice)
+		_, err := logIn(f.auth, w, r, alice)
 		return err
 	}
 	ctx, cancel := context.WithCancel(t.Context())

@@ -34,7 +34,7 @@ func TestPagesNameTests(t *testing.T) {
 	noError(t, err)
 	_, threats, _ := strings.Cut(string(text), "| threat |")
 	threats, _, _ = strings.Cut(threats, "\n\n")
-	mutations, err := os.ReadFile(filepath.Join("internal", "mutate", "main.go"))
+	mutations, err := os.ReadFile(filepath.Join("internal", "cmd", "mutate", "main.go"))
 	noError(t, err)
 	for _, row := range strings.Split(threats, "\n")[2:] {
 		test := strings.TrimSpace(strings.Split(row, "|")[3])
@@ -43,7 +43,7 @@ func TestPagesNameTests(t *testing.T) {
 			t.Errorf("%s names no test", row)
 		}
 		if !strings.Contains(string(mutations), test) {
-			t.Errorf("internal/mutate takes away no defence that %s shows", test)
+			t.Errorf("internal/cmd/mutate takes away no defence that %s shows", test)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
@@ -234,7 +235,7 @@ func (f *fixture[U]) lookup(by string, n int) string {
 	noError(f.t, err)
 	tokens, err := f.auth.store.tokenTable(f.t.Context())
 	noError(f.t, err)
-	return f.auth.store.selectSessions(tokens, users, f.auth.plan.columns, by, n)
+	return f.auth.store.selectSessions(f.auth.store.selectionOf(tokens, users), users, f.auth.plan.columns, by, n)
 }
 
 func (f *fixture[U]) rows() int {
@@ -295,7 +296,7 @@ func (f *fixture[U]) inside(b *browser, do func(w http.ResponseWriter, r *http.R
 func (f *fixture[U]) login(b *browser, c Credentials) *http.Response {
 	f.t.Helper()
 	return f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-		if _, err := f.auth.Login(w, r, c); err != nil {
+		if _, err := logIn(f.auth, w, r, c); err != nil {
 			f.t.Fatal(err)
 		}
 	})
@@ -325,12 +326,12 @@ func (f *fixture[U]) isOut(b *browser, want error) {
 func TestLoginCheckUserLogout(t *testing.T) {
 	t.Parallel()
 	for _, layout := range []CandyPackMode{CandyPackOff, CandyPackShare, CandyPackSwitch} {
-		f := setup(t, Config{CandyPack: layout, Token: "user_tokens"})
+		f := setup(t, Config{CandyPack: layout, TokenTable: "user_tokens"})
 		b := newBrowser(chrome130)
 		f.isOut(b, ErrNoCookie)
 
 		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-			u, err := f.auth.Login(w, r, alice)
+			u, err := logIn(f.auth, w, r, alice)
 			noError(t, err)
 			if u.ID != 1 || u.Email != "alice@example.com" || u.Name.Valid {
 				t.Errorf("Login returned %+v", u)
@@ -372,7 +373,7 @@ func TestTokensOfALogoutAreDead(t *testing.T) {
 	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
 	f.isIn(stolen)
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
-	f.isOut(stolen, ErrUnknown)
+	f.isOut(stolen, ErrUnknownSession)
 }
 
 func TestWorksWithoutMiddleware(t *testing.T) {
@@ -380,7 +381,7 @@ func TestWorksWithoutMiddleware(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
 	login := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if _, err := f.auth.Login(w, r, alice); err != nil {
+		if _, err := logIn(f.auth, w, r, alice); err != nil {
 			t.Error(err)
 		}
 		if f.auth.Check(r) || f.auth.Err(r) != ErrNoMiddleware {
@@ -437,7 +438,7 @@ func TestInvalidCredentials(t *testing.T) {
 	} {
 		b := newBrowser(chrome130)
 		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-			_, err := f.auth.Login(w, r, c)
+			_, err := logIn(f.auth, w, r, c)
 			if !errors.Is(err, ErrInvalidCredentials) || err.Error() != ErrInvalidCredentials.Error() {
 				t.Errorf("%s: %v", name, err)
 			}
@@ -462,7 +463,7 @@ func TestCollationDecides(t *testing.T) {
 		f := setup(t, Config{})
 		mustExec(t, f.db, "ALTER TABLE users MODIFY email VARCHAR(255) CHARACTER SET utf8mb4 COLLATE "+collation+" NOT NULL")
 		f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
-			_, err := f.auth.Login(w, r, Credentials{"email": "ALICE@example.com", "password": "alice's password"})
+			_, err := logIn(f.auth, w, r, Credentials{"email": "ALICE@example.com", "password": "alice's password"})
 			if !errors.Is(err, want) {
 				t.Errorf("%s: %v, want %v", collation, err, want)
 			}
@@ -475,22 +476,21 @@ func TestWrongUseOfLogin(t *testing.T) {
 	f := setup(t, Config{})
 	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		for says, c := range map[string]Credentials{
-			`no "password"`:              {"email": "alice@example.com"},
-			`nothing but a password`:     {"password": "alice's password"},
-			`no column "mail"`:           {"mail": "alice@example.com", "password": "alice's password"},
-			`no column "Password"`:       {"email": "alice@example.com", "Password": hashOf("alice's password"), "password": "alice's password"},
-			`no column "email = '' OR`:   {"email = '' OR `email`": "alice@example.com", "password": "alice's password"},
-			`the credentials have no "p`: nil,
+			`the credentials are empty;`:     {"password": "alice's password"},
+			`no column "mail"`:               {"mail": "alice@example.com", "password": "alice's password"},
+			`the password column "password"`: {"email": "alice@example.com", "Password": hashOf("alice's password"), "password": "alice's password"},
+			`no column "email = '' OR`:       {"email = '' OR `email`": "alice@example.com", "password": "alice's password"},
+			`the credentials are empty`:      nil,
 		} {
-			_, err := f.auth.Login(w, r, c)
-			wantError(t, err, ErrUsage)
+			_, err := logIn(f.auth, w, r, c)
+			wantError(t, err, ErrInvalidArgument)
 			if !strings.Contains(err.Error(), says) {
 				t.Errorf("%v: error is %q, want %q in it", c, err, says)
 			}
 		}
 		for _, key := range []any{nil, 1.5, true, []int{1}, struct{}{}} {
 			_, err := f.auth.LoginAs(w, r, key)
-			wantError(t, err, ErrUsage)
+			wantError(t, err, ErrInvalidArgument)
 		}
 		if f.auth.Check(r) {
 			t.Error("logged in")
@@ -514,11 +514,11 @@ func TestLoginAs(t *testing.T) {
 	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		for _, key := range []any{99, -1, "99"} {
 			_, err := f.auth.LoginAs(w, r, key)
-			wantError(t, err, ErrUserGone)
+			wantError(t, err, ErrUserNotFound)
 		}
 		for _, key := range []any{"1x", "", "alice", "01", " 1", 1 << 31, uint64(1 << 63)} {
 			_, err := f.auth.LoginAs(w, r, key)
-			wantError(t, err, ErrUsage)
+			wantError(t, err, ErrInvalidArgument)
 		}
 	})
 }
@@ -535,7 +535,7 @@ func TestLoginAsNeedsNoPasswordColumn(t *testing.T) {
 	})
 	f.isIn(b)
 	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
-		_, err := f.auth.Login(w, r, alice)
+		_, err := logIn(f.auth, w, r, alice)
 		wantError(t, err, ErrConfig)
 	})
 }
@@ -549,9 +549,9 @@ func TestLoginReplacesTheSessionOfTheBrowser(t *testing.T) {
 	before := newBrowser(chrome130)
 	before.cookies["__Host-session"] = b.cookies["__Host-session"]
 	response := f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-		_, err := f.auth.Login(w, r, bob)
+		_, err := logIn(f.auth, w, r, bob)
 		noError(t, err)
-		_, err = f.auth.Login(w, r, alice)
+		_, err = logIn(f.auth, w, r, alice)
 		noError(t, err)
 		if u, _ := f.auth.User(r); u.ID != 1 {
 			t.Errorf("logged in as %d", u.ID)
@@ -560,7 +560,7 @@ func TestLoginReplacesTheSessionOfTheBrowser(t *testing.T) {
 	if n := len(response.Header["Set-Cookie"]); n != 2 {
 		t.Errorf("%d Set-Cookie fields for a cookie and its hint", n)
 	}
-	f.isOut(before, ErrUnknown)
+	f.isOut(before, ErrUnknownSession)
 	f.isIn(b)
 	f.isIn(other)
 	if f.rows() != 2 {
@@ -575,7 +575,7 @@ func TestLoginReplacesARefusedSession(t *testing.T) {
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	b.userAgent = chrome131
-	f.isOut(b, ErrWrongBrowser)
+	f.isOut(b, ErrFingerprintMismatch)
 	f.login(b, alice)
 	f.isIn(b)
 	if f.rows() != 1 {
@@ -590,7 +590,7 @@ func TestFailedLoginChangesNothing(t *testing.T) {
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-		_, err := f.auth.Login(w, r, Credentials{"email": "bob@example.com", "password": "wrong"})
+		_, err := logIn(f.auth, w, r, Credentials{"email": "bob@example.com", "password": "wrong"})
 		wantError(t, err, ErrInvalidCredentials)
 		if u, ok := f.auth.User(r); !ok || u.ID != 1 {
 			t.Error("a failed login changed who is logged in")
@@ -614,21 +614,21 @@ func TestRefusals(t *testing.T) {
 	}{
 		{cookie, chrome130, nil},
 		{cookie, chrome131, nil},
-		{cookie, firefox, ErrWrongBrowser},
-		{cookie, "", ErrWrongBrowser},
-		{selector + "." + other(verifier), chrome130, ErrUnknown},
-		{other(selector) + "." + verifier, chrome130, ErrUnknown},
-		{selector + "." + verifier[:42] + flipLast(verifier), chrome130, ErrUnknown},
-		{strings.ToUpper(selector) + "." + verifier, chrome130, ErrUnknown},
-		{selector, chrome130, ErrMalformed},
-		{selector + ".", chrome130, ErrMalformed},
-		{"." + verifier, chrome130, ErrMalformed},
-		{cookie + ".x", chrome130, ErrMalformed},
-		{`"` + cookie + `"`, chrome130, ErrMalformed},
-		{"%41" + cookie[3:], chrome130, ErrMalformed},
-		{strings.Repeat("a", 65) + "." + verifier, chrome130, ErrMalformed},
-		{selector + "." + strings.Repeat("a", 73), chrome130, ErrMalformed},
-		{"x", chrome130, ErrMalformed},
+		{cookie, firefox, ErrFingerprintMismatch},
+		{cookie, "", ErrFingerprintMismatch},
+		{selector + "." + other(verifier), chrome130, ErrUnknownSession},
+		{other(selector) + "." + verifier, chrome130, ErrUnknownSession},
+		{selector + "." + verifier[:42] + flipLast(verifier), chrome130, ErrUnknownSession},
+		{strings.ToUpper(selector) + "." + verifier, chrome130, ErrUnknownSession},
+		{selector, chrome130, ErrMalformedCookie},
+		{selector + ".", chrome130, ErrMalformedCookie},
+		{"." + verifier, chrome130, ErrMalformedCookie},
+		{cookie + ".x", chrome130, ErrMalformedCookie},
+		{`"` + cookie + `"`, chrome130, ErrMalformedCookie},
+		{"%41" + cookie[3:], chrome130, ErrMalformedCookie},
+		{strings.Repeat("a", 65) + "." + verifier, chrome130, ErrMalformedCookie},
+		{selector + "." + strings.Repeat("a", 73), chrome130, ErrMalformedCookie},
+		{"x", chrome130, ErrMalformedCookie},
 		{"", chrome130, ErrNoCookie},
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
@@ -651,12 +651,12 @@ func TestRefusals(t *testing.T) {
 	hash, err := theirs.hash(bcrypt.MinCost)
 	noError(t, err)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ?, token_y = ?", theirs.selector, hash)
-	f.isOut(withToken(token{theirs.selector, verifier}), ErrUnknown)
+	f.isOut(withToken(token{theirs.selector, verifier}), ErrUnknownSession)
 	b.cookies["__Host-session"] = theirs.selector + "." + theirs.verifier
 	f.isIn(b)
 
 	mustExec(t, f.db, "DELETE FROM users WHERE id = 1")
-	f.isOut(b, ErrUserGone)
+	f.isOut(b, ErrUserNotFound)
 }
 
 // Verifiers that were made up for a selector cost no bcrypt, and few look-ups.
@@ -665,7 +665,7 @@ func TestForgeries(t *testing.T) {
 	kinds := map[EventKind]int{}
 	f := setup(t, Config{OnEvent: func(_ context.Context, e Event) {
 		kinds[e.Kind]++
-		if e.Kind == EventWrongToken && (e.Session == "" || e.User != int64(1)) {
+		if e.Kind == EventTokenMismatch && (e.Session == "" || e.User != int64(1)) {
 			t.Errorf("%+v", e)
 		}
 	}})
@@ -673,23 +673,23 @@ func TestForgeries(t *testing.T) {
 	f.login(b, alice)
 	f.auth.forgeries.since = time.Now().Add(time.Hour) // a second that does not end
 	for range 2 * maxForgeries {
-		f.isOut(forger(b), ErrUnknown)
+		f.isOut(forger(b), ErrUnknownSession)
 	}
-	if kinds[EventWrongToken] != maxForgeries || kinds[EventRefused] != maxForgeries {
+	if kinds[EventTokenMismatch] != maxForgeries || kinds[EventRejected] != maxForgeries {
 		t.Errorf("%v", kinds)
 	}
 	f.auth.forgeries.since = time.Now().Add(-time.Second)
-	f.isOut(forger(b), ErrUnknown)
-	f.isOut(withToken(token{newToken().selector, newToken().verifier}), ErrUnknown) // of no session
+	f.isOut(forger(b), ErrUnknownSession)
+	f.isOut(withToken(token{newToken().selector, newToken().verifier}), ErrUnknownSession) // of no session
 	made := token{selectorOf(b), newToken().verifier}
 	hash, err := made.hash(bcrypt.MinCost)
 	noError(t, err)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_y = ?", hash)
-	f.isOut(withToken(made), ErrUnknown) // whatever bcrypt says
+	f.isOut(withToken(made), ErrUnknownSession) // whatever bcrypt says
 	f.purged()
 	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
-	f.isOut(forger(b), ErrUnknown) // whatever the database says
-	if kinds[EventWrongToken] != maxForgeries+2 || kinds[EventRefused] != maxForgeries+2 || kinds[EventUnavailable] != 0 {
+	f.isOut(forger(b), ErrUnknownSession) // whatever the database says
+	if kinds[EventTokenMismatch] != maxForgeries+2 || kinds[EventRejected] != maxForgeries+2 || kinds[EventUnavailable] != 0 {
 		t.Errorf("%v", kinds)
 	}
 }
@@ -858,7 +858,7 @@ func TestDatabaseFailure(t *testing.T) {
 	r.Header.Set("User-Agent", chrome130)
 	r.AddCookie(&http.Cookie{Name: "__Host-session", Value: b.cookies["__Host-session"]})
 	for name, err := range map[string]error{
-		"Login":        second(f.auth.Login(httptest.NewRecorder(), r, alice)),
+		"Login":        second(logIn(f.auth, httptest.NewRecorder(), r, alice)),
 		"LoginAs":      second(f.auth.LoginAs(httptest.NewRecorder(), r, 1)),
 		"Logout":       f.auth.Logout(httptest.NewRecorder(), r),
 		"LogoutOthers": f.auth.LogoutOthers(httptest.NewRecorder(), r),
@@ -938,14 +938,14 @@ func TestSessionsAndRevoke(t *testing.T) {
 			}
 		}
 		for _, id := range []string{"", "x", "-1", "0", "0" + phoneID, "99999", phoneID + " ", "1e3", "99999999999999999999"} {
-			wantError(t, f.auth.Revoke(r.Context(), 1, id), ErrNoSession)
+			wantError(t, f.auth.Revoke(r.Context(), 1, id), ErrSessionNotFound)
 		}
-		wantError(t, f.auth.Revoke(r.Context(), 2, phoneID), ErrNoSession)
-		wantError(t, f.auth.Revoke(r.Context(), "1x", phoneID), ErrUsage)
+		wantError(t, f.auth.Revoke(r.Context(), 2, phoneID), ErrSessionNotFound)
+		wantError(t, f.auth.Revoke(r.Context(), "1x", phoneID), ErrInvalidArgument)
 	})
 	f.isIn(phone)
 	noError(t, f.auth.Revoke(t.Context(), 1, phoneID))
-	f.isOut(phone, ErrUnknown)
+	f.isOut(phone, ErrUnknownSession)
 	f.isIn(laptop)
 	f.isIn(bobs)
 
@@ -956,7 +956,7 @@ func TestSessionsAndRevoke(t *testing.T) {
 			t.Error("still logged in")
 		}
 	})
-	f.isOut(laptop, ErrUnknown)
+	f.isOut(laptop, ErrUnknownSession)
 	sessions, err := f.auth.Sessions(t.Context(), 99)
 	if err != nil || len(sessions) != 0 {
 		t.Errorf("%v, %v", sessions, err)
@@ -980,8 +980,8 @@ func TestLogoutOthersAndAll(t *testing.T) {
 			t.Error("this session did not stay")
 		}
 	})
-	f.isOut(phone, ErrUnknown)
-	f.isOut(stolen, ErrUnknown) // a copy of the token is one of the others
+	f.isOut(phone, ErrUnknownSession)
+	f.isOut(stolen, ErrUnknownSession) // a copy of the token is one of the others
 	f.isIn(laptop)
 	f.isIn(bobs)
 
@@ -998,10 +998,10 @@ func TestLogoutOthersAndAll(t *testing.T) {
 		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
 	})
 	for _, b := range []*browser{phone, laptop, bobs} {
-		f.isOut(b, ErrUnknown)
+		f.isOut(b, ErrUnknownSession)
 	}
 	_, err := f.auth.LogoutAll(t.Context(), "1x")
-	wantError(t, err, ErrUsage)
+	wantError(t, err, ErrInvalidArgument)
 	n, err := f.auth.LogoutAll(t.Context(), 99)
 	if n != 0 || err != nil {
 		t.Errorf("%d, %v", n, err)
@@ -1023,7 +1023,7 @@ func TestLogoutOthersWithAnOldToken(t *testing.T) {
 		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
 	})
 	f.isIn(b)
-	f.isOut(thief, ErrUnknown)
+	f.isOut(thief, ErrUnknownSession)
 }
 
 // A session that was ended elsewhere after Middleware saw it is not brought back.
@@ -1052,7 +1052,7 @@ func TestLogoutOfARefusedSession(t *testing.T) {
 	f.login(b, alice)
 	b.userAgent = firefox
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-		wantError(t, f.auth.Err(r), ErrWrongBrowser)
+		wantError(t, f.auth.Err(r), ErrFingerprintMismatch)
 		noError(t, f.auth.Logout(w, r))
 	})
 	if f.rows() != 0 || len(b.cookies) != 0 {
@@ -1067,7 +1067,7 @@ func TestLogoutOfARefusedSession(t *testing.T) {
 func TestTwoManagersDoNotSeeEachOther(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
-	staff := manage[user](t, f.db, f.dsn, Config{Token: "staff_tokens", CookieName: "staff"})
+	staff := manage[user](t, f.db, f.dsn, Config{TokenTable: "staff_tokens", Cookie: Cookie{Name: "staff"}})
 	b := newBrowser("")
 	f.login(b, alice)
 	h := f.auth.Middleware(staff.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -1109,13 +1109,13 @@ func TestRow(t *testing.T) {
 		}
 	}
 	rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
-		u, err := rows.auth.Login(w, r, alice)
+		u, err := logIn(rows.auth, w, r, alice)
 		noError(t, err)
 		check(u, true)
 	})
 	rows.inside(b, func(w http.ResponseWriter, r *http.Request) { check(rows.auth.User(r)) })
 	mustExec(t, f.db, "DELETE FROM users WHERE id = 1")
-	rows.isOut(b, ErrUserGone)
+	rows.isOut(b, ErrUserNotFound)
 }
 
 // The user is the same, in value and type, from a login and from a check; and nobody's Row is another's.
@@ -1132,7 +1132,7 @@ func TestRowsAreAlike(t *testing.T) {
 		var fromLogin Row
 		rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
 			var err error
-			fromLogin, err = rows.auth.Login(w, r, alice)
+			fromLogin, err = logIn(rows.auth, w, r, alice)
 			noError(t, err)
 		})
 		rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
@@ -1158,7 +1158,7 @@ func TestRowAfterTheTableWasReadAgain(t *testing.T) {
 	rows.isIn(b)
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN password TO hash")
 	rows.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
-		if _, err := rows.auth.Login(w, r, alice); err == nil {
+		if _, err := logIn(rows.auth, w, r, alice); err == nil {
 			t.Error("logged in without a password column")
 		}
 	})
@@ -1209,9 +1209,9 @@ func TestUserStruct(t *testing.T) {
 		"by its tag": second(New[struct {
 			P string `db:"PASSWORD"`
 		}](f.db, Config{})),
-		"another name":  second(New[struct{ Hash string }](f.db, Config{Password: "hash"})),
+		"another name":  second(New[struct{ Hash string }](f.db, Config{PasswordColumn: "hash"})),
 		"no database":   second(New[user](nil, Config{})),
-		"a wrong table": second(New[user](f.db, Config{Table: "users; DROP TABLE users"})),
+		"a wrong table": second(New[user](f.db, Config{UsersTable: "users; DROP TABLE users"})),
 	} {
 		if !errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %v", name, err)
@@ -1223,7 +1223,7 @@ func TestUserStruct(t *testing.T) {
 	}
 	bad := manage[unknown](t, f.db, f.dsn, Config{})
 	bad.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
-		if _, err := bad.auth.Login(w, r, alice); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "x") {
+		if _, err := logIn(bad.auth, w, r, alice); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "x") {
 			t.Error(err)
 		}
 	})
@@ -1252,7 +1252,7 @@ func TestPasswordsAreUpgraded(t *testing.T) {
 	// The key's own character set does not matter.
 	mustExec(t, f.db, "CREATE TABLE people (id VARCHAR(20) CHARACTER SET latin1 NOT NULL PRIMARY KEY, email VARCHAR(255), password VARCHAR(60))")
 	mustExec(t, f.db, "INSERT INTO people VALUES ('zoë', 'zoe@example.com', ?)", hashOf("zoe's password"))
-	people := manage[Row](t, f.db, f.dsn, Config{Table: "people", Token: "people_tokens", PasswordCost: 5})
+	people := manage[Row](t, f.db, f.dsn, Config{UsersTable: "people", TokenTable: "people_tokens", PasswordCost: 5})
 	zoe := newBrowser("")
 	people.login(zoe, Credentials{"email": "zoe@example.com", "password": "zoe's password"})
 	people.isIn(zoe)
@@ -1272,12 +1272,12 @@ func TestPasswordsAreUpgraded(t *testing.T) {
 func TestHashPassword(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{PasswordCost: 5})
-	hash, err := f.auth.HashPassword(strings.Repeat("p", 72))
+	hash, err := f.auth.HashPassword(t.Context(), strings.Repeat("p", 72))
 	noError(t, err)
 	if cost, _ := bcrypt.Cost([]byte(hash)); cost != 5 {
 		t.Errorf("cost %d", cost)
 	}
-	_, err = f.auth.HashPassword(strings.Repeat("é", 37))
+	_, err = f.auth.HashPassword(t.Context(), strings.Repeat("é", 37))
 	wantError(t, err, ErrPasswordTooLong)
 }
 
@@ -1377,4 +1377,29 @@ func FuzzParseToken(f *testing.F) {
 			t.Fatalf("%q, %q passed", selector, verifier)
 		}
 	})
+}
+
+// logIn is Login with the password among the credentials.
+func logIn[U any](m *Manager[U], w http.ResponseWriter, r *http.Request, c Credentials, options ...LoginOption) (U, error) {
+	identifiers := maps.Clone(c)
+	delete(identifiers, m.cfg.PasswordColumn)
+	return m.Login(w, r, identifiers, c[m.cfg.PasswordColumn], options...)
+}
+
+// formOptions are the options of Register.
+type formOptions struct {
+	Columns []string
+	NoLogin bool
+}
+
+// register is Register with the password among the fields.
+func register[U any](m *Manager[U], w http.ResponseWriter, r *http.Request, fields Fields, o formOptions) (U, error) {
+	others := maps.Clone(fields)
+	delete(others, "password")
+	options := []RegisterOption{Columns(o.Columns...)}
+	if o.NoLogin {
+		options = append(options, NoLogin())
+	}
+	password, _ := fields["password"].(string)
+	return m.Register(w, r, others, password, options...)
 }

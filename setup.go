@@ -89,7 +89,7 @@ func selectPairs(ctx context.Context, db *sqlx.DB, query string, args ...any) (p
 // checkUsers reports an [ErrConfig] if the users table can't serve: its key
 // stands for more than one user, or its columns don't fit into a U.
 func (s *store) checkUsers(ctx context.Context, t *usersTable) error {
-	database, table := splitName(s.cfg.Table)
+	database, table := splitName(s.cfg.UsersTable)
 	if !t.view {
 		parts, err := selectPairs(ctx, s.db, "SELECT INDEX_NAME, COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0", database, table)
 		if err != nil {
@@ -105,7 +105,7 @@ func (s *store) checkUsers(ctx context.Context, t *usersTable) error {
 			unique = unique || columns[part.name] == 1 && strings.EqualFold(part.value, t.key.name)
 		}
 		if !unique {
-			return fmt.Errorf("%w: the key %s of the users table %s has no unique index of its own, so two users could have one key; add one (ALTER TABLE %s ADD UNIQUE INDEX (%s)), or set Config.Key to the primary key", ErrConfig, s.key, s.users, s.users, s.key)
+			return fmt.Errorf("%w: the key %s of the users table %s has no unique index of its own, so two users could have one key; add one (ALTER TABLE %s ADD UNIQUE INDEX (%s)), or set Config.KeyColumn to the primary key", ErrConfig, s.key, s.users, s.users, s.key)
 		}
 	}
 	if s.fits == nil {
@@ -164,7 +164,7 @@ func unreadable(err error) error { return fmt.Errorf("%w: read the user: %w", Er
 // withUserOrNot is what ends a session needs to know of a request: also where
 // the session's user can't be read.
 func (m *Manager[U]) withUserOrNot(r *http.Request) (*verdict[U], error) {
-	v, err := m.verdict(r)
+	v, err := m.verdictOn(r)
 	if !errors.Is(err, ErrConfig) {
 		return v, err
 	}
@@ -191,14 +191,14 @@ func (m *Manager[U]) judgeAlone(r *http.Request, t token, v *verdict[U]) error {
 	if err != nil {
 		return err
 	}
-	v.err = ErrUnknown
+	v.err = ErrUnknownSession
 	if row.id != 0 {
 		ok, err := m.verifier.verify(r.Context(), t, &row)
 		if err != nil {
 			return m.store.explain("verify the token", err)
 		}
 		if ok {
-			*v = verdict[U]{err: ErrUserGone, token: t, record: row}
+			*v = verdict[U]{err: ErrUserNotFound, token: t, record: row}
 		}
 	}
 	return nil
@@ -260,7 +260,7 @@ func (s *store) missingGrant(err error) string {
 	right, rest, ok := strings.Cut(my.Message, " command denied")
 	right = strings.Trim(strings.ToUpper(right), "'")
 	table := s.tokens
-	if _, users := splitName(s.cfg.Table); strings.Contains(rest, "'"+users+"'") || strings.Contains(rest, "`"+users+"`") {
+	if _, users := splitName(s.cfg.UsersTable); strings.Contains(rest, "'"+users+"'") || strings.Contains(rest, "`"+users+"`") {
 		table = s.users
 	}
 	switch {

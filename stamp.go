@@ -41,15 +41,15 @@ func (c *Config) comparesStamps() bool {
 }
 
 // stampColumns returns the two SQL expressions that a stamp is made of.
-func (t *usersTable) stampColumns(s *store, prefix string) string {
-	password, account := "NULL", "NULL"
+func (t *usersTable) stampColumns(s *store, prefix string) (password, account string) {
+	password, account = "NULL", "NULL"
 	if t.hasPassword {
 		password = prefix + s.password
 	}
 	if t.account != "" {
 		account = strings.ReplaceAll(t.account, "{}", prefix)
 	}
-	return password + ", " + account
+	return password, account
 }
 
 // accountExpression returns the SQL of all columns with these names, of which no
@@ -81,7 +81,8 @@ func (s *store) stampOf(ctx context.Context, on sqlx.QueryerContext, key any) ([
 		return nil, err
 	}
 	var password, account []byte
-	err = on.QueryRowxContext(ctx, "SELECT "+table.stampColumns(s, "")+" FROM "+s.users+" WHERE "+s.key+" = ?", key).Scan(&password, &account)
+	passwordColumn, accountColumn := table.stampColumns(s, "")
+	err = on.QueryRowxContext(ctx, "SELECT "+passwordColumn+", "+accountColumn+" FROM "+s.users+" WHERE "+s.key+" = ?", key).Scan(&password, &account)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, nil
 	}

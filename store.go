@@ -48,10 +48,10 @@ func newStore(db *sqlx.DB, cfg *Config) *store {
 	s := &store{
 		db:       db,
 		cfg:      cfg,
-		tokens:   quote(cfg.Token),
-		users:    quote(cfg.Table),
-		key:      quote(cfg.Key),
-		password: quote(cfg.Password),
+		tokens:   quote(cfg.TokenTable),
+		users:    quote(cfg.UsersTable),
+		key:      quote(cfg.KeyColumn),
+		password: quote(cfg.PasswordColumn),
 		// Sums, as a difference of unsigned times must not fall below zero.
 		idle:    "(UNIX_TIMESTAMP(active) + ? < UNIX_TIMESTAMP())",
 		resting: "active < FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)",
@@ -99,7 +99,7 @@ func isError(err error, numbers ...uint16) bool {
 
 // explain wraps a driver's error: what was being done, that the database is to blame, and the error itself.
 func (s *store) explain(doing string, err error) error {
-	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrConfig) || errors.Is(err, ErrUsage) || errors.Is(err, ErrClosed) || errors.Is(err, ErrBusy) {
+	if errors.Is(err, ErrUnavailable) || errors.Is(err, ErrConfig) || errors.Is(err, ErrInvalidArgument) || errors.Is(err, ErrClosed) || errors.Is(err, ErrBusy) {
 		return err
 	}
 	if isError(err, erUnknownColumn) {
@@ -107,7 +107,7 @@ func (s *store) explain(doing string, err error) error {
 		return fmt.Errorf("%w: %s: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", ErrConfig, doing, s.users, err)
 	}
 	if isError(err, unwritable...) {
-		return fmt.Errorf("%w: %s: the value has characters that the column or the connection lacks: %w", ErrUsage, doing, err)
+		return fmt.Errorf("%w: %s: the value has characters that the column or the connection lacks: %w", ErrInvalidArgument, doing, err)
 	}
 	if isError(err, denied...) {
 		return fmt.Errorf("%w: %s: %s: %w", ErrConfig, doing, s.missingGrant(err), err)
@@ -255,7 +255,7 @@ func (s *store) definition(ctx context.Context) (*usersTable, error) {
 }
 
 func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
-	database, table := splitName(s.cfg.Table)
+	database, table := splitName(s.cfg.UsersTable)
 	rows, err := s.db.QueryxContext(ctx, "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA, IS_NULLABLE, COLUMN_KEY"+
 		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", database, table)
 	if err != nil {
@@ -290,11 +290,11 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 		// MariaDB can't declare a generated column NOT NULL.
 		generated := strings.Contains(extra.String, "VIRTUAL") || strings.Contains(extra.String, "STORED")
 		c.nullable = strings.EqualFold(nullable.String, "YES") && !generated
-		if strings.EqualFold(c.name, s.cfg.Key) {
+		if strings.EqualFold(c.name, s.cfg.KeyColumn) {
 			t.key = c
 			t.primary = strings.EqualFold(index.String, "PRI")
 		}
-		if strings.EqualFold(c.name, s.cfg.Password) {
+		if strings.EqualFold(c.name, s.cfg.PasswordColumn) {
 			t.hasPassword, t.passwordWidth = true, width.Int64
 		} else {
 			t.columns = append(t.columns, c)
@@ -305,9 +305,9 @@ func (s *store) readUsersTable(ctx context.Context) (*usersTable, error) {
 	}
 	switch {
 	case !exists:
-		return nil, fmt.Errorf("%w: there is no users table %s; create it, or set Config.Table, or GRANT this database user SELECT on it", ErrConfig, s.users)
+		return nil, fmt.Errorf("%w: there is no users table %s; create it, or set Config.UsersTable, or GRANT this database user SELECT on it", ErrConfig, s.users)
 	case t.key.name == "":
-		return nil, fmt.Errorf("%w: the users table %s has no column %s; set Config.Key to its primary key", ErrConfig, s.users, s.key)
+		return nil, fmt.Errorf("%w: the users table %s has no column %s; set Config.KeyColumn to its primary key", ErrConfig, s.users, s.key)
 	case t.key.kind == otherColumn:
 		return nil, fmt.Errorf("%w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrConfig, s.key, t.key.definition)
 	}
@@ -335,7 +335,7 @@ func splitName(name string) (database any, table string) {
 func (c column) arg(value any) (arg any, possible bool, err error) {
 	converted, ok := c.plain(value)
 	if !ok || c.kind == otherColumn {
-		return nil, false, fmt.Errorf("%w: column %s is %s and cannot be matched with a %T; give text or an integer for a text, integer or binary column", ErrUsage, quote(c.name), c.definition, value)
+		return nil, false, fmt.Errorf("%w: column %s is %s and cannot be matched with a %T; give text or an integer for a text, integer or binary column", ErrInvalidArgument, quote(c.name), c.definition, value)
 	}
 	switch c.kind {
 	case binaryColumn:
@@ -420,7 +420,7 @@ func canonicalUUID(text string) (string, bool) {
 }
 
 // userArg converts a user's key, as the app or the driver has it, to a
-// parameter for the column user. It returns an error matching ErrUsage for a
+// parameter for the column user. It returns an error matching ErrInvalidArgument for a
 // value that the key column cannot hold.
 func (s *store) userArg(ctx context.Context, key any) (any, error) {
 	table, err := s.definition(ctx)
@@ -429,7 +429,7 @@ func (s *store) userArg(ctx context.Context, key any) (any, error) {
 	}
 	arg, possible, err := table.key.arg(key)
 	if err == nil && !possible {
-		err = fmt.Errorf("%w: the key column %s of %s is %s, which cannot hold this %T; give the key as the users table has it", ErrUsage, s.key, s.users, table.key.definition, key)
+		err = fmt.Errorf("%w: the key column %s of %s is %s, which cannot hold this %T; give the key as the users table has it", ErrInvalidArgument, s.key, s.users, table.key.definition, key)
 	}
 	return arg, err
 }
@@ -444,7 +444,8 @@ type condition struct {
 // the given columns. The app must index the columns that its conditions name.
 func (s *store) selectUsers(table *usersTable, columns []string, conditions []condition) (query string, args []any) {
 	var b strings.Builder
-	b.WriteString("SELECT UNIX_TIMESTAMP(), " + s.key + ", " + table.stampColumns(s, ""))
+	password, account := table.stampColumns(s, "")
+	b.WriteString("SELECT UNIX_TIMESTAMP(), " + s.key + ", " + password + ", " + account)
 	for _, name := range columns {
 		b.WriteString(", " + quoteColumn(name))
 	}
@@ -581,9 +582,9 @@ func (s *store) explainUser(ctx context.Context, err error, columns []column, ar
 		if findErr != nil {
 			return findErr
 		}
-		return &TakenError{Field: field}
+		return &DuplicateError{Field: field}
 	case errors.As(err, &my) && slices.Contains(refusals, my.Number):
-		return fmt.Errorf("%w: Register: the users table refuses the fields: %w", ErrUsage, err)
+		return fmt.Errorf("%w: Register: the users table refuses the fields: %w", ErrInvalidArgument, err)
 	}
 	return s.explain("add the user", err)
 }
@@ -594,7 +595,7 @@ func (s *store) taken(ctx context.Context, columns []column, args []any) (field 
 	if err != nil {
 		return "", err
 	}
-	database, table := splitName(s.cfg.Table)
+	database, table := splitName(s.cfg.UsersTable)
 	var parts []pair
 	err = s.run(ctx, "read the indexes of the users table", func(ctx context.Context, _ bool) (err error) {
 		parts, err = selectPairs(ctx, s.db, "SELECT INDEX_NAME, COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, table)
@@ -669,21 +670,41 @@ const (
 	idColumn       = "t.id"
 )
 
+// A selection says which columns a lookup reads to bind a session to its
+// account, beside those of the session itself. What a table does not need costs
+// its lookups nothing.
+type selection struct {
+	text    bool // the keys as bytes, since a connection's character set may make two strings one
+	stamp   bool // the stamp and the password hash
+	account bool // Config.AccountColumns
+}
+
+func (s *store) selectionOf(tokens *tokenTable, users *usersTable) selection {
+	stamped := tokens.stamped && s.cfg.comparesStamps()
+	return selection{
+		text:    users.key.kind == textColumn,
+		stamp:   stamped && (users.hasPassword || users.account != ""),
+		account: stamped && users.account != "",
+	}
+}
+
 // selectSessions returns the lookup statement: n sessions, chosen by a column,
 // with their users. For each it reads one entry of the index token_x, if it goes
-// by that, and one of each primary key.
-func (s *store) selectSessions(tokens *tokenTable, users *usersTable, columns []string, by string, n int) string {
+// by that, and one of each primary key. scanner.scan reads the columns.
+func (s *store) selectSessions(what selection, users *usersTable, columns []string, by string, n int) string {
 	var b strings.Builder
-	b.WriteString("SELECT t.token_x, t.token_y, u." + s.key + ", t.id, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP(), ")
-	if users.key.kind == textColumn { // as bytes: a connection's character set may make two texts one
-		b.WriteString("CAST(t.user AS BINARY), CAST(u." + s.key + " AS BINARY), ")
+	b.WriteString("SELECT t.token_x, t.token_y, u." + s.key + ", t.id, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP()")
+	if what.text {
+		b.WriteString(", CAST(t.user AS BINARY), CAST(u." + s.key + " AS BINARY)")
 	} else {
-		b.WriteString("t.user, NULL, ")
+		b.WriteString(", t.user")
 	}
-	if tokens.stamped && s.cfg.comparesStamps() && (users.hasPassword || users.account != "") {
-		b.WriteString("t.stamp, " + users.stampColumns(s, "u."))
-	} else {
-		b.WriteString("NULL, NULL, NULL")
+	password, account := users.stampColumns(s, "u.")
+	if what.stamp {
+		b.WriteString(", t.stamp, " + password)
+	}
+	if what.account {
+		b.WriteString(", " + account)
 	}
 	for _, name := range columns {
 		b.WriteString(", u." + quoteColumn(name))
@@ -746,7 +767,7 @@ func (s *store) insert(ctx context.Context, r *record, replaced uint64) (id uint
 
 // saved finds a session that may have been saved by its selector, where an index keeps that from standing twice.
 func (s *store) saved(ctx context.Context, selector string) (id uint64, err error) {
-	database, table := splitName(s.cfg.Token)
+	database, table := splitName(s.cfg.TokenTable)
 	var unique bool
 	err = s.db.GetContext(ctx, &unique, "SELECT COUNT(*) > 0 FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND COLUMN_NAME = 'token_x' AND SEQ_IN_INDEX = 1 AND NON_UNIQUE = 0", database, table)
 	if err != nil {
@@ -1030,7 +1051,7 @@ func (s *store) stats(ctx context.Context) (stats Stats, err error) {
 	if oldest.Valid {
 		stats.Oldest = time.Unix(oldest.Int64, 0).UTC()
 	}
-	database, table := splitName(s.cfg.Token)
+	database, table := splitName(s.cfg.TokenTable)
 	err = db.GetContext(ctx, &stats.Bytes, "SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS bytes FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
 	if err != nil {
 		return Stats{}, s.explain("measure the token table", err)

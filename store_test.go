@@ -44,8 +44,8 @@ func TestKeysAndNames(t *testing.T) {
 			"0b7a5f4e-9d1c-4e57-8f65-3a4c1de20001", []any{"0b7a5f4e-9d1c-4e57-8f65-3a4c1de20003", 0}, "char(36)", []any{"\xff", "é", strings.Repeat("a", 37)}},
 		"BINARY(16)": {Config{}, "BINARY(16) NOT NULL", []any{binary[:], make([]byte, 16)}, binary, []any{uuid{1}}, "binary(16)", []any{"", "ff002700000000000000000000000001", "ff002700-0000-0000-0000-000000000001", binary[:15]}},
 		"VARCHAR":    {Config{}, "VARCHAR(64) NOT NULL", []any{"0", "alice"}, "0", []any{"0x", "al", "00", "ALICE", "älice", "alice "}, "varchar(64)", []any{"\xff", strings.Repeat("a", 65)}},
-		"reserved":   {Config{Table: "order", Key: "select", Password: "group", Token: "key"}, "INT NOT NULL", []any{1, 2}, 1, []any{3}, "int", nil},
-		"odd":        {Config{Table: "app-users$", Key: "käy", Password: "pass-word", Token: "0tokens"}, "INT NOT NULL", []any{1, 2}, 1, []any{3}, "int", nil},
+		"reserved":   {Config{UsersTable: "order", KeyColumn: "select", PasswordColumn: "group", TokenTable: "key"}, "INT NOT NULL", []any{1, 2}, 1, []any{3}, "int", nil},
+		"odd":        {Config{UsersTable: "app-users$", KeyColumn: "käy", PasswordColumn: "pass-word", TokenTable: "0tokens"}, "INT NOT NULL", []any{1, 2}, 1, []any{3}, "int", nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -53,13 +53,13 @@ func TestKeysAndNames(t *testing.T) {
 			db := open(t, dsn, "")
 			cfg, err := test.cfg.withDefaults()
 			noError(t, err)
-			mustExec(t, db, "CREATE TABLE "+quote(cfg.Table)+" ("+quote(cfg.Key)+" "+test.key+" PRIMARY KEY, email VARCHAR(255) NOT NULL, "+quote(cfg.Password)+" VARCHAR(255))")
+			mustExec(t, db, "CREATE TABLE "+quote(cfg.UsersTable)+" ("+quote(cfg.KeyColumn)+" "+test.key+" PRIMARY KEY, email VARCHAR(255) NOT NULL, "+quote(cfg.PasswordColumn)+" VARCHAR(255))")
 			for i, c := range []Credentials{alice, bob} {
-				mustExec(t, db, "INSERT INTO "+quote(cfg.Table)+" VALUES (?, ?, ?)", test.values[i], c["email"], hashOf(c["password"]))
+				mustExec(t, db, "INSERT INTO "+quote(cfg.UsersTable)+" VALUES (?, ?, ?)", test.values[i], c["email"], hashOf(c["password"]))
 			}
 			f := manage[Row](t, db, dsn, test.cfg)
 			b, other := newBrowser("b"), newBrowser("other")
-			credentials := Credentials{"email": alice["email"], cfg.Password: alice["password"]}
+			credentials := Credentials{"email": alice["email"], cfg.PasswordColumn: alice["password"]}
 			f.login(b, credentials)
 			f.inside(other, func(w http.ResponseWriter, r *http.Request) {
 				u, err := f.auth.LoginAs(w, r, test.asKey)
@@ -67,7 +67,7 @@ func TestKeysAndNames(t *testing.T) {
 					t.Fatalf("LoginAs: %v, %v", u, err)
 				}
 				for _, key := range test.notKeys {
-					if _, err := f.auth.LoginAs(w, r, key); err != ErrUserGone {
+					if _, err := f.auth.LoginAs(w, r, key); err != ErrUserNotFound {
 						t.Errorf("LoginAs(%#v): %v", key, err)
 					}
 					if s, err := f.auth.Sessions(r.Context(), key); len(s) != 0 || err != nil {
@@ -79,12 +79,12 @@ func TestKeysAndNames(t *testing.T) {
 				}
 				for _, key := range test.impossible {
 					_, err := f.auth.LoginAs(w, r, key)
-					wantError(t, err, ErrUsage)
+					wantError(t, err, ErrInvalidArgument)
 					_, err = f.auth.Sessions(r.Context(), key)
-					wantError(t, err, ErrUsage)
+					wantError(t, err, ErrInvalidArgument)
 					_, err = f.auth.LogoutAll(r.Context(), key)
-					wantError(t, err, ErrUsage)
-					wantError(t, f.auth.Revoke(r.Context(), key, ""), ErrUsage)
+					wantError(t, err, ErrInvalidArgument)
+					wantError(t, f.auth.Revoke(r.Context(), key, ""), ErrInvalidArgument)
 				}
 			})
 			f.isIn(b)
@@ -95,7 +95,7 @@ func TestKeysAndNames(t *testing.T) {
 				if u["email"] != alice["email"] {
 					t.Errorf("%v", u)
 				}
-				for _, key := range []any{test.asKey, u[cfg.Key]} {
+				for _, key := range []any{test.asKey, u[cfg.KeyColumn]} {
 					sessions, err := f.auth.Sessions(r.Context(), key)
 					if err != nil || len(sessions) != 2 {
 						t.Fatalf("Sessions(%v): %v, %v", key, sessions, err)
@@ -105,18 +105,18 @@ func TestKeysAndNames(t *testing.T) {
 						id = sessions[1].ID
 					}
 				}
-				wantError(t, f.auth.Revoke(r.Context(), test.notKeys[0], id), ErrNoSession)
+				wantError(t, f.auth.Revoke(r.Context(), test.notKeys[0], id), ErrSessionNotFound)
 				noError(t, f.auth.Revoke(r.Context(), test.asKey, id))
 			})
-			f.isOut(other, ErrUnknown)
+			f.isOut(other, ErrUnknownSession)
 			f.login(other, credentials)
 			f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
-			f.isOut(other, ErrUnknown)
+			f.isOut(other, ErrUnknownSession)
 			n, err := f.auth.LogoutAll(t.Context(), test.asKey)
 			if n != 1 || err != nil {
 				t.Errorf("LogoutAll: %d, %v", n, err)
 			}
-			f.isOut(b, ErrUnknown)
+			f.isOut(b, ErrUnknownSession)
 			f.login(b, credentials)
 			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
 				if n, err := f.auth.LogoutAll(r.Context(), test.asKey); n != 1 || err != nil || f.auth.Check(r) {
@@ -138,7 +138,7 @@ func TestOtherDatabase(t *testing.T) {
 	second := testdb.DSN(t)
 	cfg, err := mysql.ParseDSN(f.dsn)
 	noError(t, err)
-	f = manage[user](t, open(t, second, ""), second, Config{Table: cfg.DBName + ".users"})
+	f = manage[user](t, open(t, second, ""), second, Config{UsersTable: cfg.DBName + ".users"})
 	b := newBrowser("")
 	f.login(b, alice)
 	f.isIn(b)
@@ -178,7 +178,7 @@ func TestSchemaAndMigrate(t *testing.T) {
 	f.isIn(b)
 	upper := newBrowser("")
 	upper.cookies["__Host-session"] = strings.Replace(b.cookies["__Host-session"], selectorOf(b), strings.ToUpper(selectorOf(b)), 1)
-	f.isOut(upper, ErrUnknown)
+	f.isOut(upper, ErrUnknownSession)
 	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, browser, ip) SELECT 2, UPPER(token_x), token_y, browser, ip FROM user_tokens")
 	f.isIn(b)
 	mustExec(t, f.db, "DELETE FROM user_tokens WHERE user = 2")
@@ -193,7 +193,7 @@ func TestSchemaAndMigrate(t *testing.T) {
 	// A selector that stands twice lets nobody in who was not known before, and is explained.
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP INDEX token_x")
 	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, browser, ip) SELECT 2, token_x, token_y, browser, ip FROM user_tokens")
-	manage[user](t, f.db, f.dsn, Config{}).isOut(b, ErrUnknown)
+	manage[user](t, f.db, f.dsn, Config{}).isOut(b, ErrUnknownSession)
 	if _, err = f.auth.Migrate(ctx); err == nil || !strings.Contains(err.Error(), "token_x twice") {
 		t.Error(err)
 	}
@@ -233,7 +233,7 @@ func TestOpenKeepsTheCharset(t *testing.T) {
 		}
 		attacked := manage[user](t, db, f.dsn, Config{})
 		attacked.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
-			_, err := attacked.auth.Login(w, r, Credentials{"email": "\u4e2d' UNION SELECT 1, id, 0x" + hex.EncodeToString([]byte(hashOf("x"))) + ", email, id, NULL FROM users LIMIT 1 -- ", "password": "x"})
+			_, err := logIn(attacked.auth, w, r, Credentials{"email": "\u4e2d' UNION SELECT 1, id, 0x" + hex.EncodeToString([]byte(hashOf("x"))) + ", email, id, NULL FROM users LIMIT 1 -- ", "password": "x"})
 			wantError(t, err, ErrInvalidCredentials)
 		})
 	}
@@ -242,10 +242,10 @@ func TestOpenKeepsTheCharset(t *testing.T) {
 func TestTableIsMadeOnFirstNeed(t *testing.T) {
 	t.Parallel()
 	for name, need := range map[string]func(f *fixture[user]){
-		"check":    func(f *fixture[user]) { f.isOut(withToken(newToken()), ErrUnknown) },
+		"check":    func(f *fixture[user]) { f.isOut(withToken(newToken()), ErrUnknownSession) },
 		"login":    func(f *fixture[user]) { f.login(newBrowser(""), alice) },
 		"sessions": func(f *fixture[user]) { _, err := f.auth.Sessions(f.t.Context(), 1); noError(f.t, err) },
-		"revoke":   func(f *fixture[user]) { wantError(f.t, f.auth.Revoke(f.t.Context(), 1, "1"), ErrNoSession) },
+		"revoke":   func(f *fixture[user]) { wantError(f.t, f.auth.Revoke(f.t.Context(), 1, "1"), ErrSessionNotFound) },
 		"purge":    func(f *fixture[user]) { _, err := f.auth.Purge(f.t.Context()); noError(f.t, err) },
 		"stats":    func(f *fixture[user]) { _, err := f.auth.Stats(f.t.Context()); noError(f.t, err) },
 		"all":      func(f *fixture[user]) { _, err := f.auth.LogoutAll(f.t.Context(), 1); noError(f.t, err) },
@@ -264,7 +264,7 @@ func TestTableIsMadeOnFirstNeed(t *testing.T) {
 	f.isIn(b)
 	f.purged()
 	mustExec(t, f.db, "DROP TABLE user_tokens")
-	f.isOut(b, ErrUnknown)
+	f.isOut(b, ErrUnknownSession)
 	f.login(b, alice)
 	f.isIn(b)
 }
@@ -321,9 +321,9 @@ func TestUsersTableIsExplained(t *testing.T) {
 	f := setup(t, Config{})
 	mustExec(t, f.db, "CREATE TABLE events (at TIMESTAMP NOT NULL PRIMARY KEY, email VARCHAR(255))")
 	for says, cfg := range map[string]Config{
-		"there is no users table `people`; create it, or set Config.Table": {Table: "people"},
-		"has no column `uid`; set Config.Key":                              {Key: "uid"},
-		"it must be an integer, text or binary column":                     {Table: "events", Key: "at"},
+		"there is no users table `people`; create it, or set Config.UsersTable": {UsersTable: "people"},
+		"has no column `uid`; set Config.KeyColumn":                             {KeyColumn: "uid"},
+		"it must be an integer, text or binary column":                          {UsersTable: "events", KeyColumn: "at"},
 	} {
 		bad := manage[Row](t, f.db, f.dsn, cfg)
 		_, err := bad.auth.Schema(t.Context())
@@ -523,12 +523,12 @@ func TestKnownTokens(t *testing.T) {
 	hash := get[string](t, f.db, "SELECT token_y FROM user_tokens WHERE id = 1")
 
 	mustExec(t, f.db, "UPDATE user_tokens SET token_y = (SELECT token_y FROM (SELECT * FROM user_tokens) AS t WHERE id = 2) WHERE id = 1")
-	f.isOut(b, ErrUnknown)
+	f.isOut(b, ErrUnknownSession)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_y = ? WHERE id = 1", hash)
 	f.isIn(b)
 
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = CONCAT(LEFT(token_x, 20), 'xx') WHERE id = 1")
-	f.isOut(b, ErrUnknown)
+	f.isOut(b, ErrUnknownSession)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ? WHERE id = 1", selectorOf(b))
 	f.isIn(b)
 

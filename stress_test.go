@@ -61,7 +61,7 @@ func TestStress(t *testing.T) {
 				inside(b, func(w http.ResponseWriter, r *http.Request) {
 					var err error
 					if random.IntN(20) == 0 {
-						_, err = f.auth.Login(w, r, credentials)
+						_, err = logIn(f.auth, w, r, credentials)
 					} else {
 						_, err = f.auth.LoginAs(w, r, key)
 					}
@@ -182,7 +182,7 @@ func TestStress(t *testing.T) {
 					case len(sessions) > 0:
 						err = f.auth.Revoke(r.Context(), 1, sessions[random.IntN(len(sessions))].ID)
 					}
-					if err != nil && err != ErrNoSession && err != ErrNotLoggedIn {
+					if err != nil && err != ErrSessionNotFound && err != ErrNotLoggedIn {
 						failed("sharing a user: %v", err)
 					}
 				})), "GET", "/")

@@ -42,10 +42,10 @@ type Throttle interface {
 
 // A Limit says when a Throttle makes a client wait.
 type Limit struct {
-	Free    int           // failures that cost nothing
-	First   time.Duration // the wait after the next one; each further one doubles it
-	Longest time.Duration // the wait does not grow beyond
-	Forget  time.Duration // after this long without a failure, all are forgotten
+	FreeFailures int           // failures that cost nothing
+	BaseDelay    time.Duration // the wait after the next one; each further one doubles it
+	MaxDelay     time.Duration // the wait does not grow beyond
+	ResetAfter   time.Duration // after this long without a failure, all are forgotten
 }
 
 // An Outcome is the end of an attempt.
@@ -60,13 +60,13 @@ const (
 
 // wait returns how long after the last failure the next attempt may be.
 func (l Limit) wait(failed int) time.Duration {
-	if failed < l.Free {
+	if failed < l.FreeFailures {
 		return 0
 	}
-	wait := l.First
-	for range failed - l.Free {
-		if wait *= 2; wait >= l.Longest {
-			return l.Longest
+	wait := l.BaseDelay
+	for range failed - l.FreeFailures {
+		if wait *= 2; wait >= l.MaxDelay {
+			return l.MaxDelay
 		}
 	}
 	return wait
@@ -80,16 +80,16 @@ func (l Limit) wait(failed int) time.Duration {
 // NIST SP 800-63B, and then 96 attempts a day at most.
 var (
 	accountLimits = [...]Limit{
-		{Free: 5, First: time.Second, Longest: 15 * time.Minute, Forget: time.Hour},
-		{Free: 20, First: time.Second, Longest: 15 * time.Minute, Forget: time.Hour},
-		{Free: 50, First: time.Second, Longest: 15 * time.Minute, Forget: time.Hour},
+		{FreeFailures: 5, BaseDelay: time.Second, MaxDelay: 15 * time.Minute, ResetAfter: time.Hour},
+		{FreeFailures: 20, BaseDelay: time.Second, MaxDelay: 15 * time.Minute, ResetAfter: time.Hour},
+		{FreeFailures: 50, BaseDelay: time.Second, MaxDelay: 15 * time.Minute, ResetAfter: time.Hour},
 	}
 	networkLimits = [...]Limit{
-		{Free: 50, First: time.Second, Longest: time.Minute, Forget: time.Hour},
-		{Free: 200, First: time.Second, Longest: time.Minute, Forget: time.Hour},
-		{Free: 500, First: time.Second, Longest: time.Minute, Forget: time.Hour},
+		{FreeFailures: 50, BaseDelay: time.Second, MaxDelay: time.Minute, ResetAfter: time.Hour},
+		{FreeFailures: 200, BaseDelay: time.Second, MaxDelay: time.Minute, ResetAfter: time.Hour},
+		{FreeFailures: 500, BaseDelay: time.Second, MaxDelay: time.Minute, ResetAfter: time.Hour},
 	}
-	everywhereLimit = Limit{Free: 100, First: time.Minute, Longest: 15 * time.Minute, Forget: 24 * time.Hour}
+	everywhereLimit = Limit{FreeFailures: 100, BaseDelay: time.Minute, MaxDelay: 15 * time.Minute, ResetAfter: 24 * time.Hour}
 )
 
 // A TooManyAttemptsError refuses an attempt before the password is looked at.
@@ -168,7 +168,7 @@ func (m *Manager[U]) attempt(r *http.Request, conditions []condition, user any) 
 // before, so that nobody else can lock it out: by a session cookie of the
 // account, even an expired one, or by its network. It returns "" for others.
 func (m *Manager[U]) ownCount(r *http.Request, identifier, account string, user any, networks []string) (string, error) {
-	v, err := m.verdict(r)
+	v, err := m.verdictOn(r)
 	if err != nil {
 		return "", err
 	}
@@ -550,7 +550,7 @@ func (t *memoryThrottle) try(key string, limit Limit) (wait time.Duration, chang
 	now := t.now()
 	f, _ := t.entries.Get(key)
 	since := now.Sub(f.last)
-	if since > limit.Forget {
+	if since > limit.ResetAfter {
 		f.count = 0
 		t.entries.Remove(key)
 	}
@@ -562,7 +562,7 @@ func (t *memoryThrottle) try(key string, limit Limit) (wait time.Duration, chang
 		p = &pending{changed: make(chan struct{})}
 		t.pending[key] = p
 	}
-	if p.count > 0 && f.count+p.count >= limit.Free {
+	if p.count > 0 && f.count+p.count >= limit.FreeFailures {
 		return 0, p.changed
 	}
 	p.count++

@@ -90,18 +90,18 @@ func (t *mysqlThrottle) Reserve(ctx context.Context, key string, limit Limit) (w
 // waits for another in a circle.
 func (t *mysqlThrottle) try(ctx context.Context, name string, limit Limit) (wait time.Duration, decided bool, err error) {
 	const free = " SET pending = pending + 1, since = UNIX_TIMESTAMP() WHERE name = ? AND failed + pending < ? AND (pending = 0 OR since >= UNIX_TIMESTAMP() - ?) AND last >= FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)"
-	if decided, err := t.changes(ctx, "UPDATE "+t.table+free, name, limit.Free, abandoned, seconds(limit.Forget)); decided || err != nil {
+	if decided, err := t.changes(ctx, "UPDATE "+t.table+free, name, limit.FreeFailures, abandoned, seconds(limit.ResetAfter)); decided || err != nil {
 		return 0, decided, err
 	}
 	var failed, inProgress, reserved, last, now int64
 	err = t.db.QueryRowContext(ctx, "SELECT failed, pending, since, UNIX_TIMESTAMP(last), UNIX_TIMESTAMP() FROM "+t.table+" WHERE name = ?", name).Scan(&failed, &inProgress, &reserved, &last, &now)
 	if errors.Is(err, sql.ErrNoRows) {
-		_, err := t.db.ExecContext(ctx, "INSERT INTO "+t.table+" (name, failed, pending, since, forget) VALUES (?, 0, 1, UNIX_TIMESTAMP(), ?)", name, seconds(limit.Forget))
+		_, err := t.db.ExecContext(ctx, "INSERT INTO "+t.table+" (name, failed, pending, since, forget) VALUES (?, 0, 1, UNIX_TIMESTAMP(), ?)", name, seconds(limit.ResetAfter))
 		if isError(err, erDuplicate) {
 			return 0, false, nil
 		}
 		if err == nil {
-			err = t.tidy(ctx, limit.Forget)
+			err = t.tidy(ctx, limit.ResetAfter)
 		}
 		return 0, true, err
 	}
@@ -113,20 +113,20 @@ func (t *mysqlThrottle) try(ctx context.Context, name string, limit Limit) (wait
 		count, current = count+current, 0
 	}
 	since := now - last
-	if since > seconds(limit.Forget) {
+	if since > seconds(limit.ResetAfter) {
 		count = 0
 	}
 	if since < -60 { // the database's clock was set back, by more than servers of a cluster differ
-		since = seconds(limit.Longest)
+		since = seconds(limit.MaxDelay)
 	}
 	if wait = limit.wait(int(count)) - time.Duration(since)*time.Second; wait > 0 {
 		return wait, true, nil
 	}
-	if current > 0 && count+current >= int64(limit.Free) {
+	if current > 0 && count+current >= int64(limit.FreeFailures) {
 		return 0, false, nil
 	}
 	set := " SET failed = ?, pending = ?, since = UNIX_TIMESTAMP()"
-	if count != failed || since < 0 || since > seconds(limit.Forget) {
+	if count != failed || since < 0 || since > seconds(limit.ResetAfter) {
 		set += ", last = DEFAULT"
 	}
 	decided, err = t.changes(ctx, "UPDATE "+t.table+set+" WHERE name = ? AND failed = ? AND pending = ? AND since = ? AND UNIX_TIMESTAMP(last) = ?",

@@ -18,7 +18,7 @@ import (
 func (f *fixture[U]) try(address, email, password string) error {
 	r := httptest.NewRequest("POST", "/", nil)
 	r.RemoteAddr = address
-	_, err := f.auth.Login(httptest.NewRecorder(), r, Credentials{"email": email, "password": password})
+	_, err := logIn(f.auth, httptest.NewRecorder(), r, Credentials{"email": email, "password": password})
 	return err
 }
 
@@ -283,7 +283,7 @@ func TestThrottleOfAClockThatWentBack(t *testing.T) {
 	throttle, err := NewMySQLThrottle(f.db, "session_attempts")
 	noError(t, err)
 	key := throttleKey("account")
-	limit := Limit{Free: 1, First: time.Minute, Longest: time.Minute, Forget: time.Hour}
+	limit := Limit{FreeFailures: 1, BaseDelay: time.Minute, MaxDelay: time.Minute, ResetAfter: time.Hour}
 	for _, test := range []struct {
 		ahead int
 		waits bool
@@ -315,7 +315,7 @@ func TestLoginsAreBounded(t *testing.T) {
 	for range waiting {
 		go func() {
 			r := httptest.NewRequestWithContext(ctx, "POST", "/", nil)
-			_, err := f.auth.Login(httptest.NewRecorder(), r, alice)
+			_, err := logIn(f.auth, httptest.NewRecorder(), r, alice)
 			results <- err
 		}()
 	}

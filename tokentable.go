@@ -68,8 +68,8 @@ var accountColumns = []string{"stamp BINARY(8) NULL", "method TINYINT UNSIGNED N
 // a copy of both tables under another name stays good.
 func (s *store) realmOf(t *usersTable) string {
 	realm := t.name + "." + t.key.name
-	tokens, _ := splitName(s.cfg.Token)
-	users, _ := splitName(s.cfg.Table)
+	tokens, _ := splitName(s.cfg.TokenTable)
+	users, _ := splitName(s.cfg.UsersTable)
 	if tokens == nil && users == nil || tokens == t.database {
 		return realm
 	}
@@ -115,14 +115,14 @@ func (s *store) tokenTable(ctx context.Context) (*tokenTable, error) {
 		return nil, err
 	}
 	if s.checked.CompareAndSwap(nil, t) && !t.stamped {
-		s.cfg.Logger.Warn("session: the token table lacks columns, so a session does not end when its user's password changes; call Migrate", "table", s.cfg.Token, "columns", strings.Join(accountColumns, ", "))
+		s.cfg.Logger.Warn("session: the token table lacks columns, so a session does not end when its user's password changes; call Migrate", "table", s.cfg.TokenTable, "columns", strings.Join(accountColumns, ", "))
 	}
 	return t, nil
 }
 
 // readTokenTable reads what the database knows of the token table.
 func (s *store) readTokenTable(ctx context.Context, db *sqlx.DB) (*tokenTable, error) {
-	database, table := splitName(s.cfg.Token)
+	database, table := splitName(s.cfg.TokenTable)
 	t := &tokenTable{indexed: map[string]bool{}}
 	const of = " WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?"
 	rows, err := db.QueryContext(ctx, "SELECT COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS"+of, database, table)
@@ -195,9 +195,9 @@ func (s *store) checkRealm(t *tokenTable, users *usersTable) error {
 	realm := s.realmOf(users)
 	switch {
 	case t.realm != "" && !strings.EqualFold(t.realm, realm):
-		return fmt.Errorf("%w: the token table %s has the sessions of %s, and this Manager those of %s; set Config.Token to a table of its own. If the users table or its key was renamed, empty the token table and run\nALTER TABLE %s COMMENT = '%s'", ErrConfig, s.tokens, t.realm, realm, s.tokens, s.realmComment(users))
+		return fmt.Errorf("%w: the token table %s has the sessions of %s, and this Manager those of %s; set Config.TokenTable to a table of its own. If the users table or its key was renamed, empty the token table and run\nALTER TABLE %s COMMENT = '%s'", ErrConfig, s.tokens, t.realm, realm, s.tokens, s.realmComment(users))
 	case t.user == "":
-		return fmt.Errorf("%w: the table %s has no column user, so it is no token table; set Config.Token to another name", ErrConfig, s.tokens)
+		return fmt.Errorf("%w: the table %s has no column user, so it is no token table; set Config.TokenTable to another name", ErrConfig, s.tokens)
 	}
 	return nil
 }
@@ -330,4 +330,19 @@ func (s *store) modifyStrictly(ctx context.Context, db *sqlx.DB, statement strin
 		return fmt.Errorf("%w: the column user of the token table %s does not have the type of the users' key, and cannot be given it without loss; delete the sessions whose user does not fit, and run\n%s;\n%w", ErrConfig, s.tokens, statement, err)
 	}
 	return nil
+}
+
+// Migrate creates the token table, or adds the columns with defaults, the comment
+// and the indexes that an existing one lacks. It gives the column user the type of
+// the users' key if that changes no value. Migrate returns the statements it ran:
+// none if the table is up to date. A table that cannot serve, and a U that does
+// not fit the users table, is an error matching [ErrConfig].
+func (m *Manager[U]) Migrate(ctx context.Context) (ran []string, err error) {
+	return m.store.migrate(ctx)
+}
+
+// Schema is the statement that makes the token table, for those who keep their schema by hand. It asks the database,
+// as the column user has the type of the users table's key.
+func (m *Manager[U]) Schema(ctx context.Context) (string, error) {
+	return m.store.schema(ctx)
 }

@@ -74,6 +74,7 @@ type scanner[U any] struct {
 	row     found[U]
 	texts   [8]sql.RawBytes // as the driver holds them: selector, hash, browser, ip, and the four below
 	targets []any           // places of the columns of selectSessions
+	what    selection       // of the targets
 	account sql.RawBytes    // of the stamp
 	values  []any           // of a Row
 	buffer  []byte
@@ -89,13 +90,10 @@ const (
 
 // scan reads the current row of a result. What tells whose row it is comes first, and a column behind it that does not
 // fit is that row's error alone.
-func (s *scanner[U]) scan(rows *sql.Rows, table *usersTable) (found[U], error) {
+func (s *scanner[U]) scan(rows *sql.Rows, what selection, table *usersTable) (found[U], error) {
 	s.row = found[U]{}
-	if s.targets == nil || s.plan.nested || s.plan.isRow() && len(s.values) != len(table.columns) {
-		r := &s.row
-		s.targets = append([]any{&s.texts[0], &s.texts[1], &r.owner, &r.id, &s.texts[2], &s.texts[3], &r.created, &r.active, &r.now,
-			&s.texts[textUser], &s.texts[textKey], &s.texts[textStamp], &s.texts[textPassword], &s.account},
-			s.plan.targets(&r.user, &s.values, table)...)
+	if s.targets == nil || what != s.what || s.plan.nested || s.plan.isRow() && len(s.values) != len(table.columns) {
+		s.what, s.targets = what, s.places(what, table)
 	}
 	clear(s.values)
 	clear(s.texts[:])
@@ -117,6 +115,23 @@ func (s *scanner[U]) scan(rows *sql.Rows, table *usersTable) (found[U], error) {
 		s.row.user = s.plan.row(s.values, table)
 	}
 	return s.row, nil
+}
+
+// places returns where the columns of selectSessions go.
+func (s *scanner[U]) places(what selection, table *usersTable) []any {
+	r := &s.row
+	places := []any{&s.texts[0], &s.texts[1], &r.owner, &r.id, &s.texts[2], &s.texts[3], &r.created, &r.active, &r.now}
+	places = append(places, &s.texts[textUser])
+	if what.text {
+		places = append(places, &s.texts[textKey])
+	}
+	if what.stamp {
+		places = append(places, &s.texts[textStamp], &s.texts[textPassword])
+	}
+	if what.account {
+		places = append(places, &s.account)
+	}
+	return append(places, s.plan.targets(&r.user, &s.values, table)...)
 }
 
 // bind compares what the row says of its account with the account that the

@@ -92,7 +92,7 @@ func (b *bench) firstCheck(report *report) error {
 
 // tokens makes a token table of its own, with sessions of nobody that are long expired.
 func (b *bench) tokens(name string, expired int) (cfg session.Config, err error) {
-	cfg = session.Config{Token: name}
+	cfg = session.Config{TokenTable: name}
 	auth, err := b.manager(cfg)
 	if err != nil {
 		return cfg, err
@@ -149,7 +149,7 @@ func (b *bench) login(report *report) error {
 			}
 			defer auth.Close() // ends the purge: the next turn has a backlog too
 			h := auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				if _, err := auth.Login(w, r, session.Credentials{"email": email(1), "password": "the password"}); err != nil {
+				if _, err := auth.Login(w, r, session.Credentials{"email": email(1)}, "the password"); err != nil {
 					panic(err)
 				}
 			}))

@@ -49,11 +49,11 @@ type User struct {
 }
 
 var config = session.Config{
-	Table:    "quickstart_users",
-	Token:    "quickstart_tokens",
+	UsersTable:    "quickstart_users",
+	TokenTable:    "quickstart_tokens",
 	LoginURL: "/login",
 	HomeURL:  "/account",
-	Insecure: true, // this is plain http on localhost, where Safari stores no Secure cookie
+	Cookie: session.Cookie{Insecure: true}, // this is plain http on localhost, where Safari stores no Secure cookie
 }
 
 type app struct {
@@ -107,7 +107,7 @@ func run(addr, dsn string) error {
 	}
 	fmt.Printf("\n  http://%s\n\n", strings.Replace(listener.Addr().String(), "127.0.0.1", "localhost", 1))
 	if inMemory { // never put an account with a known password into a real database
-		hash, err := auth.HashPassword(demoPassword)
+		hash, err := auth.HashPassword(ctx, demoPassword)
 		if err != nil {
 			return err
 		}
@@ -164,11 +164,11 @@ func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
 		problem = "The password needs at least 8 characters."
 	}
 	if problem == "" {
-		_, err := a.auth.Register(w, r, session.Fields{"name": name, "email": email, "password": password}, registration)
+		_, err := a.auth.Register(w, r, session.Fields{"name": name, "email": email}, password)
 		switch {
 		case errors.Is(err, session.ErrTooManyAttempts):
 			problem = "Too many attempts. Please wait a while."
-		case errors.Is(err, session.ErrTaken):
+		case errors.Is(err, session.ErrDuplicate):
 			problem = "There is an account with this e-mail address."
 		case errors.Is(err, session.ErrPasswordTooLong):
 			problem = "The password may have at most 72 bytes."
@@ -184,11 +184,9 @@ func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
 	http.Redirect(w, r, "/account", http.StatusSeeOther)
 }
 
-var registration = session.RegisterOptions{Columns: []string{"name", "email"}}
-
 func (a *app) logIn(w http.ResponseWriter, r *http.Request) {
 	email := r.PostFormValue("email")
-	_, err := a.auth.Login(w, r, session.Credentials{"email": email, "password": r.PostFormValue("password")})
+	_, err := a.auth.Login(w, r, session.Credentials{"email": email}, r.PostFormValue("password"))
 	switch {
 	case errors.Is(err, session.ErrTooManyAttempts):
 		render(w, http.StatusTooManyRequests, "login.html", form{Problem: "Too many attempts. Please wait a while.", Email: email, Next: session.ReturnTo(r, "")})
@@ -224,7 +222,7 @@ func (a *app) account(w http.ResponseWriter, r *http.Request) {
 
 func (a *app) revoke(w http.ResponseWriter, r *http.Request) {
 	user, _ := a.auth.User(r)
-	if err := a.auth.Revoke(r.Context(), user.ID, r.PostFormValue("id")); err != nil && !errors.Is(err, session.ErrNoSession) {
+	if err := a.auth.Revoke(r.Context(), user.ID, r.PostFormValue("id")); err != nil && !errors.Is(err, session.ErrSessionNotFound) {
 		sorry(w, err)
 		return
 	}

@@ -88,7 +88,7 @@ func routes(auth *session.Manager[User]) http.Handler {
 		fmt.Fprintln(w, "Hello,", user.Email)
 	})))
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-		_, err := auth.Login(w, r, session.Credentials{"email": r.PostFormValue("email"), "password": r.PostFormValue("password")})
+		_, err := auth.Login(w, r, session.Credentials{"email": r.PostFormValue("email")}, r.PostFormValue("password"))
 		answer(w, r, err)
 	})
 	mux.HandleFunc("POST /register", func(w http.ResponseWriter, r *http.Request) {
@@ -97,8 +97,7 @@ func routes(auth *session.Manager[User]) http.Handler {
 			http.Error(w, "Please fill in the form", http.StatusBadRequest)
 			return
 		}
-		fields := session.Fields{"email": address.Address, "password": r.PostFormValue("password")}
-		_, err = auth.Register(w, r, fields, session.RegisterOptions{Columns: []string{"email"}})
+		_, err = auth.Register(w, r, session.Fields{"email": address.Address}, r.PostFormValue("password"))
 		answer(w, r, err)
 	})
 	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) {
@@ -116,9 +115,9 @@ func answer(w http.ResponseWriter, r *http.Request, err error) {
 		http.Error(w, "Too many attempts, please wait a while", http.StatusTooManyRequests)
 	case errors.Is(err, session.ErrInvalidCredentials):
 		http.Error(w, "Wrong e-mail or password", http.StatusUnauthorized)
-	case errors.Is(err, session.ErrTaken):
+	case errors.Is(err, session.ErrDuplicate):
 		http.Error(w, "This e-mail address has an account", http.StatusConflict)
-	case errors.Is(err, session.ErrUsage), errors.Is(err, session.ErrPasswordTooLong):
+	case errors.Is(err, session.ErrInvalidArgument), errors.Is(err, session.ErrPasswordTooLong):
 		http.Error(w, "Please fill in the form", http.StatusBadRequest)
 	default:
 		log.Print(err)

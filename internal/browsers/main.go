@@ -49,7 +49,7 @@ var visits = []visit{
 	{"link, with that service worker, without a session", []string{"/worker"}, "other:/link/account", true, form, 2, false},
 	{"link to a Guest page (the login form)", loggedIn, "other:/link/login", true, "home as ada", 3, false},
 	{"link to a Switch page", loggedIn, "other:/link/home", true, "home as ada", 2, false},
-	{"link to a page that Config.NoReload excludes", loggedIn, "other:/link/shared", true, "shared as a guest", 1, false},
+	{"link to a page that Config.Cookie.NoReload excludes", loggedIn, "other:/link/shared", true, "shared as a guest", 1, false},
 	{"link, without a session", nil, "other:/link/account", true, form, 2, false},
 	{"link to a Switch page, without a session", nil, "other:/link/home", true, "home as a guest", 1, false},
 	{"link, after logout", []string{"/enter", "/leave"}, "other:/link/account", true, form, 2, false},

@@ -63,7 +63,7 @@ func newWorld() (_ *world, err error) {
 		return nil, err
 	}
 	excluded := func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/shared") }
-	cfg := session.Config{LoginURL: "/login", HomeURL: "/home", NoReload: excluded}
+	cfg := session.Config{LoginURL: "/login", HomeURL: "/home", Cookie: session.Cookie{NoReload: excluded}}
 	if w.auth, err = session.New[user](w.db, cfg); err != nil {
 		return nil, err
 	}

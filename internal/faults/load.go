@@ -56,7 +56,7 @@ func newApp(dsn, replica string, timeout time.Duration, log *slog.Logger) (*app,
 		case err == nil:
 		case errors.Is(err, session.ErrUnavailable):
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		case errors.Is(err, session.ErrNoSession), errors.Is(err, session.ErrNotLoggedIn):
+		case errors.Is(err, session.ErrSessionNotFound), errors.Is(err, session.ErrNotLoggedIn):
 			http.Error(w, err.Error(), http.StatusConflict)
 		case errors.Is(err, context.Canceled): // nobody is there to see it
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
@@ -66,7 +66,7 @@ func newApp(dsn, replica string, timeout time.Duration, log *slog.Logger) (*app,
 	}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-		_, err := auth.Login(w, r, session.Credentials{"email": r.URL.Query().Get("email"), "password": password})
+		_, err := auth.Login(w, r, session.Credentials{"email": r.URL.Query().Get("email")}, password)
 		answer(w, err)
 	})
 	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) { answer(w, auth.Logout(w, r)) })

@@ -1,0 +1,291 @@
+// Command mutate removes each defence that SECURITY.md lists, and shows that
+// the test which the page names then fails. It changes no file: the compiler
+// gets the changed files by an overlay.
+//
+//	go run ./internal/cmd/mutate              # all: some eight minutes, as some tests then wait for ever
+//	go run ./internal/cmd/mutate TestExpiry   # those of one test
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// A mutation changes pieces of the library's source, each of which occurs once.
+type mutation struct {
+	test  string
+	takes string // the defence that is removed
+	edits []edit
+}
+
+// An edit replaces text. Its file is only named where other files have the
+// same text.
+type edit struct{ file, old, new string }
+
+var mutations = []mutation{
+	{"TestTokens", "randomness", []edit{{"", "rand.Read(random) ", "rand.Read(random[:0]) "}}},
+	{"TestVerifierRemembers", "the hash of what is remembered", []edit{{"", "string(m.hash[:])", `""`}}},
+	{"TestRefusals", "the comparison of the verifier", []edit{{"", "bcrypt.CompareHashAndPassword(hash, []byte(t.verifier)) == nil", `t.verifier != ""`}}},
+	{"TestTokensOfALogoutAreDead", "the end of a session", []edit{{"", `"end the session", "DELETE FROM "+s.tokens+" WHERE id = ?"`, `"end the session", "DELETE FROM "+s.tokens+" WHERE id = ? AND 1 = 0"`}}},
+	{"TestRevocationIsExactUnderLoad", "the look at the row on each request", []edit{
+		{"", "newCache[U](cfg.Cache)", "newCache[U](Cache{Fresh: time.Hour, Entries: 1000})"},
+		{"", "	m.store.changed = m.cache.forget\n", ""},
+		{"", "since <= m.cfg.Cache.Fresh", "age <= time.Hour"}}},
+	{"TestSlideNeverRevivesARow", "the look at what a slide has changed", []edit{{"", "browser, id, seconds(age))\n	return n == 1 ||", "browser, id, seconds(age))\n	return n >= 0 ||"}}},
+	{"TestFamily", "the browser", []edit{{"", "		return a == b\n", "		return true\n"}}},
+	{"TestExpiry", "the idle timeout", []edit{{"", "return r.now-r.active > seconds(m.cfg.MaxAge) ||", "return false ||"}}},
+	{"TestExpiry", "the absolute timeout", []edit{{"", "m.cfg.MaxLifetime > 0 && r.now", "false && r.now"}}},
+	{"TestCookies", "HttpOnly", []edit{{"", "HttpOnly: true", "HttpOnly: false"}}},
+	{"TestCookies", "Secure", []edit{{"", "Secure:   !c.Cookie.Insecure", "Secure:   false"}}},
+	{"TestCookies", "SameSite", []edit{{"", "SameSite: c.Cookie.SameSite", "SameSite: http.SameSiteLaxMode"}}},
+	{"TestLoginReplacesTheSessionOfTheBrowser", "the end of the session before", []edit{{"", "&v.record, before.record.id)", "&v.record, 0*before.record.id)"}}},
+	{"TestGuessingIsSlowedDown", "the limit of an account", []edit{{"", "FreeFailures: 5, ", "FreeFailures: 5000, "}}},
+	{"TestSprayingIsSlowedDown", "the limit of an address", []edit{{"", "FreeFailures: 50, BaseDelay: time.Second, MaxDelay: time.Minute", "FreeFailures: 5000, BaseDelay: time.Second, MaxDelay: time.Minute"}}},
+	{"TestGuessesAtOnce", "counting before trying", []edit{{"", "	if p.count > 0 && f.count+p.count >= limit.FreeFailures {", "	if false {"}}},
+	{"TestGuessingIsSlowedDown", "the owner's way in", []edit{{"", "throttleKey(\"account\", identifier, smallest(networks))", `throttleKey("account", identifier)`}}},
+	{"TestInvalidCredentials", "one error for all", []edit{{"", "		m.tell(r, EventLoginFailed, &record{owner: user.key}, nil)\n", "		if user.key == nil {\n			return ErrUserNotFound\n		}\n"}}},
+	{"TestRefusalsDoTheSameWork", "the work for a missing user", []edit{{"", "	p.compared(dummy(highest), highest, password)", "	_ = highest"}}},
+	{"TestRefusalsDoTheSameWork", "the work for hashes of lower cost", []edit{{"", "		p.spend(cost, form)\n", "		_ = form\n"}}},
+	{"TestInvalidCredentials", "hashing the password", []edit{{"", "		if p.compared(unpadded(hash), cost, form) {", "		if string(hash) == form || p.compared(unpadded(hash), cost, form) {"}}},
+	{"TestOpenKeepsTheCharset", "the charset", []edit{{"", "	cfg.Apply(mysql.Charset(\"utf8mb4\", cfg.Collation))", "	_ = mysql.Charset"}}},
+	{"TestInvalidCredentials", "exact integers", []edit{{"", "strconv.FormatInt(n, 10) == converted {", "true {"}, {"", "	n, err := strconv.ParseUint(converted, 10, 64)\n	possible = err == nil &&", "	n, err := strconv.ParseUint(converted, 10, 64)\n	if err != nil {\n		return converted, true, nil\n	}\n	possible = err == nil &&"}}},
+	{"TestRefusalsDoTheSameWork", "the limit of a hash's cost", []edit{{"", "return cost <= maxPasswordCost", "return cost <= 99"}}},
+	{"TestCases/C7_texts_that_look_like_bcrypt", "the look at all of a hash", []edit{{"", "if !bcryptGrammar.Match(hash) {", "if false {"}}},
+	{"TestCases/C6_a_turn_within_the_timeout", "the end of waiting", []edit{{"password.go", "		late = timer.C\n", ""}}},
+	{"TestCases/C10_hashes_of_another_library", "the work of other hashes", []edit{{"", "		p.legacy(slowest.text, form)\n", "		_ = form\n"}}},
+	{"TestCases/C10_bcrypt_of_other_costs", "the sample", []edit{{"", "	p.learn(ctx)\n", ""}}},
+	{"TestCases/B10_forms_of_a_password", "normalization", []edit{{"", "	return norm.NFC.String(password)", "	return password"}}},
+	{"TestCases/B10_forms_of_a_password", "the forms of before", []edit{{"", "		forms = append(forms, nfd)\n", "		_ = nfd\n"}}},
+	{"TestCases/B6_media_players", "the device of a media player", []edit{{"", `		return strings.Contains(stored, "("+m[1]+";") ||`, "		return true ||"}}},
+	{"TestCases/B6_media_players", "the browser that stays stored", []edit{{"", "lasting(v.record.browser, m.browser(r))", "m.browser(r)"}}},
+	{"TestCases/B6_one_browser_in_other_words", "the networks", []edit{{"", "	userAgent = networkName.ReplaceAllString(userAgent, \"$1$2\")\n", ""}}},
+	{"TestCases/C8_wrong_verifiers_for_one_session", "the turn of a row", []edit{{"memo.go", "make(chan struct{}, 1)}", "make(chan struct{}, 1000)}"}}},
+	{"TestCases/C8_wrong_verifiers_for_many_sessions", "the lane of attacked rows", []edit{{"", "attacked && !take(v.lane) ||", "false && attacked ||"}}},
+	{"TestCases/C9_OnEvent_panics", "the end of a panic", []edit{{"", "reason := recover(); reason != nil", "reason := any(nil); reason != nil"}}},
+	{"TestLoginsAreBounded", "the end of the queue", []edit{{"", "> p.timeout {", "> p.timeout<<20 {"}}},
+	{"TestForgeries", "the look at what was made up", []edit{{"", "} else if t.forged() {", "} else if false {"}}},
+	{"TestForgeries", "the pace of their look-ups", []edit{{"", "return p.n <= maxForgeries", "return true"}}},
+	{"TestStrangersHoldUpNobody", "the way of known sessions around bcrypt", []edit{
+		{"", "	if memory.id != 0 {\n", "	if false {\n"},
+		{"", "if v.recall(key.memoKey).of(r) {", "if false {"}}},
+	{"TestLostAnswers", "the memory that a try may have been done", []edit{{"", "			again = true\n", ""}}},
+	{"TestLostAnswers", "the look for a session that was saved", []edit{{"", "s.saved(ctx, r.selector); id != 0 || err != nil", "s.saved(ctx, r.selector); err != nil"}, {"", "		if isError(err, erDuplicate) {\n			id,", "		if false {\n			id,"}}},
+	{"TestLoginWithoutAnAnswer", "the failure of a login that may not be saved", []edit{{"", "	if err != nil {\n		return 0, 0, err\n	}\n	if s.cfg.MaxSessions > 0 {", "	if s.cfg.MaxSessions > 0 {"}}},
+	{"TestClientsThatLeave", "the end of what was begun", []edit{{"", "m.store.insert(steadfast(r.Context())", "m.store.insert(r.Context()"}}},
+	{"TestTimeout", "the deadline of a look-up alone", []edit{{"", "ok || !l.prompt || !l.roomy()", "ok"}}},
+	{"TestTimeout", "the deadline of a batch", []edit{{"", "	b.ctx, b.end = context.WithTimeout(context.Background(), l.store.timeout)", "	b.ctx, b.end = context.WithCancel(context.Background())"}}},
+	{"TestReplica", "the second look", []edit{{"", "	late, ended := row, err\n", "	if late := row; late != nil || err != nil {\n		return late, err\n	}\n	late, ended := row, err\n"}}},
+	{"TestThrottleOfAClockThatWentBack", "the look at the clock", []edit{{"", "if since < -60 {", "if false {"}}},
+	{"FuzzMiddleware", "the comparison of the verifier", []edit{{"", "bcrypt.CompareHashAndPassword(hash, []byte(t.verifier)) == nil", `t.verifier != ""`}}},
+	{"TestSessionsAndRevoke", "the owner of a session", []edit{{"", `" WHERE user = ?" + condition`, `" WHERE (user = ? OR 1 = 1)" + condition`}, {"", "|| !sameKey(owner, user) {", "|| owner == nil {"}}},
+	{"TestDatabaseFailure", "the answer to a failure", []edit{{"", "				m.fail(w, r, err)\n				return\n", "				s = &stateContext[U]{Context: r.Context(), manager: m}\n				s.first.err = ErrUnknownSession\n				s.verdict.Store(&s.first)\n"}}},
+	{"TestReturnTo", "the look at the host", []edit{{"", `strings.HasPrefix(target, "//") ||`, "false ||"}, {"", `err == nil && u.Host == "" && !strings.Contains(u.Path, "//")`, "err == nil && u != nil"}}},
+	{"TestRegisterBadFields", "the list of columns", []edit{{"", "o.columns != nil && !slices.Contains(o.columns, name)", "false"}}},
+	{"TestRegisterAtOnce", "the answer of the unique index", []edit{{"", "	case isError(err, erDuplicate):\n		field,", "	case false:\n		field,"}}},
+	{"TestSetPassword", "the end of other sessions", []edit{{"", "		if len(ids) > 0 {", "		if false {"}}},
+	{"TestSetPassword", "the old password", []edit{{"", "	if m.passwords.usable(user.hash) {", "	if false {"}}},
+	{"TestPasswordChangedDuringALogin", "the second look at the password", []edit{{"", "	if bytes.Equal(user.hash, verified.hash) {", "	if true || bytes.Equal(nil, nil) {"}}},
+	{"TestFresh", "the time of the login", []edit{{"", "age <= seconds(within)", "age <= seconds(within)+1<<40"}}},
+	{"TestMaxSessions", "the end of what is too many", []edit{{"", "	if s.cfg.MaxSessions > 0 {\n		if ended", "	if false {\n		if ended"}}},
+	{"TestSecretsAreNotPrinted", "the mask of a token", []edit{{"", `func (token) String() string       { return "[session token]" }`, "func (t token) String() string     { return t.verifier }"}}},
+	{"TestCases/A1_two_users_tables", "the realm", []edit{{"", `t.realm != "" && !strings.EqualFold(t.realm, realm)`, "false"}}},
+	{"TestCases/A1_two_users_tables", "the names of defaults", []edit{{"", "	if table == defaultTable {\n		return \"user_tokens\"", "	if true {\n		return \"user_tokens\""}}},
+	{"TestCases/A2_next_owner_of_a_key", "the key to the letter", []edit{{"", "	if !bytes.Equal(s.texts[textUser], key) {", "	if false {"}}},
+	{"TestCases/A2_next_owner_of_a_key", "the end of sessions under a new user's key", []edit{{"", "		if err != nil || len(ids) == 0 {", "		if true {"}}},
+	{"TestCases/A3_key_changes_its_type", "the comparison of types", []edit{{"", "	return plain(a) == plain(b)", "	return plain(a) != \"\" || plain(b) != \"\""}}},
+	{"TestCases/A4_password_changed_by_SQL", "the stamp", []edit{{"", "		s.row.changed = !", "		s.row.changed = false && !"}}},
+	{"TestCases/A4_password_changed_by_SQL", "the end of the row", []edit{{"", "err = m.store.deleteRejected(ctx, &v.record)", "err = nil"}}},
+	{"TestCases/A4_changes_that_keep_sessions", "the stamp after a rehash", []edit{{"", "return m.store.restamp(ctx, tx, user.key, user.stamp, stamp)", "return nil"}}},
+	{"TestCases/A5_set_password_without_the_old_one", "how the session began", []edit{{"", "method != methodApp || ", "method == 9 || "}}},
+	{"TestCases/A10_keys_the_column_cannot_hold", "the range of a column", []edit{{"", "return n, c.holds(n), nil", "return n, true, nil"}}},
+	{"TestCases/A11_keys_to_the_letter", "the comparison", []edit{{"", "(len(accounts) != 1 || !sameKey(accounts[0].key, arg))", "len(accounts) != 1"}}},
+	{"TestCases/A16_what_was_begun_is_finished", "the detached context", []edit{{"", "return context.WithoutCancel(ctx) }", "return ctx }"}}},
+	{"TestCases/C11_session_ids", "the secret", []edit{{"", "t != nil && t.secret != nil {", "t != nil && false {"}}},
+	{"TestCases/A7_renewals_and_shared_caches", "the page that carries the cookie", []edit{{"", "			m.cookies.write(w, v.token)\n			reload(w, r)\n			return true\n", "			m.cookies.write(w, v.token)\n"}}},
+	{"TestCases/A8_pages_in_shared_caches", "private", []edit{{"", "		private(w.Header())\n", ""}}},
+	{"TestCases/A8_pages_in_shared_caches", "Vary", []edit{{"", "	varyByCookie(w.Header())\n", ""}}},
+	{"TestCases/A15_planted_candypack_cookies", "the look at another user's session", []edit{{"", "v.err == nil && !m.cookies.incomplete(r, t)", "v.err == nil"}}},
+	{"TestCases/A15_planted_candypack_cookies", "the memory of completions", []edit{{"", "	if c.seen[selector] {", "	if false {"}}},
+	{"TestCases/B1_links_of_other_sites", "the end of the hint", []edit{{"", "// withheld, perhaps; without the hint the next request is not reloaded\n			m.cookies.clearHint(w)\n", "\n"}}},
+	{"TestCases/B1_links_of_other_sites", "the way to keep strict", []edit{{"", "m.cfg.Cookie.NoReload == nil ||", "true ||"}}},
+	{"TestCases/B1_the_page_that_reloads", "the escape of its URL", []edit{{"", "html.EscapeString(target)", "target"}, {"", "	\"html\"\n", ""}}},
+	{"TestCases/B2_cookies_of_one_name", "the bound of tries", []edit{{"", "len(others) == tries", "false && tries > 0"}}},
+	{"TestCases/B2_cookies_of_one_name", "the alarms of cookies that another hides", []edit{{"", "	if why.alarming() {\n		m.tell(r, why.kind, why.of, why.reason)\n	}\n	for", "	for"}}},
+	{"TestCases/B2_logout_with_several_cookies", "the end of each session", []edit{{"", "id != 0 && id != v.record.id {", "id != 0 && false {"}}},
+	{"TestCases/B3_late_answers_of_renewals", "the cookie's rest in renewals", []edit{{"", "renewed && m.cookies.lasting() &&", "renewed || m.cookies.lasting() &&"}, {"", "			m.cookies.write(w, v.token)\n			reload(w, r)\n			return true\n", "			m.cookies.write(w, v.token)\n"}}},
+	{"TestCases/B5_logins_of_one_browser", "the session that logins share", []edit{{"", "	if maxSessions == 0 {", "	if true {"}}},
+	{"TestCases/B5_logins_that_share_nothing", "the look whether that has ended", []edit{{"", "			return false, nil\n		}\n		return err == nil && row", "			return true, nil\n		}\n		return err == nil && row"}}},
+	{"TestCases/B7_long_pages_in_next", "the bound of next", []edit{{"", "len(next) > maxNext", "false"}}},
+	{"TestCases/B14_cookies_outlive_rows", "the cookie of an old session", []edit{{"", "	if renewed &&", "	if false &&"}}},
+	{"TestLinksOfOtherSites", "no-store", []edit{{"", `header.Set("Cache-Control", "no-store")`, `header.Set("Cache-Control", "private")`}}},
+	{"TestMySQLThrottleSecret", "the secret", []edit{{"", "if t.secret == nil {", "if true {"}}},
+	{"TestCases/B4_right_logins_at_once", "the end of a reservation", []edit{{"", "	case AttemptFailed:\n		f, _", "	default:\n		f, _"}, {"", "	case AttemptSucceeded:\n		t.entries", "	case 99:\n		t.entries"}}},
+	{"TestCases/B4_guesses_at_once_of_several_servers", "the attempts in progress", []edit{{"", "failed + pending < ?", "failed < ?"}}},
+	{"TestCases/B4_attempts_that_end_otherwise", "the end after a panic", []edit{{"", "	defer attempt.failed(r.Context()) // unless", "	// unless"}}},
+	{"TestCases/C1_spellings_of_one_account", "the weights", []edit{{"", "if err != nil || weight == nil {", "if true {"}}},
+	{"TestCases/C1_spellings_of_one_account", "the spaces at the end", []edit{{"", "for len(space) > 0 && ", "for false && "}}},
+	{"TestCases/C1_spellings_in_other_columns", "the count of what a column can't hold", []edit{{"", "arg = credentials[name] // for the throttle", "arg = new(int)"}}},
+	{"TestCases/C2_networks_of_IPv6", "the /56 and the /48", []edit{{"", "[]int{64, 56, 48}", "[]int{64}"}}},
+	{"TestCases/C2_one_account_from_everywhere", "the limit from everywhere", []edit{{"", "FreeFailures: 100,", "FreeFailures: 5000,"}}},
+	{"TestCases/C2_one_account_from_everywhere", "the user's key", []edit{{"", "		account = accountName(user)\n", ""}}},
+	{"TestCases/C2_one_account_from_everywhere", "the look at the browser", []edit{{"throttle.go", " && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):", ":"}}},
+	{"TestCases/C3_forms_of_an_address", "the last address of a list", []edit{{"", "	text = text[strings.LastIndexByte(text, ',')+1:]\n", "	text, _, _ = strings.Cut(text, \",\")\n"}}},
+	{"TestCases/C3_unread_addresses", "the count of an account at no address", []edit{{"", `		return "unknown"`, "		return fmt.Sprint(time.Now())"}}},
+	{"TestCases/C4_colleague_of_a_guesser", "the count of a known client", []edit{{"", "	if own != \"\" {", "	if false {"}}},
+	{"TestCases/C5_flood_of_registrations", "the look for what is taken", []edit{{"", "err == nil && field != \"\" {", "false {"}, {"", "if field, err :=", "if _, err :="}}},
+	{"TestCases/C5_flood_of_registrations", "the count of what was taken", []edit{{"", "		attempt.failed(r.Context())\n	}\n	if err", "	}\n	if err"}}},
+	{"TestCases/C5_places_of_a_network", "the places", []edit{{"", "make(chan struct{}, 4*max", "make(chan struct{}, 4000*max"}}},
+	{"TestCases/A6_pool_without_autocommit", "the look at the pool", []edit{{"", "	if s.sound.Load() {", "	if true {"}}},
+	{"TestCases/A6_pool_of_open", "autocommit", []edit{{"", `cfg.Params["autocommit"], cfg.Params["completion_type"] = "1", "0"`, `cfg.Params["completion_type"] = "0"`}}},
+	{"TestCases/A9_each_request_its_own_user", "the copies of a user", []edit{{"", "	if !p.shares {", "	if true {"}}},
+	{"TestCases/A12_ended_here_after_elsewhere", "the end of an old token", []edit{{"", "ok && before != row.selector {", "ok && false {"}}},
+	{"TestCases/A12_ended_here_after_elsewhere", "the end of what is gone elsewhere", []edit{{"", "	if m.cache != nil {\n", "	if false {\n"}}},
+	{"TestCases/A13_certain_of_the_row", "the look at the row", []edit{{"", "if err != nil || !v.cached {", "if true {"}}},
+	{"TestCases/A14_login_in_the_future", "the look at the future", []edit{{"", "age >= -1 && ", ""}}},
+	{"TestCases/B9_keys_that_are_not_unique", "the unique key", []edit{{"", "		if !unique {", "		if false {"}}},
+	{"TestCases/B8_any_pool", "the columns by their places", []edit{{"", "	rows, err := db.QueryContext(ctx, query, args...)\n", "	if strings.HasPrefix(query, \"SHOW\") {\n		var named []struct {\n			Name  string         `db:\"Variable_name\"`\n			Value sql.NullString `db:\"Value\"`\n		}\n		err = db.SelectContext(ctx, &named, query, args...)\n		return nil, err\n	}\n	rows, err := db.QueryContext(ctx, query, args...)\n"}}},
+	{"TestCases/B11_characters_that_are_missing", "the errors of characters", []edit{{"login.go", "if isError(err, unwritable...) {", "if false {"}, {"store.go", "if isError(err, unwritable...) {", "if false {"}}},
+	{"TestCases/B12_login_urls_with_a_fragment", "the place of the fragment", []edit{{"", "target, fragment, hasFragment := strings.Cut(target, \"#\")", "fragment, hasFragment := \"\", false"}}},
+	{"TestCases/B13_compact_rows", "the index of a prefix", []edit{{"", "err = alter(add + \"(191))\")", "err = alter(add + \"(255))\")"}}},
+	{"TestCases/B15_users_table_for_reading", "the right that is missing", []edit{{"", "right = strings.Trim(strings.ToUpper(right), \"'\")", "right = \"\""}}},
+	{"TestCases/C3_unread_addresses", "the network of what cannot be read", []edit{{"", "\"text\", text)\n		}\n		return nil", "\"text\", text)\n		}\n		return []string{text}"}}},
+	{"TestCases/C5_flood_of_registrations", "the look for taken values", []edit{{"", "if field, err := m.store.taken(ctx, columns, args); err == nil && field != \"\" {", "if field := \"\"; field != \"\" {"}}},
+	{"TestCases/C8_too_many_at_one_time", "the error of its own", []edit{{"", "			err = ErrBusy\n", "			err = context.DeadlineExceeded\n"}}},
+	{"TestCases/C9_panic_in_scan", "the guard of a Scan method", []edit{{"", "guarded(reflectx.FieldByIndexes(v, index).Addr())", "reflectx.FieldByIndexes(v, index).Addr().Interface()"}}},
+}
+
+func main() {
+	log.SetFlags(0)
+	dir, err := os.MkdirTemp("", "mutate")
+	if err != nil {
+		log.Fatal(err)
+	}
+	library, err := readLibrary(".")
+	if err != nil {
+		log.Fatal(err)
+	}
+	survived := 0
+	for _, m := range mutations {
+		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], m.test) {
+			continue
+		}
+		verdict := m.run(library, dir)
+		if verdict != "caught" {
+			survived++
+		}
+		fmt.Printf("%-8s  %-42s without %s\n", verdict, m.test, m.takes)
+	}
+	os.RemoveAll(dir)
+	if survived > 0 {
+		log.Fatalf("%d were not caught", survived)
+	}
+	fmt.Println("all were caught")
+}
+
+// run reports whether the test catches a mutation.
+func (m mutation) run(library *library, dir string) string {
+	sources, err := library.edited(m.edits)
+	if err != nil {
+		return err.Error()
+	}
+	overlay := struct{ Replace map[string]string }{map[string]string{}}
+	for path, text := range sources {
+		changed := filepath.Join(dir, strings.ReplaceAll(path, string(filepath.Separator), "_"))
+		if err := os.WriteFile(changed, []byte(text), 0o600); err != nil {
+			log.Fatal(err)
+		}
+		absolute, err := filepath.Abs(path)
+		if err != nil {
+			log.Fatal(err)
+		}
+		overlay.Replace[absolute] = changed
+	}
+	text, err := json.Marshal(overlay)
+	if err != nil {
+		log.Fatal(err)
+	}
+	file := filepath.Join(dir, "overlay.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		log.Fatal(err)
+	}
+	name, _, _ := strings.Cut(m.test, "/")
+	out, err := exec.Command("go", "test", "-count=1", "-timeout=60s", "-overlay="+file, "-run=^"+strings.Replace(m.test, "/", "$/^", 1)+"$", "./"+library.tests[name]).CombinedOutput()
+	switch {
+	case strings.Contains(string(out), "[build failed]"):
+		return "does not build: " + string(out)
+	case err == nil || strings.Contains(string(out), "no tests to run"):
+		return "SURVIVED"
+	}
+	return "caught"
+}
+
+// A library is the source of the module in the working directory.
+type library struct {
+	files map[string]string // the text by path
+	tests map[string]string // the directory of each test
+}
+
+func readLibrary(root string) (*library, error) {
+	l := &library{map[string]string{}, map[string]string{}}
+	return l, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		name, err := filepath.Rel(root, path)
+		switch {
+		case err != nil:
+			return err
+		case entry.IsDir() && (name == ".git" || name == "examples" || name == "bench" || name == filepath.Join("internal", "cmd") || name == filepath.Join("internal", "faults") || name == filepath.Join("internal", "browsers")):
+			return fs.SkipDir
+		case entry.IsDir() || !strings.HasSuffix(name, ".go"):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if !strings.HasSuffix(name, "_test.go") {
+			l.files[name] = string(text)
+			return nil
+		}
+		for _, test := range testName.FindAllStringSubmatch(string(text), -1) {
+			l.tests[test[1]] = filepath.Dir(name)
+		}
+		return nil
+	})
+}
+
+var testName = regexp.MustCompile(`(?m)^func ((?:Test|Fuzz)\w+)\(`)
+
+// edited returns the files that the edits change, with their new text.
+func (l *library) edited(edits []edit) (map[string]string, error) {
+	changed := map[string]string{}
+	for _, e := range edits {
+		in, times := "", 0
+		for name, text := range l.files {
+			if again, ok := changed[name]; ok {
+				text = again
+			}
+			if n := strings.Count(text, e.old); n > 0 && (e.file == "" || e.file == name) {
+				in = name
+				times += n
+			}
+		}
+		if times != 1 {
+			return nil, fmt.Errorf("appears %d times: %s %q", times, e.file, e.old)
+		}
+		if _, ok := changed[in]; !ok {
+			changed[in] = l.files[in]
+		}
+		changed[in] = strings.Replace(changed[in], e.old, e.new, 1)
+	}
+	return changed, nil
+}
