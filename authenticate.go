@@ -23,7 +23,7 @@ type verdict[U any] struct {
 // refused has a verdict; an error means that nothing is known, because the database failed.
 func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 	t, reason := m.cookies.read(r)
-	if reason == ErrNoCookie && m.cfg.CandyPack != CandyPackOff { // CandyPack may have logged out
+	if m.cookies.shared.isLoggedOut(reason) {
 		v.err = reason
 		return nil
 	}
@@ -34,7 +34,7 @@ func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 		if why, err = m.judge(r, t, v); err != nil {
 			return err
 		}
-		if v.err == nil && !m.cookies.incomplete(r, t) {
+		if v.err == nil && !m.cookies.shared.lacksOwn(m.cookies, r, t) {
 			return nil
 		}
 	case ErrMalformedCookie:
@@ -261,10 +261,10 @@ func (m *Manager[U]) end(r *http.Request, v *verdict[U]) {
 	var err error
 	switch {
 	case v.stale:
-	case v.err == ErrUserNotFound && m.cfg.CandyPack != CandyPackOff && v.record.stamp == nil: // CandyPack's, which keeps it
+	case v.err == ErrUserNotFound && m.cookies.shared.keepsOrphan(&v.record):
 	case v.err == ErrUserNotFound, v.err == ErrAccountChanged:
 		err = m.store.deleteRejected(ctx, &v.record)
-	case v.err == ErrExpired && m.cfg.CandyPack != CandyPackOff && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
+	case v.err == ErrExpired && m.cookies.shared.deletesExpired() && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
 		err = m.store.deleteExpired(ctx, v.record.id)
 	}
 	if err != nil {

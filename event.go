@@ -125,7 +125,7 @@ func rejectKind(reason error) EventKind {
 
 // Internal causes of ErrUnknownSession.
 var (
-	errWrongVerifier = fmt.Errorf("%w: wrong verifier", ErrUnknownSession)
-	errForged        = fmt.Errorf("%w: verifier does not belong to the selector", ErrUnknownSession)
-	errPreviouslyValid         = fmt.Errorf("%w: it was valid before", ErrUnknownSession)
+	errWrongVerifier   = fmt.Errorf("%w: wrong verifier", ErrUnknownSession)
+	errForged          = fmt.Errorf("%w: verifier does not belong to the selector", ErrUnknownSession)
+	errPreviouslyValid = fmt.Errorf("%w: it was valid before", ErrUnknownSession)
 )

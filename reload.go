@@ -55,12 +55,12 @@ func (m *Manager[U]) prepare(w http.ResponseWriter, r *http.Request, v *verdict[
 // newer cookie. It is not written twice in a row: one request wins a renewal,
 // and completions are remembered.
 func (m *Manager[U]) mustWrite(r *http.Request, v *verdict[U], renewed bool) bool {
-	if renewed && m.cookies.lasting() && v.record.now-v.record.created > seconds(rewriteAge) {
+	if renewed && m.cookies.isPersistent() && v.record.now-v.record.created > seconds(rewriteAge) {
 		// A Rotate of another tab may have replaced the token just now.
 		_, err := m.certainly.find(r.Context(), v.token.selector, v.token.selector)
 		return err == nil
 	}
-	return m.cookies.incomplete(r, v.token) && m.completed.first(v.token.selector)
+	return m.cookies.shared.complete(m.cookies, r, v.token)
 }
 
 func (m *Manager[U]) mayReload(r *http.Request) bool {

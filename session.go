@@ -54,7 +54,6 @@ type Manager[U any] struct {
 	cache      *cache[U]
 	verifier   *verifier
 	forgeries  pace
-	completed  completions
 	twins      *twins
 	passwords  *passwords
 	purge      *purger
