@@ -24,6 +24,7 @@ func TestPhrases(t *testing.T) {
 		{"For those who wait.", "P2"},
 		{"It is the one that was not used.", "P2"},
 		{"The token that was not used.", ""},
+		{"A call is one that has begun.", ""},
 		{"Stats tells how many there are.", "P3"},
 		{"The caller is told the reason.", "P3"},
 		{"It can be told apart.", ""},

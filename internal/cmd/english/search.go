@@ -26,7 +26,7 @@ var phrases = []phrase{
 		regexp.MustCompile(`(?i)(?:^|[.:;|] +|\b(?:and|because|but|by|for|from|if|nor|of|on|or|so|than|that|to|until|where|while|with) )(who)(?: else)?\b`),
 		regexp.MustCompile(`^Who\b[^.;:|]*\?`),
 	},
-	{oneThat, regexp.MustCompile(`(?i)\b(those|these|the ones?|one) (?:who|that|which)\b`), nil},
+	{oneThat, regexp.MustCompile(`(?i)\b(those|these|the ones?) (?:who|that|which)\b`), nil},
 	// To tell apart is right; tell( is code.
 	{tells, regexp.MustCompile(`(?i)\b(tells?|told|telling)\b`), regexp.MustCompile(`(?i)^(?:tells?|told|telling)(?:\(|(?: \S+){0,5}? apart\b)`)},
 	{hearsOf, regexp.MustCompile(`(?i)\b(hears? of|heard of)\b`), nil},
