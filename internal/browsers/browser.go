@@ -157,23 +157,23 @@ func (c *commandConn) call(ctx context.Context, session, method string, params o
 		return fmt.Errorf("%s: %w", method, err)
 	}
 	for {
-		var answer struct {
+		var message struct {
 			ID     int             `json:"id"`
 			Result json.RawMessage `json:"result"`
 			Error  json.RawMessage `json:"error"`
 			Text   string          `json:"message"`
 		}
-		if err := wsjson.Read(ctx, c.ws, &answer); err != nil {
+		if err := wsjson.Read(ctx, c.ws, &message); err != nil {
 			return fmt.Errorf("%s: %w", method, err)
 		}
 		switch {
-		case answer.ID != c.last:
-		case answer.Error != nil:
-			return fmt.Errorf("%s: %s %s", method, answer.Error, answer.Text)
+		case message.ID != c.last:
+		case message.Error != nil:
+			return fmt.Errorf("%s: %s %s", method, message.Error, message.Text)
 		case result == nil:
 			return nil
 		default:
-			return json.Unmarshal(answer.Result, result)
+			return json.Unmarshal(message.Result, result)
 		}
 	}
 }
@@ -458,17 +458,17 @@ func (w *webkit) command(ctx context.Context, method, path string, body object, 
 		return err
 	}
 	defer response.Body.Close()
-	var answer struct{ Value json.RawMessage }
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+	var reply struct{ Value json.RawMessage }
+	if err := json.NewDecoder(response.Body).Decode(&reply); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", path, answer.Value)
+		return fmt.Errorf("%s: %s", path, reply.Value)
 	}
 	if result == nil {
 		return nil
 	}
-	return json.Unmarshal(answer.Value, result)
+	return json.Unmarshal(reply.Value, result)
 }
 
 type webkitTab struct {

@@ -151,7 +151,8 @@ func (w *world) pages() http.Handler {
 	mux.Handle("/login", auth.Guest(userPage("login form")))
 	mux.Handle("/home", auth.Switch(userPage("home"), userPage("home")))
 	mux.Handle("/shared", auth.Switch(userPage("shared"), userPage("shared")))
-	// Links to the other site, and the callback of one that authenticates users.
+	// Links to the other site, and the callback of one that authenticates
+	// users.
 	mux.HandleFunc("/to/", func(rw http.ResponseWriter, r *http.Request) {
 		page(rw, "way out", link(w.other.URL+strings.TrimPrefix(r.URL.Path, "/to")))
 	})

@@ -361,7 +361,7 @@ func (c *cluster) bounces(n int) (bounced, failed int, slowest time.Duration) {
 // A clusterFault is a fault injected into a cluster.
 type clusterFault struct {
 	name, description string
-	begin             func(*cluster) (end func() error, err error)
+	inject            func(*cluster) (end func() error, err error)
 	long              int  // times the usual duration
 	quick             bool // part of the subset for CI
 }
@@ -369,13 +369,13 @@ type clusterFault struct {
 // clusterFaults are injected into one cluster, one after the other. The node
 // that the last but one kills is not started again.
 var clusterFaults = []clusterFault{
-	{name: "Galera", description: "three nodes, each with an app; for comparison", quick: true, begin: func(*cluster) (func() error, error) { return func() error { return nil }, nil }},
-	{name: "Galera, lag", quick: true, description: "two nodes apply writes up to 100 ms late", begin: func(c *cluster) (func() error, error) {
+	{name: "Galera", description: "three nodes, each with an app; for comparison", quick: true, inject: func(*cluster) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "Galera, lag", quick: true, description: "two nodes apply writes up to 100 ms late", inject: func(c *cluster) (func() error, error) {
 		one, _ := c.lag(c.nodes[1])
 		two, _ := c.lag(c.nodes[2])
 		return func() error { one(); return two() }, nil
 	}},
-	{name: "Galera, rolling restart", description: "the nodes are restarted one after the other", begin: func(c *cluster) (func() error, error) {
+	{name: "Galera, rolling restart", description: "the nodes are restarted one after the other", inject: func(c *cluster) (func() error, error) {
 		for _, n := range c.nodes {
 			n.stop()
 			if err := n.launch(); err != nil {
@@ -388,14 +388,14 @@ var clusterFaults = []clusterFault{
 		}
 		return func() error { return nil }, nil
 	}},
-	{long: 2, name: "Galera, node cut off", description: "one node is cut off from the others, and reconnected at the end", begin: func(c *cluster) (func() error, error) {
+	{long: 2, name: "Galera, node cut off", description: "one node is cut off from the others, and reconnected at the end", inject: func(c *cluster) (func() error, error) {
 		return func() error { return command("iptables", "-F", "INPUT") }, c.isolate(c.nodes[1])
 	}},
-	{long: 2, name: "Galera, node killed", description: "SIGKILL of one node", begin: func(c *cluster) (func() error, error) {
+	{long: 2, name: "Galera, node killed", description: "SIGKILL of one node", inject: func(c *cluster) (func() error, error) {
 		c.nodes[2].kill()
 		return func() error { return nil }, nil
 	}},
-	{long: 2, name: "Galera, killed and cut off", description: "one node is dead and the other two are cut off from each other: neither has a majority until they are reconnected", begin: func(c *cluster) (func() error, error) {
+	{long: 2, name: "Galera, killed and cut off", description: "one node is dead and the other two are cut off from each other: neither has a majority until they are reconnected", inject: func(c *cluster) (func() error, error) {
 		return func() error { return command("iptables", "-F", "INPUT") }, c.isolate(c.nodes[1])
 	}},
 }
@@ -422,13 +422,13 @@ func runCluster(template, hash string, selected *regexp.Regexp, quick bool, dura
 		c.load = newLoad(f.name, c.apps...)
 		c.load.grace = time.Second
 		c.load.age = c.nodes[0].age
-		recovery, err := c.load.runUnder(func() (func() error, error) { return f.begin(c) }, duration*time.Duration(max(1, f.long)))
+		recovery, err := c.load.runUnder(func() (func() error, error) { return f.inject(c) }, duration*time.Duration(max(1, f.long)))
 		if err != nil {
 			return fmt.Errorf("%s: %w", f.name, err)
 		}
 		r := c.load.result(f.name, f.description, recovery)
 		if strings.HasSuffix(f.name, "Galera") || strings.HasSuffix(f.name, "lag") {
-			end, err := f.begin(c)
+			end, err := f.inject(c)
 			if err != nil {
 				return err
 			}

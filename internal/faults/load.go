@@ -144,8 +144,8 @@ type load struct {
 	// grace is how long a session may be accepted after its end was
 	// acknowledged, on another server of a cluster.
 	grace time.Duration
-	// dropped is when the token table was dropped. Sessions that started earlier
-	// have no expected state.
+	// dropped is when the token table was dropped. Sessions that started
+	// earlier have no expected state.
 	dropped atomic.Pointer[time.Time]
 	// report is called for each violation.
 	report func(format string, a ...any)
@@ -181,10 +181,10 @@ func (l *load) start() {
 
 // runUnder injects a fault for the given duration while the load runs. It
 // returns the time from the end of the fault to the last 503.
-func (l *load) runUnder(begin func() (end func() error, err error), duration time.Duration) (recovery time.Duration, err error) {
+func (l *load) runUnder(inject func() (end func() error, err error), duration time.Duration) (recovery time.Duration, err error) {
 	l.start()
 	time.Sleep(time.Second)
-	end, err := begin()
+	end, err := inject()
 	if err == nil {
 		time.Sleep(duration)
 		if err = end(); err == nil {

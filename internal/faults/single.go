@@ -23,11 +23,11 @@ type fault struct {
 	name        string
 	description string
 	setUp       func(*testbed) error
-	// begin injects the fault and returns a function that ends it.
-	begin   func(*testbed) (end func() error, err error)
+	// inject starts the fault and returns a function that ends it.
+	inject  func(*testbed) (end func() error, err error)
 	args    []string // arguments of the server
 	replica bool     // the app uses a replica
-	// disconnectWithin is that of the load.
+	// disconnectWithin is passed to the load.
 	disconnectWithin time.Duration
 	long             int  // times the usual duration
 	quick            bool // part of the subset for CI
@@ -84,9 +84,9 @@ func toxic(kind, attributes string) func(*testbed) (func() error, error) {
 }
 
 var faults = []fault{
-	{name: "none", description: "for comparison", quick: true, begin: func(*testbed) (func() error, error) { return func() error { return nil }, nil }},
-	{name: "latency", description: "responses are delayed by 100 to 300 ms", begin: toxic("latency", `"latency": 200, "jitter": 100`)},
-	{name: "reset", description: "all connections are reset, every half second", quick: true, begin: func(s *testbed) (func() error, error) {
+	{name: "none", description: "for comparison", quick: true, inject: func(*testbed) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "latency", description: "responses are delayed by 100 to 300 ms", inject: toxic("latency", `"latency": 200, "jitter": 100`)},
+	{name: "reset", description: "all connections are reset, every half second", quick: true, inject: func(s *testbed) (func() error, error) {
 		return repeatedly(func(ctx context.Context) error {
 			end, err := toxic("reset_peer", `"timeout": 0`)(s)
 			if err != nil {
@@ -98,16 +98,16 @@ var faults = []fault{
 			return err
 		})
 	}},
-	{name: "half-open", description: "the server's responses are lost, and no connection closes", quick: true, begin: toxic("timeout", `"timeout": 0`), long: 2},
+	{name: "half-open", description: "the server's responses are lost, and no connection closes", quick: true, inject: toxic("timeout", `"timeout": 0`), long: 2},
 	{name: "connections forgotten", description: "connections from before the fault transmit nothing and do not close, as behind a firewall that lost its state; new connections work. At the end the server closes the old ones", quick: true,
-		begin: func(s *testbed) (func() error, error) {
+		inject: func(s *testbed) (func() error, error) {
 			s.front.dropExisting()
 			return func() error { s.front.closeForgotten(); return nil }, nil
 		}},
-	{name: "slow close", description: "connections take a second to close", begin: toxic("slow_close", `"delay": 1000`)},
+	{name: "slow close", description: "connections take a second to close", inject: toxic("slow_close", `"delay": 1000`)},
 	{name: "connections used up", description: "other clients hold all of the server's connections, and the app's are killed", quick: true,
 		setUp: func(s *testbed) error { return s.server.exec("SET GLOBAL max_connections = 60") },
-		begin: func(s *testbed) (func() error, error) {
+		inject: func(s *testbed) (func() error, error) {
 			others, err := sql.Open("mysql", "other:other@tcp("+s.server.address()+")/")
 			if err != nil {
 				return nil, err
@@ -133,7 +133,7 @@ var faults = []fault{
 				return others.Close()
 			}, nil
 		}},
-	{name: "pool used up", description: "the app's own code holds every connection of the pool", quick: true, begin: func(s *testbed) (func() error, error) {
+	{name: "pool used up", description: "the app's own code holds every connection of the pool", quick: true, inject: func(s *testbed) (func() error, error) {
 		var held []*sqlx.Conn
 		for range s.app.db.Stats().MaxOpenConnections {
 			conn, err := s.app.db.Connx(context.Background())
@@ -149,11 +149,11 @@ var faults = []fault{
 			return nil
 		}, nil
 	}},
-	{name: "server killed", description: "SIGKILL; the server is started again at the end", quick: true, begin: func(s *testbed) (func() error, error) {
+	{name: "server killed", description: "SIGKILL; the server is started again at the end", quick: true, inject: func(s *testbed) (func() error, error) {
 		s.server.kill()
 		return s.server.start, nil
 	}},
-	{name: "server killed, often", description: "SIGKILL and start, repeatedly", begin: func(s *testbed) (func() error, error) {
+	{name: "server killed, often", description: "SIGKILL and start, repeatedly", inject: func(s *testbed) (func() error, error) {
 		return repeatedly(func(ctx context.Context) error {
 			s.server.kill()
 			err := s.server.start()
@@ -161,10 +161,10 @@ var faults = []fault{
 			return err
 		})
 	}},
-	{name: "read-only", description: "read_only = 1", quick: true, begin: func(s *testbed) (func() error, error) {
+	{name: "read-only", description: "read_only = 1", quick: true, inject: func(s *testbed) (func() error, error) {
 		return func() error { return s.server.exec("SET GLOBAL read_only = 0") }, s.server.exec("SET GLOBAL read_only = 1")
 	}},
-	{name: "disk full", description: "the file system of the server is full", begin: func(s *testbed) (func() error, error) {
+	{name: "disk full", description: "the file system of the server is full", inject: func(s *testbed) (func() error, error) {
 		filler := filepath.Join(s.server.dir, "filler")
 		f, err := os.Create(filler)
 		if err != nil {
@@ -175,13 +175,14 @@ var faults = []fault{
 		for err == nil {
 			_, err = f.Write(block)
 		}
-		// Sessions are small. Larger rows use up the free space in the table's file.
+		// Sessions are small. Larger rows use up the free space in the table's
+		// file.
 		s.server.exec("CREATE TABLE app.filler (t LONGTEXT)")
 		for i := 0; i < 200 && s.server.exec("INSERT INTO app.filler VALUES (REPEAT('x', 200000))") == nil; i++ {
 		}
 		return func() error { return os.Remove(filler) }, nil
 	}},
-	{name: "table dropped", description: "DROP TABLE; the sessions in it have no expected state", quick: true, begin: func(s *testbed) (func() error, error) {
+	{name: "table dropped", description: "DROP TABLE; the sessions in it have no expected state", quick: true, inject: func(s *testbed) (func() error, error) {
 		if err := s.server.exec("DROP TABLE app.user_tokens"); err != nil {
 			return nil, err
 		}
@@ -193,7 +194,7 @@ var faults = []fault{
 		setUp: func(s *testbed) error {
 			return s.server.exec("INSERT INTO app.user_tokens (user, token_x, token_y) SELECT 1, CONCAT('filler', seq), 'filler' FROM app.users, app.seq_1_to_200000 WHERE id = 1")
 		},
-		begin: func(s *testbed) (func() error, error) {
+		inject: func(s *testbed) (func() error, error) {
 			n := 0
 			end, err := repeatedly(func(ctx context.Context) error {
 				err := s.server.exec("ALTER TABLE app.user_tokens FORCE, ALGORITHM=COPY, LOCK=EXCLUSIVE")
@@ -207,7 +208,7 @@ var faults = []fault{
 				return err
 			}, err
 		}},
-	{name: "deadlocks", description: "other transactions lock rows in the opposite order (1213)", quick: true, begin: func(s *testbed) (func() error, error) {
+	{name: "deadlocks", description: "other transactions lock rows in the opposite order (1213)", quick: true, inject: func(s *testbed) (func() error, error) {
 		before := s.server.number("SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Innodb_deadlocks'")
 		end, err := s.lockers(8, 2*time.Millisecond)
 		return func() error {
@@ -217,23 +218,23 @@ var faults = []fault{
 		}, err
 	}},
 	{name: "lock waits", description: "other transactions lock rows for longer than innodb_lock_wait_timeout, 1 s (1205)", args: []string{"--innodb-lock-wait-timeout=1"},
-		begin: func(s *testbed) (func() error, error) { return s.lockers(2, 1500*time.Millisecond) }},
+		inject: func(s *testbed) (func() error, error) { return s.lockers(2, 1500*time.Millisecond) }},
 	{name: "replica behind", description: "lookups use a replica that lags by one to two seconds; a logout may take effect up to three seconds late", quick: true, replica: true,
-		setUp: func(s *testbed) error { return s.replica.delay(1) },
-		begin: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
+		setUp:  func(s *testbed) error { return s.replica.delay(1) },
+		inject: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
 	{name: "replica killed", description: "lookups use a replica without delay; SIGKILL of the replica, which is started again at the end", replica: true,
-		begin: func(s *testbed) (func() error, error) {
+		inject: func(s *testbed) (func() error, error) {
 			s.replica.kill()
 			return s.replica.start, nil
 		}},
 	{name: "clients disconnect", description: "every second client disconnects within 3 ms of its request", quick: true, disconnectWithin: 3 * time.Millisecond,
-		begin: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
+		inject: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
 	{name: "app's clock behind", description: "the database's clock is an hour ahead of the app's", quick: true, setUp: clock("+3600"),
-		begin: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
+		inject: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
 	{name: "app's clock ahead", description: "the database's clock is an hour behind the app's", setUp: clock("-3600"),
-		begin: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
+		inject: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
 	{name: "clock set back", description: "the database's clock is set back an hour, and forward again at the end", quick: true, setUp: clock("+0"),
-		begin: func(s *testbed) (func() error, error) {
+		inject: func(s *testbed) (func() error, error) {
 			return func() error { return clock("+0")(s) }, clock("-3600")(s)
 		}},
 }
@@ -383,7 +384,7 @@ func (f *fault) run(template, hash string, duration time.Duration, log *slog.Log
 	s.load = newLoad(f.name, s.app)
 	s.load.disconnectWithin, s.load.grace = f.disconnectWithin, grace
 	s.load.age = s.server.age
-	recovery, err := s.load.runUnder(func() (func() error, error) { return f.begin(s) }, duration*time.Duration(max(1, f.long)))
+	recovery, err := s.load.runUnder(func() (func() error, error) { return f.inject(s) }, duration*time.Duration(max(1, f.long)))
 	if err != nil {
 		return row, err
 	}

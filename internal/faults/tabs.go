@@ -103,7 +103,7 @@ func (c *client) twoTabs(s *tracked) {
 		return
 	}
 	next := &tracked{cookie: browser.cookie, id: s.id, started: s.started}
-	if login { // a new session; that of the other login is now another browser's
+	if login { // a new session; the other login's is now in another browser
 		next.id, next.started = "", started
 		for _, t := range tabs {
 			if t.request == "POST /login" && t.cookie != next.cookie {
