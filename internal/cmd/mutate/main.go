@@ -1,9 +1,12 @@
-// Command mutate removes each defence that SECURITY.md lists, and shows that
-// the test which the page names then fails. It changes no file: the compiler
-// gets the changed files by an overlay.
+// Command mutate removes each defence that SECURITY.md lists, and checks that
+// the test which the page names then fails. It changes no file, but passes the
+// changed text to the compiler in an overlay.
 //
-//	go run ./internal/cmd/mutate              # all: some eight minutes, as some tests then wait for ever
-//	go run ./internal/cmd/mutate TestExpiry   # those of one test
+//	go run ./internal/cmd/mutate              # all mutations
+//	go run ./internal/cmd/mutate TestExpiry   # the mutations of one test
+//
+// All mutations take about eight minutes, because some tests then only end by
+// their timeout.
 package main
 
 import (
@@ -21,9 +24,9 @@ import (
 
 // A mutation changes pieces of the library's source, each of which occurs once.
 type mutation struct {
-	test  string
-	takes string // the defence that is removed
-	edits []edit
+	test    string
+	removes string // the defence
+	edits   []edit
 }
 
 // An edit replaces text. Its file is only named where other files have the
@@ -172,25 +175,26 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	survived := 0
+	notCaught := 0
 	for _, m := range mutations {
 		if len(os.Args) > 1 && !slices.Contains(os.Args[1:], m.test) {
 			continue
 		}
-		verdict := m.run(library, dir)
-		if verdict != "caught" {
-			survived++
+		result := m.run(library, dir)
+		if result != "caught" {
+			notCaught++
 		}
-		fmt.Printf("%-8s  %-42s without %s\n", verdict, m.test, m.takes)
+		fmt.Printf("%-10s  %-42s without %s\n", result, m.test, m.removes)
 	}
 	os.RemoveAll(dir)
-	if survived > 0 {
-		log.Fatalf("%d were not caught", survived)
+	if notCaught > 0 {
+		log.Fatalf("%d were not caught", notCaught)
 	}
 	fmt.Println("all were caught")
 }
 
-// run reports whether the test catches a mutation.
+// run applies the mutation and runs its test. It returns "caught" if the test
+// fails, and otherwise the problem.
 func (m mutation) run(library *library, dir string) string {
 	sources, err := library.edited(m.edits)
 	if err != nil {
@@ -222,7 +226,7 @@ func (m mutation) run(library *library, dir string) string {
 	case strings.Contains(string(out), "[build failed]"):
 		return "does not build: " + string(out)
 	case err == nil || strings.Contains(string(out), "no tests to run"):
-		return "SURVIVED"
+		return "not caught"
 	}
 	return "caught"
 }
@@ -233,6 +237,7 @@ type library struct {
 	tests map[string]string // the directory of each test
 }
 
+// readLibrary reads the module in a directory, without the nested modules.
 func readLibrary(root string) (*library, error) {
 	l := &library{map[string]string{}, map[string]string{}}
 	return l, filepath.WalkDir(root, func(path string, entry fs.DirEntry, err error) error {
