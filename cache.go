@@ -41,7 +41,7 @@ type cache[U any] struct {
 	mu         sync.Mutex
 	sessions   *simplelru.LRU[string, *cached[U]] // by selector
 	selectors  map[uint64]string                  // by id
-	generation uint64                             // counts what was changed
+	generation uint64                             // counts changes
 }
 
 // A cached session, with the token key and the time of its reading.

@@ -19,8 +19,8 @@ const cookieAge = 400 * 24 * time.Hour
 // so that the cookie does not expire before the row.
 const rewriteAge = 200 * 24 * time.Hour
 
-// Limits of cookies with one name in a request: maxNamesakes are parsed, and
-// maxCandidates of those that hold a token are looked up.
+// Limits of cookies with one name in a request: at most maxNamesakes are parsed,
+// and at most maxCandidates tokens are looked up.
 const (
 	maxNamesakes  = 64
 	maxCandidates = 4

@@ -26,22 +26,56 @@ type EventKind string
 // The kinds of events. EventTokenMismatch, EventFingerprintMismatch and
 // EventRevokedTokenUsed may indicate a stolen cookie.
 const (
-	EventLogin               EventKind = "login"
-	EventLogout              EventKind = "logout"
-	EventRenewed             EventKind = "renewed"              // a session was renewed
-	EventRotated             EventKind = "rotated"              // a session got a new token
-	EventRevoked             EventKind = "revoked"              // sessions were ended by Revoke, LogoutOthers, LogoutAll, SetPassword or MaxSessions
-	EventPurged              EventKind = "purged"               // expired sessions were deleted
-	EventLoginFailed         EventKind = "login-failed"         // wrong credentials
-	EventThrottled           EventKind = "throttled"            // a login has to wait
-	EventPasswordChanged     EventKind = "password-changed"     // by SetPassword or ResetPassword
-	EventRegistered          EventKind = "registered"           // a user was added
-	EventRejected            EventKind = "rejected"             // a malformed, unknown or expired session cookie, or its account is gone or changed
-	EventTokenMismatch       EventKind = "token-mismatch"       // known selector with a wrong verifier, which suggests a leaked table
-	EventFingerprintMismatch EventKind = "fingerprint-mismatch" // the token of another browser
-	EventRevokedTokenUsed    EventKind = "revoked-token-used"   // the token of a session that was valid here before it ended
-	EventBusy                EventKind = "busy"                 // a password or token was not checked because of overload; see ErrBusy
-	EventUnavailable         EventKind = "unavailable"          // the database failed, and the request was not served
+	EventLogin  EventKind = "login"
+	EventLogout EventKind = "logout"
+
+	// EventRenewed reports that a session was renewed.
+	EventRenewed EventKind = "renewed"
+
+	// EventRotated reports that a session got a new token.
+	EventRotated EventKind = "rotated"
+
+	// EventRevoked reports sessions that Revoke, LogoutOthers, LogoutAll,
+	// SetPassword or MaxSessions ended.
+	EventRevoked EventKind = "revoked"
+
+	// EventPurged reports that expired sessions were deleted.
+	EventPurged EventKind = "purged"
+
+	// EventLoginFailed reports a login with wrong credentials.
+	EventLoginFailed EventKind = "login-failed"
+
+	// EventThrottled reports a login that has to wait.
+	EventThrottled EventKind = "throttled"
+
+	// EventPasswordChanged reports a call of SetPassword or ResetPassword.
+	EventPasswordChanged EventKind = "password-changed"
+
+	// EventRegistered reports that a user was added.
+	EventRegistered EventKind = "registered"
+
+	// EventRejected reports a malformed, unknown or expired session cookie, or
+	// one whose account is gone or changed.
+	EventRejected EventKind = "rejected"
+
+	// EventTokenMismatch reports a wrong verifier for a known selector, which
+	// suggests a leaked table.
+	EventTokenMismatch EventKind = "token-mismatch"
+
+	// EventFingerprintMismatch reports the token of another browser.
+	EventFingerprintMismatch EventKind = "fingerprint-mismatch"
+
+	// EventRevokedTokenUsed reports the token of a session that was valid in
+	// this process before it ended.
+	EventRevokedTokenUsed EventKind = "revoked-token-used"
+
+	// EventBusy reports a password or token that was not checked because of
+	// overload; see [ErrBusy].
+	EventBusy EventKind = "busy"
+
+	// EventUnavailable reports a request that was not served because the
+	// database failed.
+	EventUnavailable EventKind = "unavailable"
 )
 
 // levels are the log levels; other events are logged at Debug.

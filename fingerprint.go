@@ -198,7 +198,7 @@ func plays(stored, current string) bool {
 		if !strings.Contains(stored, "AppleWebKit/") || strings.Contains(stored, "Chrome/") || strings.Contains(stored, "Chromium/") {
 			return false // it plays media itself
 		}
-		// An iPad's browser says that it is a Mac, unless told otherwise.
+		// An iPad's browser says that it is a Mac, by default.
 		return strings.Contains(stored, "("+m[1]+";") || m[1] == "iPad" && strings.Contains(stored, "(Macintosh;")
 	}
 	return androidPlayer.MatchString(current) && strings.Contains(stored, "Android ")

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// setHeaders tells caches that the response depends on the session, and gives
-// the browser the hint that it has one. Cookies go only into responses to a page
+// setHeaders marks the response as dependent on the session, and gives the
+// browser the hint that it has one. Cookies go only into responses to a page
 // load: caches often keep what pages consist of.
 func (m *Manager[U]) setHeaders(w http.ResponseWriter, r *http.Request, v *verdict[U], page bool) {
 	varyByCookie(w.Header())
@@ -35,7 +35,9 @@ func (m *Manager[U]) prepare(w http.ResponseWriter, r *http.Request, v *verdict[
 	page := opensPage(r)
 	if page && m.mayReload(r) {
 		switch {
-		case v.err == ErrNoCookie && m.cookies.hinted(r): // withheld, perhaps; without the hint the next request is not reloaded
+		case v.err == ErrNoCookie && m.cookies.hinted(r):
+			// The cookie may be withheld. Without the hint, the next
+			// request is not reloaded.
 			m.cookies.clearHint(w)
 			reload(w, r)
 			return true

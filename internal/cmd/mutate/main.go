@@ -41,7 +41,7 @@ var mutations = []mutation{
 	{"TestRevocationIsExactUnderLoad", "the look at the row on each request", []edit{
 		{"", "newCache[U](cfg.Cache)", "newCache[U](Cache{Fresh: time.Hour, Entries: 1000})"},
 		{"", "	m.store.changed = m.cache.forget\n", ""},
-		{"", "since <= m.cfg.Cache.Fresh", "age <= time.Hour"}}},
+		{"", "since <= m.cfg.Cache.Fresh", "since <= time.Hour"}}},
 	{"TestSlideNeverRevivesARow", "the look at what a slide has changed", []edit{{"", "browser, id, seconds(age))\n	return n == 1 ||", "browser, id, seconds(age))\n	return n >= 0 ||"}}},
 	{"TestFamily", "the browser", []edit{{"", "		return a == b\n", "		return true\n"}}},
 	{"TestExpiry", "the idle timeout", []edit{{"", "return r.now-r.active > seconds(m.cfg.MaxAge) ||", "return false ||"}}},
@@ -117,7 +117,7 @@ var mutations = []mutation{
 	{"TestCases/A8_pages_in_shared_caches", "Vary", []edit{{"", "	varyByCookie(w.Header())\n", ""}}},
 	{"TestCases/A15_planted_candypack_cookies", "the look at another user's session", []edit{{"", "v.err == nil && !m.cookies.shared.lacksOwn(m.cookies, r, t)", "v.err == nil"}}},
 	{"TestCases/A15_planted_candypack_cookies", "the memory of completions", []edit{{"", "	if c.seen[selector] {", "	if false {"}}},
-	{"TestCases/B1_links_of_other_sites", "the end of the hint", []edit{{"", "// withheld, perhaps; without the hint the next request is not reloaded\n			m.cookies.clearHint(w)\n", "\n"}}},
+	{"TestCases/B1_links_of_other_sites", "the end of the hint", []edit{{"", "			// request is not reloaded.\n			m.cookies.clearHint(w)\n", ""}}},
 	{"TestCases/B1_links_of_other_sites", "the way to keep strict", []edit{{"", "m.cfg.Cookie.NoReload == nil ||", "true ||"}}},
 	{"TestCases/B1_the_page_that_reloads", "the escape of its URL", []edit{{"", "html.EscapeString(target)", "target"}, {"", "	\"html\"\n", ""}}},
 	{"TestCases/B2_cookies_of_one_name", "the bound of tries", []edit{{"", "len(others) == tries", "false && tries > 0"}}},
