@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/candysession/session/internal/token"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
@@ -39,7 +40,7 @@ type cache[U any] struct {
 // A cached session was read with a verifier, when the database had this to say.
 type cached[U any] struct {
 	found[U]
-	key  memoKey // of the token
+	key  token.Key // of the token
 	read time.Time
 }
 
@@ -72,7 +73,7 @@ func (c *cache[U]) begin() uint64 {
 
 // put keeps a session that was read since the generation began. If anything was changed meanwhile, it may have been
 // this session, after it was read.
-func (c *cache[U]) put(generation uint64, row *found[U], key memoKey, read time.Time) {
+func (c *cache[U]) put(generation uint64, row *found[U], key token.Key, read time.Time) {
 	kept := &cached[U]{*row, key, read}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -42,7 +42,7 @@ const candyCookieAge = 365 * 24 * time.Hour
 // candyToken takes the token from a Cookie header, as CandyPack reads it, and reports whether one of its cookies is
 // there at all: cookies stand between "; ", the first of a name counts, and a value ends at a second "=". Spaces after
 // the selector are what the collation of its column overlooks. What it would take for JSON or quoted is no token in
-// parseToken.
+// token.Parse.
 func candyToken(r *http.Request) (selector, verifier string, there bool) {
 	x, y := false, false
 	for pair := range strings.SplitSeq(strings.Join(r.Header["Cookie"], "; "), "; ") {

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/candysession/session/internal/token"
 )
 
 // cookieAge is how long a browser keeps the session cookie: as long as any
@@ -62,12 +64,12 @@ func newCookies(c Config) *cookies {
 // CandyPack's logout leaves them behind. Of cookies with one name the first is read, as it has the longest path (RFC
 // 6265 section 5.4); the rest are the others. While both layouts are in use, CandyPack's decides, empty or not: each login
 // and logout of either app changes that, but CandyPack's own leave the other as it was.
-func (c *cookies) read(r *http.Request) (token, error) {
+func (c *cookies) read(r *http.Request) (token.Token, error) {
 	if c.candyPack != CandyPackOff {
 		selector, verifier, there := candyToken(r)
 		switch {
 		case selector == "" && verifier == "" && (there || c.candyPack == CandyPackShare):
-			return token{}, ErrNoCookie
+			return token.Token{}, ErrNoCookie
 		case there:
 			return parsed(selector, verifier)
 		}
@@ -78,23 +80,23 @@ func (c *cookies) read(r *http.Request) (token, error) {
 		break
 	}
 	if selector == "" && verifier == "" {
-		return token{}, ErrNoCookie
+		return token.Token{}, ErrNoCookie
 	}
 	return parsed(selector, verifier)
 }
 
-func parsed(selector, verifier string) (token, error) {
-	if t, ok := parseToken(selector, verifier); ok {
+func parsed(selector, verifier string) (token.Token, error) {
+	if t, ok := token.Parse(selector, verifier); ok {
 		return t, nil
 	}
-	return token{}, ErrMalformedCookie
+	return token.Token{}, ErrMalformedCookie
 }
 
 // others are the further tokens of a request, in its order: a browser may have
 // cookies of one name with several paths or domains (RFC 6265 section 4.2.2).
 // With CandyPackSwitch they are those of the cookie that CandyPack has not. Of
 // CandyPack's cookies the first counts, as it does there.
-func (c *cookies) others(r *http.Request) (others []token) {
+func (c *cookies) others(r *http.Request) (others []token.Token) {
 	if c.candyPack == CandyPackShare {
 		return nil
 	}
@@ -108,7 +110,7 @@ func (c *cookies) others(r *http.Request) (others []token) {
 			break
 		}
 		selector, verifier, _ := strings.Cut(value, ".")
-		if t, ok := parseToken(selector, verifier); ok && t != first && !slices.Contains(others, t) {
+		if t, ok := token.Parse(selector, verifier); ok && t != first && !slices.Contains(others, t) {
 			others = append(others, t)
 		}
 	}
@@ -116,24 +118,24 @@ func (c *cookies) others(r *http.Request) (others []token) {
 }
 
 // all are the tokens of a request that are worth a look.
-func (c *cookies) all(r *http.Request) []token {
+func (c *cookies) all(r *http.Request) []token.Token {
 	others := c.others(r)
 	if first, err := c.read(r); err == nil {
-		return append([]token{first}, others...)
+		return append([]token.Token{first}, others...)
 	}
 	return others
 }
 
 // incomplete reports whether the browser lacks the cookie that CandyPack has
 // not: it is missing, or of another login.
-func (c *cookies) incomplete(r *http.Request, t token) bool {
+func (c *cookies) incomplete(r *http.Request, t token.Token) bool {
 	return c.candyPack == CandyPackSwitch && !c.holds(r, t)
 }
 
 // holds reports whether the cookie of this library is there with the token.
-func (c *cookies) holds(r *http.Request, t token) bool {
+func (c *cookies) holds(r *http.Request, t token.Token) bool {
 	for value := range values(r, c.attribute.Name) {
-		if value == t.selector+"."+t.verifier {
+		if value == t.Selector+"."+t.Verifier {
 			return true
 		}
 	}
@@ -161,14 +163,14 @@ func values(r *http.Request, name string) iter.Seq[string] {
 }
 
 // write gives the token to the browser, and the hint that it has one.
-func (c *cookies) write(w http.ResponseWriter, t token) {
+func (c *cookies) write(w http.ResponseWriter, t token.Token) {
 	if c.candyPack != CandyPackOff {
 		maxAge := min(c.attribute.MaxAge, int(candyCookieAge/time.Second))
-		c.set(w, candySelector, t.selector, maxAge)
-		c.set(w, candyVerifier, t.verifier, maxAge)
+		c.set(w, candySelector, t.Selector, maxAge)
+		c.set(w, candyVerifier, t.Verifier, maxAge)
 	}
 	if c.candyPack != CandyPackShare {
-		c.set(w, c.attribute.Name, t.selector+"."+t.verifier, c.attribute.MaxAge)
+		c.set(w, c.attribute.Name, t.Selector+"."+t.Verifier, c.attribute.MaxAge)
 	}
 	c.writeHint(w)
 	neverCache(w.Header())

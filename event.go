@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"sync"
+	"time"
 )
 
 // An Event is something that an auditor or an alarm may want to know (OWASP ASVS 5.0 V16.3). It holds no secret: no
@@ -35,7 +37,7 @@ const (
 	EventPasswordChanged     EventKind = "password"      // a password was changed
 	EventRegistered          EventKind = "registered"    // a user was added
 	EventRejected            EventKind = "refused"       // a session cookie that is malformed, unknown or expired, or whose user is gone or has changed
-	EventTokenMismatch       EventKind = "wrong-token"   // a selector that exists, with a wrong verifier: somebody has read the table; beyond ten a second they are only refused
+	EventTokenMismatch       EventKind = "wrong-token"   // a made-up verifier, which suggests a leaked table if the selector is a known one; the session is named where the row was read
 	EventFingerprintMismatch EventKind = "wrong-browser" // the token of another browser
 	EventRevokedTokenUsed    EventKind = "ended"         // the token of a session that was valid here before it ended
 	EventBusy                EventKind = "busy"          // a password or token was not looked at, as too many waited: an ErrBusy
@@ -52,11 +54,16 @@ var levels = map[EventKind]slog.Level{
 
 // event tells Config.OnEvent and the log.
 func (c *Config) event(ctx context.Context, e Event) {
-	c.onEvent(ctx, e)
 	level, ok := levels[e.Kind]
 	if !ok {
 		level = slog.LevelDebug
 	}
+	c.eventAt(ctx, level, e)
+}
+
+// eventAt calls Config.OnEvent and logs the event at the given level.
+func (c *Config) eventAt(ctx context.Context, level slog.Level, e Event) {
+	c.onEvent(ctx, e)
 	if !c.Logger.Enabled(ctx, level) {
 		return
 	}
@@ -105,7 +112,32 @@ func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason er
 			e.Session = m.store.publicID(of)
 		}
 	}
+	if kind == EventTokenMismatch && e.Session == "" && !m.forgeries.allows(time.Now()) {
+		m.cfg.eventAt(r.Context(), slog.LevelDebug, e) // anyone can send forged tokens
+		return
+	}
 	m.cfg.event(r.Context(), e)
+}
+
+// A rateLimit allows a few events per second.
+type rateLimit struct {
+	mu    sync.Mutex
+	since time.Time
+	n     int // events in the second that began at since
+}
+
+// maxWarnings is the number of warnings per second about forged tokens.
+const maxWarnings = 10
+
+// allows reports whether another event is allowed, and counts it.
+func (l *rateLimit) allows(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.since) >= time.Second {
+		l.since, l.n = now, 0
+	}
+	l.n++
+	return l.n <= maxWarnings
 }
 
 // refusal is the event of a cookie that is refused for this reason.
@@ -124,6 +156,5 @@ func refusal(reason error) EventKind {
 // What an ErrUnknownSession may be in more detail.
 var (
 	errWrongVerifier = fmt.Errorf("%w: wrong verifier", ErrUnknownSession)
-	errForged        = fmt.Errorf("%w: made up", ErrUnknownSession)
 	errEnded         = fmt.Errorf("%w: it was valid before", ErrUnknownSession)
 )

@@ -30,6 +30,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/candysession/session/internal/password"
+	"github.com/candysession/session/internal/token"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -46,11 +48,11 @@ type Manager[U any] struct {
 	byID       *lookup[U] // for tokens that were verified before
 	certainly  *lookup[U] // for those that would be refused, where a read may be late
 	cache      *cache[U]
-	verifier   *verifier
-	forgeries  pace
+	verifier   *token.Verifier
+	forgeries  rateLimit // of the warnings about forged tokens
 	completed  completions
 	twins      *twins
-	passwords  *passwords
+	passwords  *password.Hasher
 	purge      *purger
 
 	knowsClients bool        // Config.ClientIP was set
@@ -77,11 +79,10 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 		return nil, err
 	}
 	cfg.DSN = "" // it holds a password, which nothing here needs
-	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
+	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: token.NewVerifier(token.Options{Timeout: cfg.Timeout})}
 	m.twins = newTwins(cfg.MaxSessions)
 	m.store = newStore(db, &m.cfg)
-	m.verifier.timeout = cfg.Timeout
-	m.passwords.timeout, m.passwords.sample, m.passwords.told = cfg.Timeout, m.store.samplePasswords, m.cfg.event
+	m.passwords = password.New(m.passwordOptions())
 	m.store.fits = plan.fits
 	reads := db
 	if cfg.Replica != nil {

@@ -397,7 +397,7 @@ func (b *bench) settle() error {
 
 // memory is measured by the library's own benchmark, as it counts what only the library sees.
 func (b *bench) memory(report *report) error {
-	out, err := exec.Command("go", "test", "-run", "^$", "-bench", "^BenchmarkMemory$", "-benchtime", "1x", "github.com/candysession/session").CombinedOutput()
+	out, err := exec.Command("go", "test", "-run", "^$", "-bench", "^BenchmarkMemory$", "-benchtime", "1x", "github.com/candysession/session", "github.com/candysession/session/internal/token").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
