@@ -37,7 +37,7 @@ const (
 	EventPasswordChanged     EventKind = "password"      // a password was changed
 	EventRegistered          EventKind = "registered"    // a user was added
 	EventRejected            EventKind = "refused"       // a session cookie that is malformed, unknown or expired, or whose user is gone or has changed
-	EventTokenMismatch       EventKind = "wrong-token"   // a made-up verifier, which suggests a leaked table if the selector is a known one; the session is named where the row was read
+	EventTokenMismatch       EventKind = "wrong-token"   // a wrong verifier for a selector, which suggests a leaked table; it names a session only if the selector is CandyPack's
 	EventFingerprintMismatch EventKind = "wrong-browser" // the token of another browser
 	EventRevokedTokenUsed    EventKind = "ended"         // the token of a session that was valid here before it ended
 	EventBusy                EventKind = "busy"          // a password or token was not looked at, as too many waited: an ErrBusy
