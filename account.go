@@ -96,7 +96,7 @@ func (m *Manager[U]) register(ctx context.Context, columns []column, args []any,
 	if field, err := m.store.taken(ctx, columns, args); err == nil && field != "" {
 		return user, &DuplicateError{Columns: strings.Split(field, ", ")}
 	}
-	hash, err := m.passwords.hash(ctx, password)
+	hash, err := m.hashPassword(ctx, password)
 	if err != nil {
 		return user, err
 	}
@@ -222,7 +222,7 @@ func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, pa
 	if err != nil {
 		return err
 	}
-	if m.passwords.usable(user.hash) {
+	if m.passwords.Usable(user.hash) {
 		if old == "" {
 			return ErrInvalidCredentials
 		}
@@ -284,7 +284,7 @@ func (m *Manager[U]) passwordChange(r *http.Request, call, password string) (*ve
 // changePassword replaces the password that was read, and deletes all of the
 // user's sessions except the request's.
 func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *verdict[U], user account[U], password string) error {
-	hash, err := m.passwords.hash(r.Context(), password)
+	hash, err := m.hashPassword(r.Context(), password)
 	if err != nil {
 		return err
 	}
@@ -296,7 +296,7 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 	kept.owner = user.key
 	var ended int64
 	replaced, err := m.store.replacePassword(steadfast(r.Context()), user.key, user.hash, hash, func(ctx context.Context, tx *sqlx.Tx, stamp []byte) (err error) {
-		ended, err = m.store.keepOnly(ctx, tx, &kept, token.selector, tokenHash, stamp)
+		ended, err = m.store.keepOnly(ctx, tx, &kept, token.Selector, tokenHash, stamp)
 		return err
 	})
 	switch {
@@ -311,7 +311,7 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 	m.forgetUser(r.Context(), user.key)
 	renewed := *v
 	renewed.token = token
-	renewed.record.selector, renewed.record.hash = token.selector, tokenHash
+	renewed.record.selector, renewed.record.hash = token.Selector, tokenHash
 	m.cookies.write(w, token)
 	m.setVerdict(r, &renewed)
 	m.emit(r, EventPasswordChanged, &renewed.record, nil)
@@ -346,11 +346,11 @@ func (m *Manager[U]) accountOf(ctx context.Context, key any) (user account[U], e
 // user without a hash has no password.
 func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user account[U], password string) error {
 	defer attempt.failed(r.Context()) // unless canceled or succeeded below
-	ok, err := m.passwords.verify(r.Context(), user.hash, password)
+	ok, err := m.matchesPassword(r.Context(), user.hash, password)
 	switch {
 	case err != nil: // nothing was compared
 		attempt.canceled(r.Context())
-		return m.store.explain("verify the password", err)
+		return err
 	case !ok:
 		m.emit(r, EventLoginFailed, &record{owner: user.key}, nil)
 		return ErrInvalidCredentials
@@ -392,5 +392,5 @@ func (f Fields) LogValue() slog.Value { return slog.StringValue(f.String()) }
 // bytes, which bcrypt would truncate, and [ErrBusy] if the call does not get its
 // turn within Config.Timeout.
 func (m *Manager[U]) HashPassword(ctx context.Context, password string) (string, error) {
-	return m.passwords.hash(ctx, password)
+	return m.hashPassword(ctx, password)
 }

@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/candysession/session/internal/password"
 	"github.com/candysession/session/internal/testdb"
 	"golang.org/x/crypto/bcrypt"
 )
@@ -316,14 +317,16 @@ func TestPasswordChangedDuringALogin(t *testing.T) {
 	} {
 		f := setup(t, Config{})
 		var once sync.Once
-		f.auth.passwords.compare = func(hash, password []byte) error {
-			err := bcrypt.CompareHashAndPassword(hash, password)
+		o := f.auth.passwordOptions()
+		o.Compare = func(hash, plain []byte) error {
+			err := bcrypt.CompareHashAndPassword(hash, plain)
 			once.Do(func() {
 				mustExec(t, f.db, test.change)
 				second(f.auth.LogoutAll(t.Context(), 1))
 			})
 			return err
 		}
+		f.auth.passwords = password.New(o)
 		b := newBrowser("")
 		b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if _, err := logIn(f.auth, w, r, alice); err != test.want {

@@ -5,12 +5,14 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/candysession/session/internal/token"
 )
 
 // A verdict is what is known of a request's session.
 type verdict[U any] struct {
 	err    error // why the request is not logged in; nil if it is
-	token  token
+	token  token.Token
 	record record // its id is 0 unless the token is right, even if the session is refused for another reason
 	user   U
 	cached bool     // this is what was known before
@@ -18,7 +20,7 @@ type verdict[U any] struct {
 	given  *Session // instead of the record, in a state from WithState
 }
 
-// authenticate judges a request: its cookie, the session of that token, the ages, the user, the browser. Of several
+// authenticate judges a request: its cookie, the session of that token.Token, the ages, the user, the browser. Of several
 // cookies the first that is a valid session counts; without one, the reason is the first cookie's. A request that is
 // refused has a verdict; an error means that nothing is known, because the database failed.
 func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
@@ -80,7 +82,7 @@ func (r refused) alarming() bool { return r.kind != "" && r.kind != EventRejecte
 func sameUser(a, b *record) bool { return sameKey(a.owner, b.owner) }
 
 // judge judges one token of a request, as authenticate does.
-func (m *Manager[U]) judge(r *http.Request, t token, v *verdict[U]) (why refused, err error) {
+func (m *Manager[U]) judge(r *http.Request, t token.Token, v *verdict[U]) (why refused, err error) {
 	row, age, err := m.find(r.Context(), t)
 	if errors.Is(err, ErrUnknownSession) {
 		why = refused{kind: rejectKind(err), reason: ErrUnknownSession}
@@ -121,14 +123,14 @@ type age struct {
 
 // find finds the session of a token, in the cache if there is one and it knows, otherwise in the table. While the
 // database fails, the cache may know what was so before: that is stale.
-func (m *Manager[U]) find(ctx context.Context, t token) (*found[U], age, error) {
-	key := m.verifier.of(t)
+func (m *Manager[U]) find(ctx context.Context, t token.Token) (*found[U], age, error) {
+	key := m.verifier.KeyFor(t)
 	if m.cache == nil {
 		row, err := m.look(ctx, t, key)
 		return row, age{}, err
 	}
 	now := time.Now()
-	kept, since := m.cache.get(t.selector, now)
+	kept, since := m.cache.get(t.Selector, now)
 	if kept != nil && (kept.key != key || isWithoutCache(ctx)) {
 		kept = nil // another verifier, or certainty is wanted: the table decides
 	}
@@ -148,7 +150,7 @@ func (m *Manager[U]) find(ctx context.Context, t token) (*found[U], age, error) 
 
 // look reads the session of a token. Where a read may be late, a session that would be refused is read once more, by one
 // that is not: it may have begun, or been renewed, just now and elsewhere.
-func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*found[U], error) {
+func (m *Manager[U]) look(ctx context.Context, t token.Token, key token.Key) (*found[U], error) {
 	row, err := m.read(ctx, t, key)
 	switch {
 	case err == nil && row.owner != nil && !row.changed && !m.expired(&row.record):
@@ -166,7 +168,7 @@ func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*found[U],
 		}
 	}
 	late, ended := row, err
-	if row, err = m.certainly.find(ctx, t.selector, t.selector); err == nil {
+	if row, err = m.certainly.find(ctx, t.Selector, t.Selector); err == nil {
 		return m.verified(ctx, t, row)
 	}
 	if late == nil && err == ErrUnknownSession {
@@ -178,20 +180,20 @@ func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*found[U],
 // read reads the session of a token from the table: the row that the selector selects, if the verifier matches its hash.
 // Of a token that was verified before, the row is read by its id, which costs the database less. If that is not the row
 // any more, the selector decides. The key is the verifier's, of the token. With errWrongVerifier comes the row that the
-// token is not of, for the event.
-func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*found[U], error) {
-	memory := m.verifier.recall(key)
-	if memory.id != 0 {
-		row, err := m.byID.find(ctx, memory.id, t.selector)
-		if err == nil && memory.of(&row.record) || err != nil && !errors.Is(err, ErrUnknownSession) {
+// token is not of, for the event; a forged token is rejected without a lookup, so without a row.
+func (m *Manager[U]) read(ctx context.Context, t token.Token, key token.Key) (*found[U], error) {
+	entry := m.verifier.Get(key)
+	if entry.ID != 0 {
+		row, err := m.byID.find(ctx, entry.ID, t.Selector)
+		if err == nil && entry.Matches(row.tokenRow()) || err != nil && !errors.Is(err, ErrUnknownSession) {
 			return row, err
 		}
-		m.verifier.forget(key)
-	} else if t.forged() {
-		return m.forgery(ctx, t)
+		m.verifier.Delete(key)
+	} else if t.IsForged() {
+		return nil, errWrongVerifier
 	}
-	row, err := m.bySelector.find(ctx, t.selector, t.selector)
-	if err == ErrUnknownSession && memory.id != 0 {
+	row, err := m.bySelector.find(ctx, t.Selector, t.Selector)
+	if err == ErrUnknownSession && entry.ID != 0 {
 		return nil, errPreviouslyValid
 	}
 	if err != nil {
@@ -201,10 +203,10 @@ func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*found[U],
 }
 
 // verified is the row of a token's selector, if its verifier matches the hash.
-func (m *Manager[U]) verified(ctx context.Context, t token, row *found[U]) (*found[U], error) {
-	ok, err := m.verifier.verify(ctx, t, &row.record)
+func (m *Manager[U]) verified(ctx context.Context, t token.Token, row *found[U]) (*found[U], error) {
+	ok, err := m.verify(ctx, t, &row.record)
 	if err != nil {
-		return nil, m.store.explain("verify the token", err)
+		return nil, err
 	}
 	if !ok {
 		return row, errWrongVerifier
@@ -212,16 +214,20 @@ func (m *Manager[U]) verified(ctx context.Context, t token, row *found[U]) (*fou
 	return row, nil
 }
 
-// forgery refuses a token whose verifier was made up. Whose session it is meant for is only of interest for the event,
-// so a flood of them is looked up no more than maxForgeries times a second, and no failure of that matters.
-func (m *Manager[U]) forgery(ctx context.Context, t token) (*found[U], error) {
-	if m.forgeries.allows(time.Now()) {
-		if row, err := m.bySelector.find(ctx, t.selector, t.selector); err == nil {
-			return row, errWrongVerifier
-		}
+// verify reports whether the token is that of the record.
+func (m *Manager[U]) verify(ctx context.Context, t token.Token, r *record) (bool, error) {
+	ok, err := m.verifier.Verify(ctx, t, r.tokenRow())
+	switch {
+	case errors.Is(err, token.ErrBusy):
+		return false, ErrBusy
+	case err != nil:
+		return false, m.store.explain("verify the token", err)
 	}
-	return nil, errForged
+	return ok, nil
 }
+
+// tokenRow returns the part of the record that a token is verified with.
+func (r *record) tokenRow() token.Row { return token.Row{ID: r.id, Selector: r.selector, Hash: r.hash} }
 
 // expired: idle for more than MaxAge, or older than MaxLifetime. Ages are the database's, in whole seconds.
 func (m *Manager[U]) expired(r *record) bool {

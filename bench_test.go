@@ -5,6 +5,8 @@ import (
 	"net/http/httptest"
 	"testing"
 	"time"
+
+	"github.com/candysession/session/internal/token"
 )
 
 // BenchmarkMiddleware is what a request pays; bench/ compares it with others.
@@ -59,8 +61,8 @@ func BenchmarkMiddleware(b *testing.B) {
 func BenchmarkReadCookie(b *testing.B) {
 	cfg, _ := Config{}.withDefaults()
 	c := newCookies(cfg)
-	secret := newToken()
-	r := &http.Request{Header: http.Header{"Cookie": {"theme=dark; _ga=GA1.1.1234567890.1234567890; __Host-session=" + secret.selector + "." + secret.verifier}}}
+	secret := token.New()
+	r := &http.Request{Header: http.Header{"Cookie": {"theme=dark; _ga=GA1.1.1234567890.1234567890; __Host-session=" + secret.Selector + "." + secret.Verifier}}}
 	b.ReportAllocs()
 	for b.Loop() {
 		if _, err := c.read(r); err != nil {

@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/candysession/session/internal/token"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
@@ -47,7 +48,7 @@ type cache[U any] struct {
 // A cached session, with the token key and the time of its reading.
 type cached[U any] struct {
 	found[U]
-	key  memoKey // of the token
+	key  token.Key // of the token
 	read time.Time
 }
 
@@ -81,7 +82,7 @@ func (c *cache[U]) begin() uint64 {
 
 // put caches row unless anything has changed since generation, in which case row
 // may be outdated.
-func (c *cache[U]) put(generation uint64, row *found[U], key memoKey, read time.Time) {
+func (c *cache[U]) put(generation uint64, row *found[U], key token.Key, read time.Time) {
 	kept := &cached[U]{*row, key, read}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -4,6 +4,8 @@ import (
 	"net/http"
 	"testing"
 	"time"
+
+	"github.com/candysession/session/internal/token"
 )
 
 func TestCacheAnswersWithoutAQuery(t *testing.T) {
@@ -120,12 +122,12 @@ func TestCacheKeepsNothingOlderThanAChange(t *testing.T) {
 	row := &found[user]{record: record{id: 7, selector: "x"}}
 	began := c.begin()
 	c.forget(7)
-	c.put(began, row, memoKey{}, time.Now())
+	c.put(began, row, token.Key{}, time.Now())
 	if kept, _ := c.get("x", time.Now()); kept != nil {
 		t.Error("an old reading was kept")
 	}
 	for i := range 5 {
-		c.put(c.begin(), &found[user]{record: record{id: uint64(i), selector: string(rune('a' + i))}}, memoKey{}, time.Now())
+		c.put(c.begin(), &found[user]{record: record{id: uint64(i), selector: string(rune('a' + i))}}, token.Key{}, time.Now())
 	}
 	if len(c.selectors) != 2 || c.sessions.Len() != 2 {
 		t.Errorf("%d sessions and %d ids are kept", c.sessions.Len(), len(c.selectors))
@@ -135,7 +137,7 @@ func TestCacheKeepsNothingOlderThanAChange(t *testing.T) {
 func TestStaleSessionsPassWhileTheDatabaseFails(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Cache: Cache{Stale: time.Hour}})
-	b, stranger := newBrowser(""), withToken(newToken())
+	b, stranger := newBrowser(""), withToken(token.New())
 	f.login(b, alice)
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
 		if f.auth.Session(r).Stale {

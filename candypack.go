@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/candysession/session/internal/token"
 )
 
 // CandyPackMode selects whether sessions are shared with a CandyPack app on the
@@ -93,27 +95,27 @@ func (s *sharing) hint(cookie string) string {
 // cookie has to be read instead. If both are present, CandyPack's take
 // precedence, even if they are empty: both apps set them on every login and
 // logout, whereas CandyPack does not touch the standard cookie.
-func (s *sharing) read(r *http.Request) (t token, decided bool, err error) {
+func (s *sharing) read(r *http.Request) (t token.Token, decided bool, err error) {
 	if s == nil {
-		return token{}, false, nil
+		return token.Token{}, false, nil
 	}
 	selector, verifier, present := candyToken(r)
 	switch {
 	case selector == "" && verifier == "" && (present || !s.switches):
-		return token{}, true, ErrNoCookie
+		return token.Token{}, true, ErrNoCookie
 	case present:
 		t, err = parsed(selector, verifier)
 		return t, true, err
 	}
-	return token{}, false, nil
+	return token.Token{}, false, nil
 }
 
 // write sets CandyPack's cookies.
-func (s *sharing) write(c *cookies, w http.ResponseWriter, t token) {
+func (s *sharing) write(c *cookies, w http.ResponseWriter, t token.Token) {
 	if s != nil {
 		maxAge := min(c.template.MaxAge, int(candyCookieAge/time.Second))
-		c.set(w, candySelector, t.selector, maxAge)
-		c.set(w, candyVerifier, t.verifier, maxAge)
+		c.set(w, candySelector, t.Selector, maxAge)
+		c.set(w, candyVerifier, t.Verifier, maxAge)
 	}
 }
 
@@ -131,14 +133,14 @@ func (s *sharing) isLoggedOut(reason error) bool { return s != nil && reason == 
 
 // lacksOwn reports whether the standard cookie is missing or belongs to another
 // login.
-func (s *sharing) lacksOwn(c *cookies, r *http.Request, t token) bool {
+func (s *sharing) lacksOwn(c *cookies, r *http.Request, t token.Token) bool {
 	return s != nil && s.switches && !c.holds(r, t)
 }
 
 // complete reports whether the response is to set the standard cookie. It does
 // so once per token.
-func (s *sharing) complete(c *cookies, r *http.Request, t token) bool {
-	return s.lacksOwn(c, r, t) && s.completed.first(t.selector)
+func (s *sharing) complete(c *cookies, r *http.Request, t token.Token) bool {
+	return s.lacksOwn(c, r, t) && s.completed.first(t.Selector)
 }
 
 // keepsOrphan reports whether the row of a missing user stays: the other app
@@ -184,7 +186,7 @@ func (c Config) validateSharing(bad func(field string, value any, allowed string
 // and reports whether one of them is present: cookies are separated by "; ", the
 // first of a name counts, and a value ends at a second "=". The collation of its
 // column ignores spaces after the selector. Values that CandyPack would decode as
-// JSON, or that are quoted, are rejected by parseToken.
+// JSON, or that are quoted, are rejected by token.Parse.
 func candyToken(r *http.Request) (selector, verifier string, present bool) {
 	hasSelector, hasVerifier := false, false
 	for pair := range strings.SplitSeq(strings.Join(r.Header["Cookie"], "; "), "; ") {

@@ -8,13 +8,12 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"runtime"
-	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/password"
+	"github.com/candysession/session/internal/token"
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/text/unicode/norm"
 )
@@ -28,8 +27,6 @@ var (
 	}
 	passwordCasesC = []testCase{
 		{"C6_a_turn_within_the_timeout", caseC6},
-		{"C8_wrong_verifiers_for_one_session", caseC8},
-		{"C8_wrong_verifiers_for_many_sessions", caseC8Many},
 		{"C8_too_many_at_one_time", caseC8Busy},
 		{"C9_OnEvent_panics", caseC9},
 		{"C7_texts_that_look_like_bcrypt", caseC7},
@@ -38,36 +35,23 @@ var (
 	}
 )
 
-// counted counts the rounds of bcrypt that were really done.
-func (p *passwords) counted(rounds *int) {
-	p.compare = func(hash, password []byte) error {
-		err := bcrypt.CompareHashAndPassword(hash, password)
-		if err == nil || err == bcrypt.ErrMismatchedHashAndPassword {
-			cost, _ := bcrypt.Cost(hash)
-			*rounds += 1 << cost
-		}
-		return err
-	}
-}
-
 // Whatever stands in the password column, a wrong password costs the same
 // rounds of bcrypt as that of nobody.
 func caseC7(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{PasswordCost: 5})
-	var rounds int
-	f.auth.passwords.counted(&rounds)
+	rounds := f.countRounds()
 	good := hashOf("right")
 	mustExec(t, f.db, "ALTER TABLE users MODIFY password VARBINARY(255)")
 	try := func(stored, password string, want error) {
 		t.Helper()
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", []byte(stored))
-		rounds = 0
+		*rounds = 0
 		if err := f.try(owner, "alice@example.com", password); err != want {
 			t.Errorf("%q: %v, want %v", stored, err, want)
 		}
-		if want != nil && rounds != 1<<5 {
-			t.Errorf("%q: %d rounds, want %d", stored, rounds, 1<<5)
+		if want != nil && *rounds != 1<<5 {
+			t.Errorf("%q: %d rounds, want %d", stored, *rounds, 1<<5)
 		}
 	}
 	for _, stored := range []string{
@@ -86,15 +70,6 @@ func caseC7(t *testing.T) {
 		try(stored, "right", nil)
 		f.purged()
 	}
-	for stored, want := range map[string][2]bool{
-		good: {true, true}, good + " ": {true, true}, "": {}, "  ": {}, "$2a$17$" + good[7:]: {}, "$2a$10$*DISABLED*": {false, true}, "plain": {false, true},
-	} {
-		for i, legacy := range []func(string, string) bool{nil, md5Hex} {
-			if got := newPasswords(4, legacy).usable([]byte(stored)); got != want[i] {
-				t.Errorf("%q, with VerifyPassword %v: usable %v", stored, legacy != nil, got)
-			}
-		}
-	}
 }
 
 // However a keyboard composes a password, it is the same one. Hashes that other
@@ -102,8 +77,7 @@ func caseC7(t *testing.T) {
 func caseB10(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{PasswordCost: 4})
-	var rounds int
-	f.auth.passwords.counted(&rounds)
+	rounds := f.countRounds()
 	stored := func() string { return get[string](t, f.db, "SELECT password FROM users WHERE id = 1") }
 	store := func(hash string) { mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hash) }
 	try := func(password string, want error) {
@@ -160,25 +134,24 @@ func caseB10(t *testing.T) {
 	wantError(t, err, ErrPasswordTooLong)
 
 	// A refusal's work depends on what was typed, and not on the account.
-	for _, typed := range []string{"cafe", "caf\u00e9", "cafe\u0301", "\u212bo\u0308"} {
-		rounds = 0
+	for typed, forms := range map[string]int{"cafe": 1, "caf\u00e9": 2, "cafe\u0301": 2, "\u212bo\u0308": 3} {
+		*rounds = 0
 		wantError(t, f.try(owner, "nobody@example.com", typed), ErrInvalidCredentials)
-		want := rounds
-		if want != len(formsOf(typed))<<4 {
+		want := *rounds
+		if want != forms<<4 {
 			t.Errorf("%+q: %d rounds for nobody", typed, want)
 		}
 		for _, hash := range []string{hashOf("another"), "", "md5"} {
 			store(hash)
-			rounds = 0
+			*rounds = 0
 			try(typed, ErrInvalidCredentials)
-			if rounds != want {
-				t.Errorf("%+q: %d rounds, want %d", typed, rounds, want)
+			if *rounds != want {
+				t.Errorf("%+q: %d rounds, want %d", typed, *rounds, want)
 			}
 		}
 	}
 
-	// Register and SetPassword hash the same form, and VerifyPassword gets
-	// what was typed first.
+	// Register and SetPassword hash the same form.
 	b := newBrowser("")
 	f.login(b, bob)
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
@@ -190,12 +163,6 @@ func caseB10(t *testing.T) {
 		hash := get[string](t, f.db, "SELECT password FROM users WHERE id = ?", id)
 		noError(t, bcrypt.CompareHashAndPassword([]byte(hash), []byte("caf\u00e9")))
 	}
-	var asked []string
-	p := newPasswords(4, func(_, password string) bool { asked = append(asked, password); return false })
-	p.matches([]byte("legacy"), "cafe\u0301")
-	if !slices.Equal(asked, []string{"cafe\u0301", "caf\u00e9"}) {
-		t.Errorf("VerifyPassword was asked for %+q", asked)
-	}
 }
 
 // A password whose turn does not come within Config.Timeout is refused, and
@@ -206,7 +173,6 @@ func caseC6(t *testing.T) {
 	f := setup(t, Config{Timeout: time.Minute, OnEvent: heard.hear})
 	b := newBrowser("")
 	f.login(b, bob)
-	p := f.auth.passwords
 	calls := map[string]func() error{
 		"Login":        func() error { return f.try(owner, "alice@example.com", right) },
 		"HashPassword": func() error { _, err := f.auth.HashPassword(t.Context(), "a password"); return err },
@@ -233,35 +199,29 @@ func caseC6(t *testing.T) {
 			}
 		}
 	}
-	p.compare = func(_, _ []byte) error { t.Error("it was compared"); return errors.New("no") }
-	long := int64(time.Minute+time.Second) * int64(cap(p.slots))
-	p.queued.Add(long)
+	passwords := f.auth.passwords
+	release := f.holdPasswords(time.Millisecond)
 	refused("with too much work before it")
-	p.queued.Add(-long)
-
-	for range cap(p.slots) {
-		p.slots <- struct{}{}
-	}
-	p.timeout = time.Millisecond
-	p.queued.Store(-int64(time.Hour)) // an estimate that was too low
+	release()
+	release = f.holdPasswords(20 * time.Millisecond)
 	refused("with a turn that does not come")
-	p.queued.Store(0)
-	for range cap(p.slots) {
-		<-p.slots
-	}
-	p.timeout, p.compare = time.Minute, bcrypt.CompareHashAndPassword
+	release()
+
+	release = f.holdPasswords(time.Minute)
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan error)
+	go func() {
+		r := httptest.NewRequestWithContext(ctx, "POST", "/", nil)
+		_, err := logIn(f.auth, httptest.NewRecorder(), r, alice)
+		left <- err
+	}()
+	leave() // the client does not wait
+	wantError(t, <-left, context.Canceled)
+	release()
+
+	f.auth.passwords = passwords
 	for _, name := range []string{"Login", "HashPassword", "Register", "SetPassword"} {
 		noError(t, calls[name]())
-	}
-	if n := p.queued.Load(); n != 0 {
-		t.Errorf("%d ns of work are left", n)
-	}
-	// The estimate follows what passwords took.
-	before := p.perRound.Load()
-	p.compare = func(_, _ []byte) error { p.perRound.Store(before); return nil }
-	p.compared(nil, 16, "")
-	if p.perRound.Load() >= before {
-		t.Error("a quick comparison did not lower the estimate")
 	}
 }
 
@@ -276,11 +236,14 @@ func caseC10(t *testing.T) {
 	}
 	again := manage[user](t, f.db, f.dsn, Config{VerifyPassword: md5Hex})
 	for _, f := range []*fixture[user]{f, again} {
-		p := f.auth.passwords
 		var rounds, argons int
-		p.counted(&rounds)
-		p.perRound.Store(int64(time.Second)) // so that the limit is no matter
-		p.legacy = func(stored, password string) bool {
+		o := f.auth.passwordOptions()
+		o.Compare = func(hash, plain []byte) error {
+			cost, _ := bcrypt.Cost(hash)
+			rounds += 1 << cost
+			return bcrypt.CompareHashAndPassword(hash, plain)
+		}
+		o.Legacy = func(stored, plain string) bool {
 			begun := time.Now()
 			wait := map[string]time.Duration{argon: 40 * time.Millisecond}[stored]
 			for time.Since(begun) < wait { // works
@@ -288,8 +251,9 @@ func caseC10(t *testing.T) {
 			if stored == argon {
 				argons++
 			}
-			return stored == scrypt && password == "right"
+			return stored == scrypt && plain == "right"
 		}
+		f.auth.passwords = password.New(o)
 		first := true
 		for _, email := range []string{"nobody", "alice", "bob", "old", "older", "oldest", "broken", "none"} {
 			for range 2 {
@@ -310,56 +274,6 @@ func caseC10(t *testing.T) {
 		f.purged()
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE email = 'old@example.com'", scrypt)
 	}
-
-	// Beyond the limit a text slows nobody, and one that panics harms nobody.
-	p := newPasswords(4, func(stored, _ string) bool {
-		if stored == "panics" {
-			panic(stored)
-		}
-		return false
-	})
-	failing := true
-	p.sample = func(context.Context) ([][]byte, error) {
-		if failing {
-			return nil, errors.New("no database")
-		}
-		return [][]byte{[]byte("panics"), []byte(argon), nil, []byte("$2a$06$" + strings.Repeat(".", 53))}, nil
-	}
-	p.learn(t.Context())
-	if p.learned.Load() {
-		t.Error("it has learned from a failure")
-	}
-	failing = false
-	p.learn(t.Context())
-	if !p.learned.Load() || p.highest.Load() != 6 {
-		t.Errorf("it has learned %v, and cost %d", p.learned.Load(), p.highest.Load())
-	}
-	// A text of another kind that takes longer is taken note of when it is seen.
-	p.slowest.Store(&legacyText{strings.Repeat("0", 32), time.Nanosecond})
-	p.perRound.Store(int64(time.Second))
-	p.legacy = func(stored, _ string) bool {
-		for begun := time.Now(); stored == scrypt && time.Since(begun) < 5*time.Millisecond; {
-		}
-		return false
-	}
-	p.matches([]byte(scrypt), "wrong")
-	if p.slowest.Load().text != scrypt {
-		t.Error("the slower text was not taken note of")
-	}
-	p.perRound.Store(int64(firstGuess))
-	p.slowest.Store(nil)
-	p.sawLegacy(argon, 2*p.takes(maxEqualized))
-	if p.slowest.Load() != nil {
-		t.Error("a text beyond the limit slows everyone")
-	}
-	for a, b := range map[string]string{
-		"$argon2id$v=19$m=65536,t=3,p=4$YQ$Yg": "$argon2id$v=19$m=65536,t=3,p=4$Yg$YQ", "$6$ab$cd": "$6$ef$gh", "pbkdf2_sha256$600000$x$y": "pbkdf2_sha256$600000$z$y",
-		"{SSHA}abcd": "{SSHA}efgh", strings.Repeat("0", 32): strings.Repeat("1", 32),
-	} {
-		if legacyKind(a) != legacyKind(b) || legacyKind(a) == legacyKind("$argon2id$v=19$m=65536,t=4,p=4$YQ$Yg") {
-			t.Errorf("%s and %s: %q and %q", a, b, legacyKind(a), legacyKind(b))
-		}
-	}
 }
 
 // A user of another cost is not told by the first wrong password either.
@@ -369,32 +283,35 @@ func caseC10Costs(t *testing.T) {
 	costs := map[string]int{"alice": 4, "nobody": 0, "carol": 5, "dave": 7, "erin": 14, "old": 15}
 	for name, cost := range costs {
 		if cost > 4 {
-			mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, ?)", name+"@example.com", string(dummy(cost)))
+			mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, ?)", name+"@example.com", dummyHash(cost))
 		}
 	}
-	for highest, names := range map[int][]string{7: {"alice", "nobody", "carol", "dave"}, maxEqualized: {"alice", "nobody", "carol", "dave"}} {
+	const maxEqualizedCost = 12 // of internal/password
+	for highest, names := range map[int][]string{7: {"alice", "nobody", "carol", "dave"}, maxEqualizedCost: {"alice", "nobody", "carol", "dave"}} {
 		if highest == 7 {
 			mustExec(t, f.db, "UPDATE users SET password = NULL WHERE email IN ('erin@example.com', 'old@example.com')")
 		} else {
-			mustExec(t, f.db, "UPDATE users SET password = ? WHERE email = 'erin@example.com'", string(dummy(14)))
+			mustExec(t, f.db, "UPDATE users SET password = ? WHERE email = 'erin@example.com'", dummyHash(14))
 		}
 		for _, name := range names {
 			after := manage[user](t, f.db, f.dsn, Config{PasswordCost: 4}) // a start
 			rounds := 0
-			after.auth.passwords.compare = func(hash, _ []byte) error {
+			o := after.auth.passwordOptions()
+			o.Compare = func(hash, _ []byte) error {
 				cost, _ := bcrypt.Cost(hash)
 				rounds += 1 << cost
 				return bcrypt.ErrMismatchedHashAndPassword
 			}
+			after.auth.passwords = password.New(o)
 			if err := after.try(owner, name+"@example.com", "wrong"); err != ErrInvalidCredentials || rounds != 1<<highest {
 				t.Errorf("%s: %v after %d rounds, want %d", name, err, rounds, 1<<highest)
 			}
 		}
 	}
-	if limit := newPasswords(14, nil).limit(); limit != 14 {
-		t.Errorf("PasswordCost 14: the limit is %d", limit)
-	}
 }
+
+// dummyHash returns a bcrypt hash that no password matches.
+func dummyHash(cost int) string { return fmt.Sprintf("$2a$%02d$%s", cost, strings.Repeat(".", 53)) }
 
 // What changes while the browser stays the same, and what does not.
 func caseB6(t *testing.T) {
@@ -530,108 +447,9 @@ func caseB6Players(t *testing.T) {
 }
 
 // newCandyToken makes a token such as CandyPack's: only bcrypt knows whether its verifier is right.
-func newCandyToken() token {
+func newCandyToken() token.Token {
 	hexed := func() string { return hex.EncodeToString([]byte(rand.Text()[:16])) }
-	return token{hexed(), hexed()}
-}
-
-// While strangers send wrong verifiers for one session, others need not wait
-// for them.
-func caseC8(t *testing.T) {
-	t.Parallel()
-	v := newVerifier()
-	theirs, ours := newCandyToken(), newCandyToken()
-	attacked, own := theirs.row(t, bcrypt.MinCost), ours.row(t, bcrypt.MinCost)
-	left := overtakes(t, v, 200, func(int) (token, *record) { return token{theirs.selector, newCandyToken().verifier}, attacked }, ours, own)
-	if left < 150 {
-		t.Errorf("of 200 strangers all but %d came first", left)
-	}
-	// The session that they attack is still good.
-	if ok, err := v.verify(t.Context(), theirs, attacked); !ok || err != nil {
-		t.Errorf("the owner: %v, %v", ok, err)
-	}
-}
-
-// Strangers who attack many sessions have half of the slots.
-func caseC8Many(t *testing.T) {
-	t.Parallel()
-	v := newVerifier()
-	ours := newCandyToken()
-	own := ours.row(t, bcrypt.MinCost)
-	var tokens []token
-	var rows []*record
-	for range 100 {
-		theirs := newCandyToken()
-		row := theirs.row(t, bcrypt.MinCost)
-		wrong := token{theirs.selector, newCandyToken().verifier}
-		if ok, err := v.verify(t.Context(), wrong, row); ok || err != nil {
-			t.Errorf("a wrong verifier: %v, %v", ok, err)
-		}
-		tokens, rows = append(tokens, wrong), append(rows, row)
-	}
-	if left := overtakes(t, v, 100, func(i int) (token, *record) { return tokens[i], rows[i] }, ours, own); left < 60 {
-		t.Errorf("of 100 strangers all but %d came first", left)
-	}
-	// Rows that got their own verifier are as before, and what is remembered
-	// of attacks is bounded.
-	n := v.attacked.Len()
-	v.attacked.Add(own.hash, struct{}{})
-	v.forget(v.of(ours))
-	if ok, err := v.verify(t.Context(), ours, own); !ok || err != nil || v.attacked.Len() != n {
-		t.Errorf("%v, %v, %d rows", ok, err, v.attacked.Len())
-	}
-	for i := range maxAttacked + 10 {
-		v.attacked.Add(fmt.Sprint(i), struct{}{})
-	}
-	if v.attacked.Len() != maxAttacked {
-		t.Errorf("%d rows", v.attacked.Len())
-	}
-}
-
-// overtakes lets so many strangers wait, then one whose token is right, and
-// returns how many strangers are left when that one is let in.
-func overtakes(t *testing.T, v *verifier, n int, stranger func(int) (token, *record), ours token, own *record) (left int) {
-	t.Helper()
-	waiting := func() (n int) {
-		v.mu.Lock()
-		defer v.mu.Unlock()
-		for _, row := range v.rows {
-			n += row.waiting
-		}
-		return n
-	}
-	for range cap(v.slots) {
-		v.slots <- struct{}{} // nobody can compare yet
-	}
-	var strangers, owner sync.WaitGroup
-	for i := range n {
-		strangers.Go(func() {
-			token, row := stranger(i)
-			if ok, err := v.verify(t.Context(), token, row); ok || err != nil {
-				t.Errorf("a wrong verifier: %v, %v", ok, err)
-			}
-		})
-	}
-	waitUntil(t, func() bool { return waiting() == n })
-	owner.Go(func() {
-		if ok, err := v.verify(t.Context(), ours, own); !ok || err != nil {
-			t.Errorf("the right verifier: %v, %v", ok, err)
-		}
-		left = waiting()
-	})
-	waitUntil(t, func() bool { return waiting() == n+1 })
-	for range 1000 {
-		runtime.Gosched() // until it stands in the line of the slots
-	}
-	for range cap(v.slots) {
-		<-v.slots
-	}
-	owner.Wait()
-	strangers.Wait()
-	if len(v.rows) != 0 || len(v.flights) != 0 || len(v.slots) != 0 || len(v.lane) != 0 {
-		t.Errorf("%d rows, %d flights, %d slots and %d lanes are left", len(v.rows), len(v.flights), len(v.slots), len(v.lane))
-	}
-	return left
+	return token.Token{Selector: hexed(), Verifier: hexed()}
 }
 
 // A token whose turn does not come is not called unknown.
@@ -642,27 +460,18 @@ func caseC8Busy(t *testing.T) {
 	f := setup(t, Config{OnEvent: heard.hear, Fingerprint: FingerprintOff, OnError: func(w http.ResponseWriter, r *http.Request, err error) { failed = err }})
 	f.login(newBrowser(""), alice)
 	theirs := newCandyToken()
-	hash, err := theirs.hash(bcrypt.MinCost)
+	hash, err := theirs.Hash(bcrypt.MinCost)
 	noError(t, err)
-	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ?, token_y = ?", theirs.selector, hash)
-	v := f.auth.verifier
-	v.timeout = time.Millisecond
-	for range cap(v.slots) {
-		v.slots <- struct{}{}
-	}
+	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ?, token_y = ?", theirs.Selector, hash)
+	release := f.holdComparisons(time.Millisecond)
 	heard.said()
 	withToken(theirs).do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/")
 	if !errors.Is(failed, ErrBusy) || errors.Is(failed, ErrUnavailable) || errors.Is(failed, ErrUnknownSession) || !strings.HasPrefix(heard.said(), "busy ") {
 		t.Errorf("%v", failed)
 	}
-	for range cap(v.slots) {
-		<-v.slots
-	}
-	v.timeout = time.Minute
+	release()
+	f.auth.verifier = token.NewVerifier(token.Options{})
 	f.isIn(withToken(theirs))
-	if len(v.rows) != 0 || len(v.flights) != 0 {
-		t.Errorf("%d rows and %d flights are left", len(v.rows), len(v.flights))
-	}
 }
 
 // A panic in OnEvent is logged, and fails nothing: not the process either,

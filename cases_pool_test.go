@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/internal/token"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 	"github.com/jmoiron/sqlx/reflectx"
@@ -267,7 +268,7 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 		}
 		return in
 	}
-	if check(first) || !check(second) || !check(third) || check(newBrowser("")) || check(forger(second)) || check(withToken(newToken())) {
+	if check(first) || !check(second) || !check(third) || check(newBrowser("")) || check(forger(second)) || check(withToken(token.New())) {
 		t.Error("the checks are wrong")
 	}
 	sessions, err := f.auth.Sessions(t.Context(), 1)
@@ -603,7 +604,7 @@ func testLogoutWithoutAUser(t *testing.T) {
 				t.Errorf("Logout left %d sessions and the cookies %v", n, b.cookies)
 			}
 		}
-		lines := []string{"__Host-session=" + newToken().selector + "." + newToken().verifier}
+		lines := []string{"__Host-session=" + token.New().Selector + "." + token.New().Verifier}
 		mustExec(t, db, "UPDATE users SET name = 'a' WHERE id = 1")
 		for range 2 {
 			b := newBrowser(chrome130)

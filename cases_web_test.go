@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/internal/token"
 )
 
 // The cases of cookies and of visits from other sites.
@@ -203,8 +204,8 @@ func plantedCandyPackCookies(t *testing.T) {
 		"of another login":           {same, victim, 1, same},
 		"alone":                      {attacker, nil, 2, attacker},
 		"with another browser's":     {victim, foreign, 1, victim},
-		"with one that is no longer": {attacker, withToken(newToken()), 2, attacker},
-		"planted, and dead":          {withCandy(newToken()), victim, 1, victim},
+		"with one that is no longer": {attacker, withToken(token.New()), 2, attacker},
+		"planted, and dead":          {withCandy(token.New()), victim, 1, victim},
 		"none":                       {nil, victim, 1, victim},
 	} {
 		b := newBrowser(chrome130)
@@ -258,9 +259,9 @@ func plantedCandyPackCookies(t *testing.T) {
 	f.isOut(attacker, ErrUnknownSession)
 }
 
-func withCandy(t token) *browser {
+func withCandy(t token.Token) *browser {
 	b := newBrowser(chrome130)
-	b.cookies["candy_x"], b.cookies["candy_y"] = t.selector, t.verifier
+	b.cookies["candy_x"], b.cookies["candy_y"] = t.Selector, t.Verifier
 	return b
 }
 
@@ -405,7 +406,7 @@ func cookiesOfOneName(t *testing.T) {
 	f.purged()
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 90000) WHERE token_x = ?", selectorOf(expired))
 	forged := func() *browser { return forger(bobs) }
-	unknown := func() string { return withToken(newToken()).named(hostCookie) }
+	unknown := func() string { return withToken(token.New()).named(hostCookie) }
 	valid := b.named(hostCookie)
 	many := func(n int, cookie func() string) string {
 		var all []string

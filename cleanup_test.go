@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/internal/token"
 )
 
 // idleRows adds sessions of nobody that rested for so long.
@@ -19,7 +20,7 @@ func (f *fixture[U]) idleRows(n int, idle time.Duration) {
 		k := min(n, 500)
 		values := make([]string, k)
 		for i := range values {
-			values[i] = fmt.Sprintf("(0, '%s', '', FROM_UNIXTIME(UNIX_TIMESTAMP() - %d))", newToken().selector, seconds(idle))
+			values[i] = fmt.Sprintf("(0, '%s', '', FROM_UNIXTIME(UNIX_TIMESTAMP() - %d))", token.New().Selector, seconds(idle))
 		}
 		mustExec(f.t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, active) VALUES "+strings.Join(values, ", "))
 		n -= k

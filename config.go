@@ -21,6 +21,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/candysession/session/internal/password"
+	"github.com/candysession/session/internal/token"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/crypto/bcrypt"
@@ -305,8 +307,8 @@ const maxDuration = 50 * 365 * 24 * time.Hour
 // Hashes of higher cost are rejected, so that a planted hash cannot exhaust the
 // CPU.
 const (
-	maxPasswordCost = 16
-	maxTokenCost    = 14
+	maxPasswordCost = password.MaxCost
+	maxTokenCost    = token.MaxCost
 )
 
 // A configError reports an invalid setting: its name, value and allowed values.

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/token"
 	"github.com/go-sql-driver/mysql"
 )
 
@@ -397,7 +398,7 @@ func FuzzParseConfig(f *testing.F) {
 		}
 		if err == nil {
 			w := recorder{}
-			newCookies(full).write(w, newToken())
+			newCookies(full).write(w, token.New())
 			for _, line := range w["Set-Cookie"] {
 				if _, err := http.ParseSetCookie(line); err != nil {
 					t.Fatalf("%q gives the cookie %q", data, line)

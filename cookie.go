@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/candysession/session/internal/token"
 )
 
 // cookieAge is how long browsers keep the session cookie: as long as they keep
@@ -56,7 +58,7 @@ func newCookies(c Config) *cookies {
 // read returns the token of a request, ErrNoCookie or ErrMalformedCookie. An
 // empty cookie counts as absent. Of cookies with one name it reads the first,
 // which has the longest path (RFC 6265 section 5.4); the rest are the others.
-func (c *cookies) read(r *http.Request) (token, error) {
+func (c *cookies) read(r *http.Request) (token.Token, error) {
 	if t, decided, err := c.shared.read(r); decided {
 		return t, err
 	}
@@ -66,22 +68,22 @@ func (c *cookies) read(r *http.Request) (token, error) {
 		break
 	}
 	if selector == "" && verifier == "" {
-		return token{}, ErrNoCookie
+		return token.Token{}, ErrNoCookie
 	}
 	return parsed(selector, verifier)
 }
 
-func parsed(selector, verifier string) (token, error) {
-	if t, ok := parseToken(selector, verifier); ok {
+func parsed(selector, verifier string) (token.Token, error) {
+	if t, ok := token.Parse(selector, verifier); ok {
 		return t, nil
 	}
-	return token{}, ErrMalformedCookie
+	return token.Token{}, ErrMalformedCookie
 }
 
 // others returns the further tokens of a request, in its order: a browser may
 // have cookies of one name with several paths or domains (RFC 6265 section
 // 4.2.2).
-func (c *cookies) others(r *http.Request) (others []token) {
+func (c *cookies) others(r *http.Request) (others []token.Token) {
 	if !c.shared.hasOwn() {
 		return nil
 	}
@@ -95,7 +97,7 @@ func (c *cookies) others(r *http.Request) (others []token) {
 			break
 		}
 		selector, verifier, _ := strings.Cut(value, ".")
-		if t, ok := parseToken(selector, verifier); ok && t != first && !slices.Contains(others, t) {
+		if t, ok := token.Parse(selector, verifier); ok && t != first && !slices.Contains(others, t) {
 			others = append(others, t)
 		}
 	}
@@ -103,18 +105,18 @@ func (c *cookies) others(r *http.Request) (others []token) {
 }
 
 // all returns the tokens of a request that may be looked up.
-func (c *cookies) all(r *http.Request) []token {
+func (c *cookies) all(r *http.Request) []token.Token {
 	others := c.others(r)
 	if first, err := c.read(r); err == nil {
-		return append([]token{first}, others...)
+		return append([]token.Token{first}, others...)
 	}
 	return others
 }
 
 // holds reports whether the session cookie of a request holds the token.
-func (c *cookies) holds(r *http.Request, t token) bool {
+func (c *cookies) holds(r *http.Request, t token.Token) bool {
 	for value := range values(r, c.template.Name) {
-		if value == t.selector+"."+t.verifier {
+		if value == t.Selector+"."+t.Verifier {
 			return true
 		}
 	}
@@ -142,10 +144,10 @@ func values(r *http.Request, name string) iter.Seq[string] {
 }
 
 // write sets the token cookies, and the hint.
-func (c *cookies) write(w http.ResponseWriter, t token) {
+func (c *cookies) write(w http.ResponseWriter, t token.Token) {
 	c.shared.write(c, w, t)
 	if c.shared.hasOwn() {
-		c.set(w, c.template.Name, t.selector+"."+t.verifier, c.template.MaxAge)
+		c.set(w, c.template.Name, t.Selector+"."+t.Verifier, c.template.MaxAge)
 	}
 	c.writeHint(w)
 	neverCache(w.Header())

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/candysession/session/internal/token"
 )
 
 // Every cookie parses strictly, has the attributes that the mission asks for, and obeys the prefix rules of RFC
@@ -35,14 +37,14 @@ func TestCookies(t *testing.T) {
 	} {
 		cfg, err := test.cfg.withDefaults()
 		noError(t, err)
-		token := newToken()
+		tok := token.New()
 		c := newCookies(cfg)
 		want := strings.TrimSpace(test.names + " " + c.hint)
 		check := func(value bool, maxAge func(int) bool) string {
 			w := httptest.NewRecorder()
 			if value {
-				c.write(w, token)
-				c.write(w, token) // replaces
+				c.write(w, tok)
+				c.write(w, tok) // replaces
 			} else {
 				c.clear(w)
 			}
@@ -77,12 +79,12 @@ func TestCookies(t *testing.T) {
 		}
 
 		w := httptest.NewRecorder()
-		c.write(w, token)
+		c.write(w, tok)
 		r := httptest.NewRequest("GET", "/", nil)
 		for _, cookie := range w.Result().Cookies() {
 			r.AddCookie(cookie)
 		}
-		if got, err := c.read(r); got != token || err != nil {
+		if got, err := c.read(r); got != tok || err != nil {
 			t.Errorf("%s: read %v", name, err)
 		}
 	}
@@ -113,7 +115,7 @@ func TestCandyPackCookiesAreRead(t *testing.T) {
 	} {
 		r := httptest.NewRequest("GET", "/", nil)
 		r.Header.Set("Cookie", header)
-		if got, err := c.read(r); err != want || err == nil && got != (token{x, y}) {
+		if got, err := c.read(r); err != want || err == nil && got != (token.Token{Selector: x, Verifier: y}) {
 			t.Errorf("%q: %v, want %v", header, err, want)
 		}
 	}
@@ -125,9 +127,9 @@ func TestCookiesOfTheSwitch(t *testing.T) {
 	cfg, err := Config{CandyPack: CandyPackSwitch}.withDefaults()
 	noError(t, err)
 	c := newCookies(cfg)
-	theirs, ours := token{strings.Repeat("a", 32), strings.Repeat("b", 32)}, newToken()
-	candy, single := "candy_x="+theirs.selector+"; candy_y="+theirs.verifier, "__Host-session="+ours.selector+"."+ours.verifier
-	for header, want := range map[string]token{
+	theirs, ours := token.Token{Selector: strings.Repeat("a", 32), Verifier: strings.Repeat("b", 32)}, token.New()
+	candy, single := "candy_x="+theirs.Selector+"; candy_y="+theirs.Verifier, "__Host-session="+ours.Selector+"."+ours.Verifier
+	for header, want := range map[string]token.Token{
 		candy:                             theirs,
 		single:                            ours,
 		single + "; " + candy:             theirs,
@@ -157,7 +159,7 @@ func TestSetCookieKeepsOtherCookiesAndHeaders(t *testing.T) {
 	w.Header().Set("Vary", "Accept, cookie")
 	cfg, err := Config{}.withDefaults()
 	noError(t, err)
-	newCookies(cfg).write(w, newToken())
+	newCookies(cfg).write(w, token.New())
 	got := w.Header()["Set-Cookie"]
 	if len(got) != 4 || got[0] != "a=1" || got[1] != "__Host-session2=2" || strings.Contains(got[2], "old") || w.Header().Get("Vary") != "Accept, cookie" {
 		t.Errorf("%q", w.Header())
@@ -165,8 +167,8 @@ func TestSetCookieKeepsOtherCookiesAndHeaders(t *testing.T) {
 }
 
 func FuzzReadCookie(f *testing.F) {
-	token := newToken()
-	f.Add("__Host-session=" + token.selector + "." + token.verifier)
+	tok := token.New()
+	f.Add("__Host-session=" + tok.Selector + "." + tok.Verifier)
 	f.Add("candy_x=f64ae64d052c1ab92a4e57c5b106b208; candy_y=2a9fe3d1f99066f3da0d7eb2ba6c1462")
 	f.Add(`__Host-session="`)
 	f.Add("=;=,\x00")
@@ -178,14 +180,14 @@ func FuzzReadCookie(f *testing.F) {
 	f.Fuzz(func(t *testing.T, header string) {
 		r := &http.Request{Header: http.Header{"Cookie": {header}}}
 		for _, c := range []*cookies{single, candy} {
-			token, err := c.read(r)
-			if (err == nil) == (token.selector == "") || err != nil && err != ErrNoCookie && err != ErrMalformedCookie {
+			tok, err := c.read(r)
+			if (err == nil) == (tok.Selector == "") || err != nil && err != ErrNoCookie && err != ErrMalformedCookie {
 				t.Fatalf("%q: %v", header, err)
 			}
-			if known, netErr := r.Cookie(c.template.Name); c.shared == nil && err == nil && (netErr != nil || known.Quoted || !strings.HasPrefix(known.Value, token.selector)) {
+			if known, netErr := r.Cookie(c.template.Name); c.shared == nil && err == nil && (netErr != nil || known.Quoted || !strings.HasPrefix(known.Value, tok.Selector)) {
 				t.Fatalf("%q: net/http finds %v, %v", header, known, netErr)
 			}
-			if err == nil && (!strings.Contains(header, token.selector) || !strings.Contains(header, token.verifier)) {
+			if err == nil && (!strings.Contains(header, tok.Selector) || !strings.Contains(header, tok.Verifier)) {
 				t.Fatalf("%q: token from nowhere", header)
 			}
 		}

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"sync"
+	"time"
 )
 
 // An Event is a security-relevant occurrence, for audit logs and alerting (OWASP
@@ -58,8 +60,8 @@ const (
 	// one whose account is gone or changed.
 	EventRejected EventKind = "rejected"
 
-	// EventTokenMismatch reports a wrong verifier for a known selector, which
-	// suggests a leaked table.
+	// EventTokenMismatch reports a wrong verifier for a selector, which suggests
+	// a leaked table. It names a session only if the selector is CandyPack's.
 	EventTokenMismatch EventKind = "token-mismatch"
 
 	// EventFingerprintMismatch reports the token of another browser.
@@ -88,11 +90,16 @@ var levels = map[EventKind]slog.Level{
 
 // event calls OnEvent and logs the event.
 func (c *Config) event(ctx context.Context, e Event) {
-	c.onEvent(ctx, e)
 	level, ok := levels[e.Kind]
 	if !ok {
 		level = slog.LevelDebug
 	}
+	c.eventAt(ctx, level, e)
+}
+
+// eventAt calls Config.OnEvent and logs the event at the given level.
+func (c *Config) eventAt(ctx context.Context, level slog.Level, e Event) {
+	c.onEvent(ctx, e)
 	if !c.Logger.Enabled(ctx, level) {
 		return
 	}
@@ -141,7 +148,32 @@ func (m *Manager[U]) emit(r *http.Request, kind EventKind, of *record, reason er
 			e.Session = m.store.publicID(of)
 		}
 	}
+	if kind == EventTokenMismatch && e.Session == "" && !m.forgeries.allows(time.Now()) {
+		m.cfg.eventAt(r.Context(), slog.LevelDebug, e) // anyone can send forged tokens
+		return
+	}
 	m.cfg.event(r.Context(), e)
+}
+
+// A rateLimit allows a few events per second.
+type rateLimit struct {
+	mu    sync.Mutex
+	since time.Time
+	n     int // events in the second that began at since
+}
+
+// maxWarnings is the number of warnings per second about forged tokens.
+const maxWarnings = 10
+
+// allows reports whether another event is allowed, and counts it.
+func (l *rateLimit) allows(now time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if now.Sub(l.since) >= time.Second {
+		l.since, l.n = now, 0
+	}
+	l.n++
+	return l.n <= maxWarnings
 }
 
 // rejectKind returns the event kind for a rejection.
@@ -160,6 +192,5 @@ func rejectKind(reason error) EventKind {
 // Internal causes of ErrUnknownSession.
 var (
 	errWrongVerifier   = fmt.Errorf("%w: wrong verifier", ErrUnknownSession)
-	errForged          = fmt.Errorf("%w: verifier does not belong to the selector", ErrUnknownSession)
 	errPreviouslyValid = fmt.Errorf("%w: it was valid before", ErrUnknownSession)
 )

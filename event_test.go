@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/internal/token"
 )
 
 // listener keeps events as text.
@@ -75,8 +76,8 @@ func TestEvents(t *testing.T) {
 	expect("another browser", "fingerprint-mismatch "+id(1)+" 1 "+from+" "+ErrFingerprintMismatch.Error()+" 0")
 	guess := forger(b)
 	f.isOut(guess, ErrUnknownSession)
-	expect("a wrong verifier", "token-mismatch "+id(1)+" 1 "+from+" "+ErrUnknownSession.Error()+" 0")
-	f.isOut(withToken(newToken()), ErrUnknownSession)
+	expect("a wrong verifier", "token-mismatch  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
+	f.isOut(withToken(token.New()), ErrUnknownSession)
 	expect("an unknown token", "rejected  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
 	guess.cookies["__Host-session"] = "malformed"
 	f.isOut(guess, ErrMalformedCookie)
@@ -211,7 +212,7 @@ func TestLinksOfOtherSites(t *testing.T) {
 		"fetched":                    {"GET", "1", "", []string{"Accept", "text/html", "Sec-Fetch-Mode", "cors", "Sec-Fetch-Dest", "empty"}, false},
 		"fetched by an old browser":  {"GET", "1", "", []string{"Accept", "text/html", "X-Requested-With", "XMLHttpRequest"}, false},
 		"posted":                     {"POST", "1", "", link, false},
-		"with a cookie that is old":  {"GET", "1", withToken(newToken()).cookies["__Host-session"], link, false},
+		"with a cookie that is old":  {"GET", "1", withToken(token.New()).cookies["__Host-session"], link, false},
 		"an old browser":             {"GET", "1", "", []string{"Accept", "text/html"}, true},
 		"a picture in an old one":    {"GET", "1", "", []string{"Accept", "image/*"}, false},
 		"an old browser of nobody":   {"GET", "", "", []string{"Accept", "text/html"}, false},

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/internal/token"
 )
 
 // Whatever a request says, it is no session, and its answer is one of a few. There are sessions, whose selectors some of
@@ -23,7 +24,7 @@ func FuzzMiddleware(f *testing.F) {
 	forwarded := func(r *http.Request) string { return r.Header.Get("X-Forwarded-For") }
 	quiet := slog.New(slog.NewTextHandler(io.Discard, nil))
 	const known = "AAAAAAAAAAAAAAAAAAAAAA" // as long as none of ours, so only bcrypt knows of its verifier
-	ours := newToken().selector
+	ours := token.New().Selector
 	var auths []*Manager[user]
 	for _, mode := range []CandyPackMode{CandyPackOff, CandyPackSwitch} {
 		auth, err := New[user](db, Config{CandyPack: mode, LoginURL: "/login?of=app", HomeURL: "/home", ClientIP: forwarded, Logger: quiet})
@@ -33,18 +34,18 @@ func FuzzMiddleware(f *testing.F) {
 		f.Cleanup(func() { auth.Close() })
 		noError(f, second(auth.Migrate(f.Context())))
 		for _, selector := range []string{known, ours, "f64ae64d052c1ab92a4e57c5b106b208"} {
-			hash, err := newToken().hash(auth.cfg.TokenCost)
+			hash, err := token.New().Hash(auth.cfg.TokenCost)
 			noError(f, err)
 			mustExec(f, db, "INSERT INTO "+auth.store.tokens+" (user, token_x, token_y, browser) VALUES (1, ?, ?, ?)", selector, hash, chrome130)
 		}
 		auths = append(auths, auth)
 	}
-	stranger := newToken()
+	stranger := token.New()
 	for _, cookie := range []string{
-		"", "__Host-session=" + known + "." + stranger.verifier, "__Host-session=" + stranger.selector + "." + stranger.verifier, "__Host-session=.",
-		"__Host-session=" + ours + "." + stranger.verifier,
+		"", "__Host-session=" + known + "." + stranger.Verifier, "__Host-session=" + stranger.Selector + "." + stranger.Verifier, "__Host-session=.",
+		"__Host-session=" + ours + "." + stranger.Verifier,
 		"candy_x=f64ae64d052c1ab92a4e57c5b106b208; candy_y=2a9fe3d1f99066f3da0d7eb2ba6c1462",
-		"candy_x=f64ae64d052c1ab92a4e57c5b106b208; candy_y=2a9fe3d1f99066f3da0d7eb2ba6c1462; __Host-session=" + known + "." + stranger.verifier,
+		"candy_x=f64ae64d052c1ab92a4e57c5b106b208; candy_y=2a9fe3d1f99066f3da0d7eb2ba6c1462; __Host-session=" + known + "." + stranger.Verifier,
 	} {
 		f.Add(cookie, chrome130, "GET", "192.0.2.1, 10.0.0.1", "/require?a=1", "cross-site navigate document ?1", "text/html")
 		f.Add(cookie, "", "POST", "::1", "/guest?next=//example.com", "", "")

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/candysession/session/internal/token"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -150,7 +151,7 @@ func (c Credentials) columns() []string { return slices.Sorted(maps.Keys(c)) }
 // Config.PasswordCost. The user's sessions remain valid. Errors are only logged;
 // the next login tries again.
 func (m *Manager[U]) upgrade(ctx context.Context, user *account[U], password string) {
-	hash, err := m.passwords.upgraded(user.hash, password)
+	hash, err := m.passwords.Upgraded(user.hash, password)
 	if hash != "" && err == nil {
 		var replaced bool
 		var renewed []byte
@@ -211,7 +212,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	}
 	v := &verdict[U]{token: token, user: user.user, record: record{
 		owner:    user.key,
-		selector: token.selector,
+		selector: token.Selector,
 		hash:     hash,
 		stamp:    user.stamp,
 		method:   method,
@@ -234,7 +235,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 			return none, err
 		}
 	}
-	m.verifier.remember(m.verifier.of(token), &v.record)
+	m.verifier.Put(m.verifier.KeyFor(token), v.record.tokenRow())
 	m.twins.save(shared, token, v.record)
 	m.cookies.write(w, token)
 	m.setVerdict(r, v)
@@ -251,14 +252,14 @@ func (m *Manager[U]) meetTwin(r *http.Request, user account[U], before *verdict[
 	if m.twins == nil {
 		return nil, true, nil
 	}
-	came := before.token.selector
+	came := before.token.Selector
 	if came == "" { // another login may have ended that session already
 		sent, _ := m.cookies.read(r)
-		came = sent.selector
+		came = sent.Selector
 	}
 	key := twinKey{string(keyBytes(user.key)), came, m.browser(r), m.ip(r)}
 	shared, first, err = m.twins.meet(r.Context(), r, m.stateOf(r), key, func(other *twin) (bool, error) {
-		row, err := m.certainly.find(r.Context(), other.token.selector, other.token.selector)
+		row, err := m.certainly.find(r.Context(), other.token.Selector, other.token.Selector)
 		if errors.Is(err, ErrUnknownSession) {
 			return false, nil
 		}
@@ -344,9 +345,9 @@ func (m *Manager[U]) logoutOthersOf(r *http.Request, v *verdict[U]) (found bool,
 }
 
 // newToken returns a new token and the hash to store.
-func (m *Manager[U]) newToken() (t token, hash string, err error) {
-	t = newToken()
-	if hash, err = t.hash(m.cfg.TokenCost); err != nil {
+func (m *Manager[U]) newToken() (t token.Token, hash string, err error) {
+	t = token.New()
+	if hash, err = t.Hash(m.cfg.TokenCost); err != nil {
 		return t, "", fmt.Errorf("session: hash the token: %w", err)
 	}
 	return t, hash, nil
@@ -374,7 +375,7 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	if err != nil {
 		return nil, err
 	}
-	found, err := m.store.retoken(steadfast(r.Context()), &v.record, token.selector, hash)
+	found, err := m.store.retoken(steadfast(r.Context()), &v.record, token.Selector, hash)
 	if err != nil {
 		return nil, err
 	}
@@ -384,7 +385,7 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	}
 	renewed := *v
 	renewed.token, renewed.cached = token, false
-	renewed.record.selector, renewed.record.hash = token.selector, hash
+	renewed.record.selector, renewed.record.hash = token.Selector, hash
 	m.cookies.write(w, token)
 	m.setVerdict(r, &renewed)
 	m.emit(r, EventRotated, &renewed.record, nil)

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/internal/token"
 )
 
 // stopped holds back every look-up until the returned function is called. Look-ups that come meanwhile wait: those
@@ -64,7 +65,7 @@ func occupy(f *fixture[user]) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	for range lanes {
 		wg.Go(func() {
-			if _, err := f.auth.bySelector.find(context.Background(), newToken().selector, ""); err != ErrUnknownSession && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrConfig) {
+			if _, err := f.auth.bySelector.find(context.Background(), token.New().Selector, ""); err != ErrUnknownSession && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrConfig) {
 				f.t.Error(err)
 			}
 		})
@@ -73,15 +74,17 @@ func occupy(f *fixture[user]) *sync.WaitGroup {
 	return &wg
 }
 
-func tokenOf(b *browser) token {
+func tokenOf(b *browser) token.Token {
 	selector, verifier, _ := strings.Cut(b.cookies["__Host-session"], ".")
-	return token{selector, verifier}
+	return token.Token{Selector: selector, Verifier: verifier}
 }
 
-func selectorOf(b *browser) string { return tokenOf(b).selector }
+func selectorOf(b *browser) string { return tokenOf(b).Selector }
 
 // forger is a browser with the selector of another's token, and a verifier that it has made up.
-func forger(b *browser) *browser { return withToken(token{selectorOf(b), newToken().verifier}) }
+func forger(b *browser) *browser {
+	return withToken(token.Token{Selector: selectorOf(b), Verifier: token.New().Verifier})
+}
 
 func TestThoseWhoWaitShareAStatement(t *testing.T) {
 	t.Parallel()
@@ -104,7 +107,7 @@ func TestThoseWhoWaitShareAStatement(t *testing.T) {
 			case 1:
 				selector, id = selectorOf(bobs), 2
 			case 2:
-				selector, id = newToken().selector, 0
+				selector, id = token.New().Selector, 0
 			}
 			found, err := f.auth.bySelector.find(context.Background(), selector, selector)
 			if id == 0 && err != ErrUnknownSession || id != 0 && (err != nil || found.user.ID != id || found.selector != selector) {
@@ -215,7 +218,7 @@ func TestCrowdsGetFewerLanes(t *testing.T) {
 	if n := open(); n != lanes {
 		t.Errorf("%d lanes are open for %d requests, want %d", n, lanes, lanes)
 	}
-	wg.Go(func() { l.find(context.Background(), newToken().selector, "") })
+	wg.Go(func() { l.find(context.Background(), token.New().Selector, "") })
 	waitUntil(t, func() bool { return l.waiting() == 1 })
 	if n := open(); n != crowdLanes {
 		t.Errorf("%d lanes are open for %d requests, want %d", n, crowd, crowdLanes)
@@ -224,7 +227,7 @@ func TestCrowdsGetFewerLanes(t *testing.T) {
 	wg.Wait()
 	waitUntil(t, func() bool { return l.lanesBusy() == 0 })
 	for range crowd {
-		l.find(t.Context(), newToken().selector, "")
+		l.find(t.Context(), token.New().Selector, "")
 	}
 	if n := open(); n != lanes {
 		t.Errorf("%d lanes are open after the crowd, want %d", n, lanes)
@@ -337,9 +340,9 @@ func TestRevocationIsExactUnderLoad(t *testing.T) {
 	for range 64 {
 		wg.Go(func() {
 			for !stop.Load() {
-				_, err := f.auth.read(context.Background(), secret, f.auth.verifier.of(secret))
+				_, err := f.auth.read(context.Background(), secret, f.auth.verifier.KeyFor(secret))
 				if err == nil {
-					_, err = f.auth.bySelector.find(context.Background(), secret.selector, secret.selector)
+					_, err = f.auth.bySelector.find(context.Background(), secret.Selector, secret.Selector)
 				}
 				if err != nil {
 					t.Error(err)

@@ -1,14 +1,15 @@
 package session
 
 import (
-	"fmt"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/candysession/session/internal/token"
 )
 
-// BenchmarkMemory tells what one remembered verification and one cached session take.
+// BenchmarkMemory measures the memory of a cached session.
 func BenchmarkMemory(b *testing.B) {
 	type person struct {
 		ID    int64  `db:"id"`
@@ -21,29 +22,16 @@ func BenchmarkMemory(b *testing.B) {
 		runtime.ReadMemStats(&m)
 		return float64(m.HeapAlloc)
 	}
-	b.Run("remembered", func(b *testing.B) {
-		for b.Loop() {
-			for _, n := range []int{100_000, 1_000_000} {
-				before := heap()
-				v := newVerifier()
-				for i := range n {
-					v.remember(v.of(token{fmt.Sprint(i), "verifier"}), &record{id: 1, hash: strings.Repeat("h", 60)})
-				}
-				b.ReportMetric((heap()-before)/float64(n), fmt.Sprintf("B/entry-of-%d", n))
-				runtime.KeepAlive(v)
-			}
-		}
-	})
 	b.Run("cached", func(b *testing.B) {
 		const n = 100_000
 		for b.Loop() {
 			before := heap()
 			c := newCache[person](Cache{Fresh: time.Hour, Entries: n})
 			for i := range n {
-				text := newToken().selector + strings.Repeat("h", 60) + chrome130 + "203.0.113.7"
+				text := token.New().Selector + strings.Repeat("h", 60) + chrome130 + "203.0.113.7"
 				row := found[person]{record: record{id: uint64(i), owner: int64(i), selector: text[:24], hash: text[24:84], browser: text[84 : 84+len(chrome130)], ip: text[84+len(chrome130):]},
 					user: person{int64(i), strings.Repeat("u", 192)}}
-				c.put(c.begin(), &row, memoKey{}, time.Now())
+				c.put(c.begin(), &row, token.Key{}, time.Now())
 			}
 			b.ReportMetric((heap()-before)/n, "B/entry")
 			runtime.KeepAlive(c)

@@ -59,7 +59,7 @@ func (m *Manager[U]) prepare(w http.ResponseWriter, r *http.Request, v *verdict[
 func (m *Manager[U]) mustWrite(r *http.Request, v *verdict[U], renewed bool) bool {
 	if renewed && m.cookies.isPersistent() && v.record.now-v.record.created > seconds(rewriteAge) {
 		// A Rotate of another tab may have replaced the token just now.
-		_, err := m.certainly.find(r.Context(), v.token.selector, v.token.selector)
+		_, err := m.certainly.find(r.Context(), v.token.Selector, v.token.Selector)
 		return err == nil
 	}
 	return m.cookies.shared.complete(m.cookies, r, v.token)

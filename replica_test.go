@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/internal/token"
 )
 
 // A replica that never has anything new: what it lacks is looked up in the database, and nothing else.
@@ -87,7 +88,7 @@ func TestNoCluster(t *testing.T) {
 	f := setup(t, Config{})
 	testdb.SkipEmbedded(t, "is no server")
 	f.login(newBrowser(""), bob)
-	f.isOut(withToken(newToken()), ErrUnknownSession)
+	f.isOut(withToken(token.New()), ErrUnknownSession)
 	if known := f.auth.store.galera.Load(); known == nil || *known || f.auth.certainly.statements[0].Load() != nil {
 		t.Error("a plain server is taken for a cluster")
 	}

@@ -13,6 +13,9 @@ func TestPagesNameTests(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*_test.go")
 	noError(t, err)
+	ofPackages, err := filepath.Glob("internal/*/*_test.go")
+	noError(t, err)
+	files = append(files, ofPackages...)
 	exists := map[string]bool{}
 	for _, file := range files {
 		source, err := os.ReadFile(file)

@@ -34,6 +34,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/candysession/session/internal/password"
+	"github.com/candysession/session/internal/token"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -52,10 +54,10 @@ type Manager[U any] struct {
 	byID       *lookup[U] // by primary key, for tokens in the memo
 	certainly  *lookup[U] // causal reads, before rejecting where reads may lag
 	cache      *cache[U]
-	verifier   *verifier
-	forgeries  pace
+	verifier   *token.Verifier
+	forgeries  rateLimit // of the warnings about forged tokens
 	twins      *twins
-	passwords  *passwords
+	passwords  *password.Hasher
 	purge      *purger
 
 	knowsClients bool        // Config.ClientIP was set
@@ -84,11 +86,10 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 		return nil, err
 	}
 	cfg.DSN = "" // contains a password; not needed from here on
-	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
+	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: token.NewVerifier(token.Options{Timeout: cfg.Timeout})}
 	m.twins = newTwins(cfg.MaxSessions)
 	m.store = newStore(db, &m.cfg)
-	m.verifier.timeout = cfg.Timeout
-	m.passwords.timeout, m.passwords.sample, m.passwords.told = cfg.Timeout, m.store.samplePasswords, m.cfg.event
+	m.passwords = password.New(m.passwordOptions())
 	m.store.fits = plan.fits
 	reads := db
 	if cfg.Replica != nil {

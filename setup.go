@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/candysession/session/internal/token"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 )
@@ -183,19 +184,19 @@ func (m *Manager[U]) withUserOrNot(r *http.Request) (*verdict[U], error) {
 }
 
 // judgeAlone judges a token without its user.
-func (m *Manager[U]) judgeAlone(r *http.Request, t token, v *verdict[U]) error {
+func (m *Manager[U]) judgeAlone(r *http.Request, t token.Token, v *verdict[U]) error {
 	if err := m.store.checkPool(r.Context()); err != nil {
 		return err
 	}
-	row, err := m.store.sessionAlone(r.Context(), t.selector)
+	row, err := m.store.sessionAlone(r.Context(), t.Selector)
 	if err != nil {
 		return err
 	}
 	v.err = ErrUnknownSession
 	if row.id != 0 {
-		ok, err := m.verifier.verify(r.Context(), t, &row)
+		ok, err := m.verify(r.Context(), t, &row)
 		if err != nil {
-			return m.store.explain("verify the token", err)
+			return err
 		}
 		if ok {
 			*v = verdict[U]{err: ErrUserNotFound, token: t, record: row}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/internal/token"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 )
@@ -242,7 +243,7 @@ func TestOpenKeepsTheCharset(t *testing.T) {
 func TestTableIsMadeOnFirstNeed(t *testing.T) {
 	t.Parallel()
 	for name, need := range map[string]func(f *fixture[user]){
-		"check":    func(f *fixture[user]) { f.isOut(withToken(newToken()), ErrUnknownSession) },
+		"check":    func(f *fixture[user]) { f.isOut(withToken(token.New()), ErrUnknownSession) },
 		"login":    func(f *fixture[user]) { f.login(newBrowser(""), alice) },
 		"sessions": func(f *fixture[user]) { _, err := f.auth.Sessions(f.t.Context(), 1); noError(f.t, err) },
 		"revoke":   func(f *fixture[user]) { wantError(f.t, f.auth.Revoke(f.t.Context(), 1, "1"), ErrSessionNotFound) },
@@ -269,9 +270,9 @@ func TestTableIsMadeOnFirstNeed(t *testing.T) {
 	f.isIn(b)
 }
 
-func withToken(tok token) *browser {
+func withToken(tok token.Token) *browser {
 	b := newBrowser("")
-	b.cookies["__Host-session"] = tok.selector + "." + tok.verifier
+	b.cookies["__Host-session"] = tok.Selector + "." + tok.Verifier
 	return b
 }
 

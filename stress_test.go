@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/internal/token"
 )
 
 // 200 goroutines log in, check, slide, log out, revoke and purge against one table. Each knows what must be true of
@@ -124,7 +125,7 @@ func TestStress(t *testing.T) {
 				alive = []*browser{b}
 				counts[others].Add(1)
 			case dice < 36:
-				if _, err := f.db.Exec("INSERT INTO user_tokens (user, token_x, token_y, active) VALUES (0, ?, '', FROM_UNIXTIME(UNIX_TIMESTAMP() - 3000000))", newToken().selector); err != nil {
+				if _, err := f.db.Exec("INSERT INTO user_tokens (user, token_x, token_y, active) VALUES (0, ?, '', FROM_UNIXTIME(UNIX_TIMESTAMP() - 3000000))", token.New().Selector); err != nil {
 					failed("insert: %v", err)
 				}
 				if _, err := f.auth.Purge(t.Context()); err != nil {

@@ -604,23 +604,3 @@ func (t *memoryThrottle) Remembers(_ context.Context, key string) (bool, error) 
 	_, ok := t.clients.Get(key)
 	return ok, nil
 }
-
-// A pace is so many of something in a second, and no more.
-type pace struct {
-	mu    sync.Mutex
-	since time.Time
-	n     int
-}
-
-// maxForgeries is how many forged tokens are looked up in a second, to tell whose they are not.
-const maxForgeries = 10
-
-func (p *pace) allows(now time.Time) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if now.Sub(p.since) >= time.Second {
-		p.since, p.n = now, 0
-	}
-	p.n++
-	return p.n <= maxForgeries
-}

@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"sync"
+
+	"github.com/candysession/session/internal/token"
 )
 
 // twins lets concurrent logins of one browser share a session if
@@ -33,7 +35,7 @@ type twinKey struct {
 type twin struct {
 	ready  chan struct{} // closed when it is saved, or saving failed
 	saved  bool
-	token  token
+	token  token.Token
 	record record
 	users  int    // requests without a response yet
 	ended  uint64 // the time of the last response; 0 while users > 0
@@ -130,7 +132,7 @@ func (t *twins) release(shared *twin, request any) {
 }
 
 // save publishes a saved session to the logins that wait for it.
-func (t *twins) save(own *twin, token token, record record) {
+func (t *twins) save(own *twin, token token.Token, record record) {
 	if t != nil {
 		own.token, own.record, own.saved = token, record, true
 	}

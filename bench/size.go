@@ -99,7 +99,7 @@ func (b *bench) settle() error {
 // memory measures row 14 with a benchmark of the library, which has access to
 // unexported state.
 func (b *bench) memory(report *report) error {
-	out, err := exec.Command("go", "test", "-run", "^$", "-bench", "^BenchmarkMemory$", "-benchtime", "1x", "github.com/candysession/session").CombinedOutput()
+	out, err := exec.Command("go", "test", "-run", "^$", "-bench", "^BenchmarkMemory$", "-benchtime", "1x", "github.com/candysession/session", "github.com/candysession/session/internal/token").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("%w\n%s", err, out)
 	}
