@@ -79,7 +79,7 @@ func (b *bench) flood(report *report) error {
 			var running sync.WaitGroup
 			for i := range attackerCount {
 				running.Go(func() {
-					for v := newVisitor(ctx, attackers, i*people/attackerCount); ctx.Err() == nil; forgeries.Add(1) {
+					for v := newVisitor(ctx, attackers, i*users/attackerCount); ctx.Err() == nil; forgeries.Add(1) {
 						v.visit()
 						time.Sleep(pause)
 					}
@@ -90,7 +90,7 @@ func (b *bench) flood(report *report) error {
 			for i := range 8 {
 				running.Go(func() {
 					var latencies samples
-					for v := newVisitor(context.Background(), visitors, i*people/8); ctx.Err() == nil; {
+					for v := newVisitor(context.Background(), visitors, i*users/8); ctx.Err() == nil; {
 						start := time.Now()
 						v.visit()
 						latencies = append(latencies, float64(time.Since(start).Microseconds()))
