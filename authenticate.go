@@ -23,7 +23,7 @@ type verdict[U any] struct {
 // refused has a verdict; an error means that nothing is known, because the database failed.
 func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 	t, reason := m.cookies.read(r)
-	if reason == ErrNoCookie && m.cfg.CandyPack != CandyPackOff { // CandyPack may have logged out
+	if m.cookies.shared.isLoggedOut(reason) {
 		v.err = reason
 		return nil
 	}
@@ -34,7 +34,7 @@ func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 		if why, err = m.judge(r, t, v); err != nil {
 			return err
 		}
-		if v.err == nil && !m.cookies.incomplete(r, t) {
+		if v.err == nil && !m.cookies.shared.lacksOwn(m.cookies, r, t) {
 			return nil
 		}
 	case ErrMalformedCookie:
@@ -43,7 +43,7 @@ func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 		v.err = reason
 	}
 	if why.alarming() {
-		m.tell(r, why.kind, why.of, why.reason)
+		m.emit(r, why.kind, why.of, why.reason)
 	}
 	for _, t := range m.cookies.others(r) {
 		var other verdict[U]
@@ -57,11 +57,11 @@ func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 			return nil
 		}
 		if why.alarming() {
-			m.tell(r, why.kind, why.of, why.reason)
+			m.emit(r, why.kind, why.of, why.reason)
 		}
 	}
 	if why.kind == EventRejected {
-		m.tell(r, why.kind, why.of, why.reason)
+		m.emit(r, why.kind, why.of, why.reason)
 	}
 	return nil
 }
@@ -83,7 +83,7 @@ func sameUser(a, b *record) bool { return sameKey(a.owner, b.owner) }
 func (m *Manager[U]) judge(r *http.Request, t token, v *verdict[U]) (why refused, err error) {
 	row, age, err := m.find(r.Context(), t)
 	if errors.Is(err, ErrUnknownSession) {
-		why = refused{kind: refusal(err), reason: ErrUnknownSession}
+		why = refused{kind: rejectKind(err), reason: ErrUnknownSession}
 		if row != nil { // it exists, but this is not its token
 			why.of = &row.record
 		}
@@ -109,7 +109,7 @@ func (m *Manager[U]) judge(r *http.Request, t token, v *verdict[U]) (why refused
 		v.user = row.user
 		return why, nil
 	}
-	return refused{refusal(v.err), &row.record, v.err}, nil
+	return refused{rejectKind(v.err), &row.record, v.err}, nil
 }
 
 // An age says of what was found whether it was read just now.
@@ -153,7 +153,7 @@ func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*found[U],
 	switch {
 	case err == nil && row.owner != nil && !row.changed && !m.expired(&row.record):
 		return row, nil
-	case err != nil && err != ErrUnknownSession && err != errEnded:
+	case err != nil && err != ErrUnknownSession && err != errPreviouslyValid:
 		return row, err
 	}
 	if m.cfg.Replica == nil {
@@ -192,7 +192,7 @@ func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*found[U],
 	}
 	row, err := m.bySelector.find(ctx, t.selector, t.selector)
 	if err == ErrUnknownSession && memory.id != 0 {
-		return nil, errEnded
+		return nil, errPreviouslyValid
 	}
 	if err != nil {
 		return nil, err
@@ -248,7 +248,7 @@ func (m *Manager[U]) slide(r *http.Request, v *verdict[U]) (renewed bool) {
 	}
 	if won {
 		v.record.active, v.record.browser = v.record.now, browser
-		m.tell(r, EventRenewed, &v.record, nil)
+		m.emit(r, EventRenewed, &v.record, nil)
 	}
 	return won
 }
@@ -261,10 +261,10 @@ func (m *Manager[U]) end(r *http.Request, v *verdict[U]) {
 	var err error
 	switch {
 	case v.stale:
-	case v.err == ErrUserNotFound && m.cfg.CandyPack != CandyPackOff && v.record.stamp == nil: // CandyPack's, which keeps it
+	case v.err == ErrUserNotFound && m.cookies.shared.keepsOrphan(&v.record):
 	case v.err == ErrUserNotFound, v.err == ErrAccountChanged:
 		err = m.store.deleteRejected(ctx, &v.record)
-	case v.err == ErrExpired && m.cfg.CandyPack != CandyPackOff && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
+	case v.err == ErrExpired && m.cookies.shared.deletesExpired() && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
 		err = m.store.deleteExpired(ctx, v.record.id)
 	}
 	if err != nil {

@@ -644,7 +644,7 @@ type settings map[string]any
 
 func (s *settings) Scan(v any) error { return json.Unmarshal(v.([]byte), s) }
 
-type sharing struct {
+type sharedUser struct {
 	ID       int64
 	Roles    roles
 	Raw      raw
@@ -656,7 +656,7 @@ type sharing struct {
 	Seen     *time.Time
 }
 
-func (u *sharing) change() {
+func (u *sharedUser) change() {
 	u.Roles.names[0], u.Raw.b[0], *u.Name, u.Bytes[0], u.Extra[0], u.More.names[0] = "root", 'x', "Mallory", 'x', 'x', "root"
 	u.Settings["admin"] = true
 	u.Settings["list"].([]any)[0] = "changed"
@@ -692,7 +692,7 @@ func testOwnUsers(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no locks")
 	for _, cfg := range []Config{{}, {Cache: Cache{Fresh: time.Hour}}} {
-		f, b := setupUsers[sharing](t, sharingTable, sharingRow, cfg)
+		f, b := setupUsers[sharedUser](t, sharingTable, sharingRow, cfg)
 		// Together in one batch.
 		row, err := f.auth.bySelector.find(t.Context(), selectorOf(b), selectorOf(b))
 		noError(t, err)

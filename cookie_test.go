@@ -182,7 +182,7 @@ func FuzzReadCookie(f *testing.F) {
 			if (err == nil) == (token.selector == "") || err != nil && err != ErrNoCookie && err != ErrMalformedCookie {
 				t.Fatalf("%q: %v", header, err)
 			}
-			if known, netErr := r.Cookie(c.attribute.Name); c.candyPack == CandyPackOff && err == nil && (netErr != nil || known.Quoted || !strings.HasPrefix(known.Value, token.selector)) {
+			if known, netErr := r.Cookie(c.template.Name); c.shared == nil && err == nil && (netErr != nil || known.Quoted || !strings.HasPrefix(known.Value, token.selector)) {
 				t.Fatalf("%q: net/http finds %v, %v", header, known, netErr)
 			}
 			if err == nil && (!strings.Contains(header, token.selector) || !strings.Contains(header, token.verifier)) {

@@ -9,40 +9,42 @@ import (
 	"runtime/debug"
 )
 
-// An Event is something that an auditor or an alarm may want to know (OWASP ASVS 5.0 V16.3). It holds no secret: no
-// token, password or hash.
+// An Event is a security-relevant occurrence, for audit logs and alerting (OWASP
+// ASVS 5.0 V16.3). It contains no token, password or hash.
 type Event struct {
 	Kind     EventKind
-	Session  string // the ID that Sessions and Revoke know; "" if there is none
-	User     any    // the user's key; nil if it is not known
-	ClientIP string // the client's, by Config.ClientIP; "" outside of a request
-	Err      error  // why, of EventRejected, EventBusy and EventUnavailable
-	Count    int64  // how many sessions, of EventRevoked and EventPurged
+	Session  string // session ID, as in Session.ID; "" if there is none
+	User     any    // the user's key; nil if unknown
+	ClientIP string // by Config.ClientIP; "" outside of a request
+	Err      error  // the reason of EventRejected, EventBusy and EventUnavailable
+	Count    int64  // number of sessions, of EventRevoked and EventPurged
 }
 
-// An EventKind names what has happened.
+// An EventKind names an occurrence.
 type EventKind string
 
-// The kinds of events. EventTokenMismatch, EventFingerprintMismatch and EventRevokedTokenUsed may show a stolen cookie.
+// The kinds of events. EventTokenMismatch, EventFingerprintMismatch and
+// EventRevokedTokenUsed may indicate a stolen cookie.
 const (
 	EventLogin               EventKind = "login"
 	EventLogout              EventKind = "logout"
-	EventRenewed             EventKind = "renewed"       // a slide, or a new token
-	EventRevoked             EventKind = "revoked"       // one session or more were ended by Revoke, LogoutOthers, LogoutAll, SetPassword or MaxSessions
-	EventPurged              EventKind = "purged"        // expired sessions were deleted
-	EventLoginFailed         EventKind = "failed"        // a login with wrong credentials
-	EventThrottled           EventKind = "throttled"     // a login that has to wait
-	EventPasswordChanged     EventKind = "password"      // a password was changed
-	EventRegistered          EventKind = "registered"    // a user was added
-	EventRejected            EventKind = "refused"       // a session cookie that is malformed, unknown or expired, or whose user is gone or has changed
-	EventTokenMismatch       EventKind = "wrong-token"   // a selector that exists, with a wrong verifier: somebody has read the table; beyond ten a second they are only refused
-	EventFingerprintMismatch EventKind = "wrong-browser" // the token of another browser
-	EventRevokedTokenUsed    EventKind = "ended"         // the token of a session that was valid here before it ended
-	EventBusy                EventKind = "busy"          // a password or token was not looked at, as too many waited: an ErrBusy
-	EventUnavailable         EventKind = "unavailable"   // the database failed, and the request was not served
+	EventRenewed             EventKind = "renewed"              // a session was renewed
+	EventRotated             EventKind = "rotated"              // a session got a new token
+	EventRevoked             EventKind = "revoked"              // sessions were ended by Revoke, LogoutOthers, LogoutAll, SetPassword or MaxSessions
+	EventPurged              EventKind = "purged"               // expired sessions were deleted
+	EventLoginFailed         EventKind = "login-failed"         // wrong credentials
+	EventThrottled           EventKind = "throttled"            // a login has to wait
+	EventPasswordChanged     EventKind = "password-changed"     // by SetPassword or ResetPassword
+	EventRegistered          EventKind = "registered"           // a user was added
+	EventRejected            EventKind = "rejected"             // a malformed, unknown or expired session cookie, or its account is gone or changed
+	EventTokenMismatch       EventKind = "token-mismatch"       // known selector with a wrong verifier, which suggests a leaked table
+	EventFingerprintMismatch EventKind = "fingerprint-mismatch" // the token of another browser
+	EventRevokedTokenUsed    EventKind = "revoked-token-used"   // the token of a session that was valid here before it ended
+	EventBusy                EventKind = "busy"                 // a password or token was not checked because of overload; see ErrBusy
+	EventUnavailable         EventKind = "unavailable"          // the database failed, and the request was not served
 )
 
-// levels of the log; the others are for debugging.
+// levels are the log levels; other events are logged at Debug.
 var levels = map[EventKind]slog.Level{
 	EventThrottled:     slog.LevelWarn,
 	EventTokenMismatch: slog.LevelWarn,
@@ -50,7 +52,7 @@ var levels = map[EventKind]slog.Level{
 	EventUnavailable:   slog.LevelError,
 }
 
-// event tells Config.OnEvent and the log.
+// event calls OnEvent and logs the event.
 func (c *Config) event(ctx context.Context, e Event) {
 	c.onEvent(ctx, e)
 	level, ok := levels[e.Kind]
@@ -79,8 +81,8 @@ func (c *Config) event(ctx context.Context, e Event) {
 	c.Logger.LogAttrs(ctx, level, "session: "+string(e.Kind), attrs...)
 }
 
-// onEvent calls Config.OnEvent. If that panics, only it fails: what the event
-// tells of is done, and outside of a request the panic would end the process.
+// onEvent calls Config.OnEvent and recovers from a panic in it: the event has
+// already happened, and outside of a request the panic would end the process.
 func (c *Config) onEvent(ctx context.Context, e Event) {
 	if c.OnEvent == nil {
 		return
@@ -93,8 +95,8 @@ func (c *Config) onEvent(ctx context.Context, e Event) {
 	c.OnEvent(ctx, e)
 }
 
-// tell is an event of a request, and of a session if the record is of one.
-func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason error) {
+// emit emits an event for r and rec, if not nil.
+func (m *Manager[U]) emit(r *http.Request, kind EventKind, of *record, reason error) {
 	if errors.Is(reason, ErrBusy) {
 		kind = EventBusy
 	}
@@ -108,12 +110,12 @@ func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason er
 	m.cfg.event(r.Context(), e)
 }
 
-// refusal is the event of a cookie that is refused for this reason.
-func refusal(reason error) EventKind {
+// rejectKind returns the event kind for a rejection.
+func rejectKind(reason error) EventKind {
 	switch {
 	case errors.Is(reason, errWrongVerifier):
 		return EventTokenMismatch
-	case errors.Is(reason, errEnded):
+	case errors.Is(reason, errPreviouslyValid):
 		return EventRevokedTokenUsed
 	case reason == ErrFingerprintMismatch:
 		return EventFingerprintMismatch
@@ -121,9 +123,9 @@ func refusal(reason error) EventKind {
 	return EventRejected
 }
 
-// What an ErrUnknownSession may be in more detail.
+// Internal causes of ErrUnknownSession.
 var (
-	errWrongVerifier = fmt.Errorf("%w: wrong verifier", ErrUnknownSession)
-	errForged        = fmt.Errorf("%w: made up", ErrUnknownSession)
-	errEnded         = fmt.Errorf("%w: it was valid before", ErrUnknownSession)
+	errWrongVerifier   = fmt.Errorf("%w: wrong verifier", ErrUnknownSession)
+	errForged          = fmt.Errorf("%w: verifier does not belong to the selector", ErrUnknownSession)
+	errPreviouslyValid = fmt.Errorf("%w: it was valid before", ErrUnknownSession)
 )
