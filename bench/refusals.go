@@ -58,7 +58,8 @@ func (b *bench) refusals(report *report) error {
 // compare by bcrypt. All clients pause between requests, because a client that
 // does not would use up the processor in this process.
 func (b *bench) flood(report *report) error {
-	auth, err := session.New[User](b.db, session.Config{Logger: slog.New(slog.DiscardHandler)}) // each forged token is a warning
+	// Each forged token is logged as a warning.
+	auth, err := session.New[User](b.db, session.Config{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
