@@ -26,7 +26,7 @@ import (
 )
 
 const (
-	people    = 1000 // the number of users, each with one session
+	users     = 1000 // the number of users, each with one session
 	userAgent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"
 )
 
@@ -97,7 +97,7 @@ func newBench(bufferPool string) (b *bench, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range people {
+	for i := range users {
 		b.db.MustExec("INSERT INTO users (email, password, name, about) VALUES (?, ?, ?, ?)", email(i), string(hash), fmt.Sprint("Person Number ", i), strings.Repeat("about this person. ", 7))
 	}
 	if b.auth, err = b.manager(session.Config{}); err != nil {
@@ -130,7 +130,7 @@ func (b *bench) makeApps() error {
 			panic(err)
 		}
 	})
-	for i := range people {
+	for i := range users {
 		b.subject.cookies = append(b.subject.cookies, visit(login, fmt.Sprint("/?id=", i+1)))
 	}
 
@@ -213,7 +213,7 @@ func (b *bench) makeApps() error {
 			sessions.Put(r.Context(), "name", fmt.Sprint("Person Number ", i))
 			sessions.Put(r.Context(), "about", strings.Repeat("about this person. ", 7))
 		}))
-		for i := range people {
+		for i := range users {
 			peer.app.cookies = append(peer.app.cookies, visit(login, fmt.Sprint("/?id=", i+1)))
 		}
 	}

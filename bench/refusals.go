@@ -58,7 +58,8 @@ func (b *bench) refusals(report *report) error {
 // compare by bcrypt. All clients pause between requests, because a client that
 // does not would use up the processor in this process.
 func (b *bench) flood(report *report) error {
-	auth, err := session.New[User](b.db, session.Config{Logger: slog.New(slog.DiscardHandler)}) // each forged token is a warning
+	// Each forged token is logged as a warning.
+	auth, err := session.New[User](b.db, session.Config{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
@@ -79,7 +80,7 @@ func (b *bench) flood(report *report) error {
 			var running sync.WaitGroup
 			for i := range attackerCount {
 				running.Go(func() {
-					for v := newVisitor(ctx, attackers, i*people/attackerCount); ctx.Err() == nil; forgeries.Add(1) {
+					for v := newVisitor(ctx, attackers, i*users/attackerCount); ctx.Err() == nil; forgeries.Add(1) {
 						v.visit()
 						time.Sleep(pause)
 					}
@@ -90,7 +91,7 @@ func (b *bench) flood(report *report) error {
 			for i := range 8 {
 				running.Go(func() {
 					var latencies samples
-					for v := newVisitor(context.Background(), visitors, i*people/8); ctx.Err() == nil; {
+					for v := newVisitor(context.Background(), visitors, i*users/8); ctx.Err() == nil; {
 						start := time.Now()
 						v.visit()
 						latencies = append(latencies, float64(time.Since(start).Microseconds()))

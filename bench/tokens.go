@@ -54,7 +54,7 @@ func (b *bench) fill(table string, n int, active string) error {
 	const step = 250_000
 	for from := 1; from <= n; from += step {
 		_, err := b.admin.Exec(fmt.Sprintf("INSERT INTO app.%s (user, token_x, token_y, browser, ip, active) SELECT 1 + seq %% %d, LEFT(SHA2(seq, 256), 22), ?, ?, '203.0.113.7', %s FROM app.seq_%d_to_%d",
-			table, people, active, from, min(n, from+step-1)), string(hash), userAgent)
+			table, users, active, from, min(n, from+step-1)), string(hash), userAgent)
 		if err != nil {
 			return err
 		}

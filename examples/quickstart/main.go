@@ -56,7 +56,8 @@ var config = session.Config{
 	TokenTable: "quickstart_tokens",
 	LoginURL:   "/login",
 	HomeURL:    "/account",
-	Cookie:     session.Cookie{Insecure: true}, // this is plain http on localhost, where Safari stores no Secure cookie
+	// Safari stores no Secure cookie of plain http on localhost.
+	Cookie: session.Cookie{Insecure: true},
 }
 
 // An app is the web app with its Manager.

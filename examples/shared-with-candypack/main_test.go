@@ -43,7 +43,8 @@ func TestSharedWithCandyPack(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(recorded, file.name))
 		must(t, err)
 		script := regexp.MustCompile(`(?m)^--.*$`).ReplaceAllString(string(text), "")
-		script = strings.ReplaceAll(script, "`candy_auth`", "`user_tokens`") // the name in config.json
+		// config.json names the table user_tokens.
+		script = strings.ReplaceAll(script, "`candy_auth`", "`user_tokens`")
 		for statement := range strings.SplitSeq(script, file.end) {
 			if strings.TrimSpace(statement) != "" {
 				_, err := app.Exec(statement)

@@ -70,7 +70,7 @@ type outcome struct {
 	err      error
 }
 
-// passed reports whether the outcome is the visitPattern one.
+// passed reports whether the outcome is as wanted.
 func (o outcome) passed(v visit) bool {
 	return o.err == nil && (v.want == "" || o.page == v.want) && o.page != "loop" && len(o.requests) <= v.maxRequests
 }

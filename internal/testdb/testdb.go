@@ -1,13 +1,13 @@
-// Package testdb provides tests with a real database. Each test has its own
-// schema on one server, which the test program shares.
+// Package testdb provides tests with a real database. The tests of a program
+// share one server, on which each test has its own schema.
 //
-// The server is the first of these that is available:
-//   - the one that SESSION_TEST_DSN names, whose user may create databases;
+// The server is the first available of:
+//   - the server of SESSION_TEST_DSN, whose user may create databases;
 //   - a private MariaDB or MySQL server, started from the installed binaries
 //     in a temporary directory;
 //   - the in-memory engine of the examples, which needs only Go.
 //
-// SESSION_TEST_DB=mariadb, mysql or embedded selects one of the latter two.
+// SESSION_TEST_DB=mariadb, mysql or embedded selects one of the last two.
 package testdb
 
 import (

@@ -277,8 +277,8 @@ func (l *library) edited(edits []edit) (map[string]string, error) {
 	for _, e := range edits {
 		in, times := "", 0
 		for name, text := range l.files {
-			if again, ok := changed[name]; ok {
-				text = again
+			if edited, ok := changed[name]; ok {
+				text = edited
 			}
 			if n := strings.Count(text, e.old); n > 0 && (e.file == "" || e.file == name) {
 				in = name
