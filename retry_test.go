@@ -212,7 +212,7 @@ func TestLostAnswers(t *testing.T) {
 	network.lose(commit, 1, nil)
 	err = f.register(Fields{"email": "carol@example.com", "password": "carol's"}, formOptions{Columns: []string{"email"}})
 	wantError(t, err, ErrUnavailable)
-	if !strings.Contains(err.Error(), "may have been added") || get[int](t, f.db, "SELECT COUNT(*) FROM users WHERE email = 'carol@example.com'") != 1 {
+	if !strings.Contains(err.Error(), "may have been created") || get[int](t, f.db, "SELECT COUNT(*) FROM users WHERE email = 'carol@example.com'") != 1 {
 		t.Error(err)
 	}
 }
