@@ -89,14 +89,18 @@ func newLookup[U any](s *store, db *sqlx.DB, plan userPlan[U], column string) *l
 // find returns the row with this key and selector, or ErrUnknownSession.
 func (l *lookup[U]) find(ctx context.Context, key any, selector string) (*found[U], error) {
 	rows, err := l.loader.Load(ctx, key)
-	var panicked *batch.PanicError
-	switch {
-	case err == nil:
-		return rows.row(selector)
-	case errors.As(err, &panicked):
-		return nil, fmt.Errorf("session: look up the session: %w", err)
+	if err != nil {
+		return nil, l.explain(err)
 	}
-	return nil, l.store.explain("look up the session", err)
+	return rows.row(selector)
+}
+
+func (l *lookup[U]) explain(err error) error {
+	var panicked *batch.PanicError
+	if errors.As(err, &panicked) {
+		return fmt.Errorf("session: look up the session: %w", err)
+	}
+	return l.store.explain("look up the session", err)
 }
 
 // poolHasRoom reports whether a query gets a connection without waiting. Then
@@ -129,8 +133,11 @@ func (l *lookup[U]) query(ctx context.Context, keys []any) (rowsBySelector[U], e
 	if err != nil {
 		return nil, err
 	}
-	args := make([]any, stmt.size)
-	copy(args, keys) // pad with NULL, which matches nothing
+	args := keys
+	if len(keys) < stmt.size {
+		args = make([]any, stmt.size) // pad with NULL, which matches nothing
+		copy(args, keys)
+	}
 	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
 		return nil, err
