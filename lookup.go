@@ -133,11 +133,8 @@ func (l *lookup[U]) query(ctx context.Context, keys []any) (rowsBySelector[U], e
 	if err != nil {
 		return nil, err
 	}
-	args := keys
-	if len(keys) < stmt.size {
-		args = make([]any, stmt.size) // pad with NULL, which matches nothing
-		copy(args, keys)
-	}
+	args := make([]any, stmt.size)
+	copy(args, keys) // pad with NULL, which matches nothing
 	rows, err := stmt.QueryContext(ctx, args...)
 	if err != nil {
 		return nil, err

@@ -57,6 +57,7 @@ type Loader[K, R any] struct {
 	TimesOut func() bool
 
 	mu         sync.Mutex
+	onTimeout  func()         // release, allocated once
 	busy       int            // slots with a fetch
 	waiting    int            // calls that run or wait
 	recentPeak int            // decaying maximum of waiting: it sinks by one with each call
@@ -116,6 +117,9 @@ func (l *Loader[K, R]) Load(ctx context.Context, key K) (R, error) {
 	l.recentPeak = max(l.waiting, l.recentPeak-1)
 	if l.busy < l.directLimit() {
 		l.busy++
+		if l.onTimeout == nil {
+			l.onTimeout = l.release
+		}
 		l.mu.Unlock()
 		return l.fetchDirect(ctx, key)
 	}
@@ -170,7 +174,7 @@ func (l *Loader[K, R]) fetchDirect(ctx context.Context, key K) (result R, err er
 		ctx, cancel = context.WithTimeout(ctx, l.Timeout)
 		defer cancel()
 	}
-	lost := time.AfterFunc(l.SlotTimeout, l.release)
+	lost := time.AfterFunc(l.SlotTimeout, l.onTimeout)
 	result, err = l.Fetch(ctx, []K{key})
 	if lost.Stop() {
 		l.release()
