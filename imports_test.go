@@ -12,8 +12,10 @@ import (
 // importRules are the modules and packages, beyond the standard library, that
 // each package may import. docs/architecture.md explains them.
 var importRules = map[string][]string{
-	"session":        {"internal/batch", "github.com/jmoiron/sqlx", "github.com/go-sql-driver/mysql", "github.com/hashicorp/golang-lru/v2", "golang.org/x/crypto/bcrypt", "golang.org/x/text/unicode/norm"},
-	"internal/batch": {},
+	"session":           {"internal/batch", "internal/testhook", "github.com/jmoiron/sqlx", "github.com/go-sql-driver/mysql", "github.com/hashicorp/golang-lru/v2", "golang.org/x/crypto/bcrypt", "golang.org/x/text/unicode/norm"},
+	"sessiontest":       {"github.com/candysession/session", "internal/testhook"},
+	"internal/batch":    {},
+	"internal/testhook": {},
 }
 
 // TestImportRules checks that no package imports what docs/architecture.md
