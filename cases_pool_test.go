@@ -1000,10 +1000,10 @@ func testPanicsInScan(t *testing.T) {
 		mustExec(t, db, "UPDATE users SET "+set+" WHERE id = 1")
 		rows, err := f.auth.bySelector.read(t.Context(), []any{selectorOf(alices), selectorOf(bobs)})
 		noError(t, err)
-		if _, err := rows.pick(selectorOf(alices)); err == nil || !strings.Contains(err.Error(), "panic") {
+		if _, err := rows.row(selectorOf(alices)); err == nil || !strings.Contains(err.Error(), "panic") {
 			t.Errorf("%s: alice: %v", set, err)
 		}
-		if _, err := rows.pick(selectorOf(bobs)); err != nil {
+		if _, err := rows.row(selectorOf(bobs)); err != nil {
 			t.Errorf("%s: bob: %v", set, err)
 		}
 		for range 50 {
