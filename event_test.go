@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/throttle"
 )
 
 // listener keeps events as text.
@@ -39,7 +40,7 @@ func TestEvents(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "counts ids in another way")
 	var heard listener
-	f := setup(t, Config{OnEvent: heard.hear, MaxSessions: 3, Throttle: newMemoryThrottle()})
+	f := setup(t, Config{OnEvent: heard.hear, MaxSessions: 3, Throttle: throttle.NewMemory()})
 	const from = "192.0.2.1" // of httptest
 	expect := func(what string, want ...string) {
 		t.Helper()

@@ -13,6 +13,9 @@ func TestPagesNameTests(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*_test.go")
 	noError(t, err)
+	ofThrottle, err := filepath.Glob("throttle/*_test.go")
+	noError(t, err)
+	files = append(files, ofThrottle...)
 	exists := map[string]bool{}
 	for _, file := range files {
 		source, err := os.ReadFile(file)

@@ -53,10 +53,10 @@ type Manager[U any] struct {
 	passwords  *passwords
 	purge      *purger
 
-	knowsClients bool        // Config.ClientIP was set
-	hidden       sync.Once   // said that clients cannot be told apart
-	unread       unreadTexts // logged, as they are no addresses
-	places       places
+	clientIPSet    bool
+	warnNoClientIP sync.Once
+	unreadIPs      loggedTexts // returned by Config.ClientIP, and not addresses
+	places         places
 }
 
 // New makes a Manager on a database, whose driver must be go-sql-driver/mysql. It does not connect: the token table
@@ -67,7 +67,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if db == nil {
 		return nil, fmt.Errorf("%w: New: db is nil; open one with session.Open", ErrConfig)
 	}
-	knowsClients := cfg.ClientIP != nil
+	clientIPSet := cfg.ClientIP != nil
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -77,7 +77,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 		return nil, err
 	}
 	cfg.DSN = "" // it holds a password, which nothing here needs
-	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
+	m := &Manager[U]{cfg: cfg, clientIPSet: clientIPSet, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
 	m.twins = newTwins(cfg.MaxSessions)
 	m.store = newStore(db, &m.cfg)
 	m.verifier.timeout = cfg.Timeout

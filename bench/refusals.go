@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"github.com/candysession/session"
+	"github.com/candysession/session/throttle"
 	"golang.org/x/crypto/bcrypt"
 )
 
 // refusals asks whether the time of a refused login tells anything: of a missing user, of a wrong password, and of a
 // user whose hash is none.
 func (b *bench) refusals(report *report) error {
-	auth, err := session.New[User](b.db, session.Config{Throttle: session.NoThrottle})
+	auth, err := session.New[User](b.db, session.Config{Throttle: throttle.None})
 	if err != nil {
 		return err
 	}
