@@ -21,11 +21,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/candysession/session/throttle"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/crypto/bcrypt"
-
-	"github.com/candysession/session/throttle"
 )
 
 // Config configures a Manager. The zero value is ready to use: sessions expire

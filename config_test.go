@@ -12,9 +12,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/go-sql-driver/mysql"
-
 	"github.com/candysession/session/throttle"
+	"github.com/go-sql-driver/mysql"
 )
 
 func writeConfig(t *testing.T, text string) string {

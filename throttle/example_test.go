@@ -8,12 +8,11 @@ import (
 	"net/http/httptest"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-	"golang.org/x/crypto/bcrypt"
-
 	"github.com/candysession/session"
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/throttle"
+	"github.com/jmoiron/sqlx"
+	"golang.org/x/crypto/bcrypt"
 )
 
 type User struct {

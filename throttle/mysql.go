@@ -15,9 +15,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/candysession/session/internal/retry"
+	"github.com/jmoiron/sqlx"
 )
 
 // MySQL is a [Throttle] that counts in a table of MySQL or MariaDB, which all

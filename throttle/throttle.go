@@ -35,8 +35,8 @@ type Throttle interface {
 	// of them is released. It returns an error that matches [ErrBusy] and the
 	// error of ctx if ctx ends before.
 	//
-	// Each attempt that Reserve began needs one call of Release. An attempt
-	// that is never released must end up as a failure.
+	// Each attempt that Reserve began needs one call of Release. If its process
+	// ends before, a shared Throttle must count the attempt as a failure.
 	Reserve(ctx context.Context, key string, limit Limit) (wait time.Duration, err error)
 
 	// Release ends an attempt that Reserve has begun under this key. Its context

@@ -8,9 +8,8 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jmoiron/sqlx"
-
 	"github.com/candysession/session/internal/testdb"
+	"github.com/jmoiron/sqlx"
 )
 
 func TestMain(m *testing.M) { testdb.Main(m) }
