@@ -16,6 +16,7 @@ import (
 
 	"github.com/candysession/session/internal/password"
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/throttle"
 	"golang.org/x/crypto/bcrypt"
 )
 
@@ -211,8 +212,8 @@ func md5Hex(stored, password string) bool {
 
 func TestLegacyPasswords(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{VerifyPassword: md5Hex, Throttle: NoThrottle})
-	without := manage[user](t, f.db, f.dsn, Config{Throttle: NoThrottle})
+	f := setup(t, Config{VerifyPassword: md5Hex, Throttle: throttle.None})
+	without := manage[user](t, f.db, f.dsn, Config{Throttle: throttle.None})
 	sum := md5.Sum([]byte("alice's password"))
 	stored := hex.EncodeToString(sum[:])
 	column := func() string { return get[string](t, f.db, "SELECT password FROM users WHERE id = 1") }
@@ -247,7 +248,7 @@ func TestLegacyPasswords(t *testing.T) {
 	f.purged()
 	mustExec(t, f.db, "UPDATE users SET password = ?", stored)
 	mustExec(t, f.db, "ALTER TABLE users MODIFY password CHAR(32) NOT NULL")
-	narrow := manage[user](t, open(t, f.dsn, "sql_mode=''"), f.dsn, Config{VerifyPassword: md5Hex, Throttle: NoThrottle})
+	narrow := manage[user](t, open(t, f.dsn, "sql_mode=''"), f.dsn, Config{VerifyPassword: md5Hex, Throttle: throttle.None})
 	try(narrow, "alice's password", nil)
 	if column() != stored || !strings.Contains(narrow.log.String(), "VARCHAR(255)") {
 		t.Errorf("the column is %q; the log says %s", column(), narrow.log)
@@ -259,7 +260,7 @@ func TestLegacyPasswords(t *testing.T) {
 
 func TestSetPassword(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{Throttle: NoThrottle})
+	f := setup(t, Config{Throttle: throttle.None})
 	ours, others := newBrowser(chrome130), newBrowser(firefox)
 	f.login(ours, alice)
 	f.login(others, alice)
@@ -342,7 +343,7 @@ func TestPasswordChangedDuringALogin(t *testing.T) {
 
 func TestSetPasswordIsThrottled(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{ClientIP: remoteIP, Throttle: newMemoryThrottle()})
+	f := setup(t, Config{ClientIP: remoteIP, Throttle: throttle.NewMemory()})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	for i := range 6 {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
+	"github.com/candysession/session/throttle"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 	"github.com/jmoiron/sqlx/reflectx"
@@ -213,9 +214,9 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	good := open(t, dsn, "")
 	mustExec(t, good, usersTableInt)
 	f := manage[tagged](t, db, dsn, Config{MaxSessions: 2, MaxAge: time.Hour, UpdateAge: time.Minute})
-	throttle, err := NewMySQLThrottle(db, "attempts")
+	counts, err := throttle.NewMySQL(db, "attempts", nil)
 	noError(t, err)
-	f.auth.cfg.Throttle = throttle
+	f.auth.cfg.Throttle = counts
 	count := func(query string) int { t.Helper(); return get[int](t, good, query) }
 
 	mustExec(t, good, "CREATE TABLE user_tokens (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, user INT NOT NULL, token_x VARCHAR(64) NOT NULL, token_y VARCHAR(72) NOT NULL, browser VARCHAR(255) NOT NULL, ip VARCHAR(45) NOT NULL, date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)")

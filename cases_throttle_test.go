@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/throttle"
 )
 
 // The cases of guessing passwords.
@@ -40,12 +41,12 @@ var (
 // MySQL where that works.
 func forEachThrottle(t *testing.T, test func(t *testing.T, f *fixture[user], pass func(time.Duration))) {
 	t.Parallel()
-	for name, make := range throttles(t) {
+	for name, create := range throttles(t) {
 		t.Run(name, func(t *testing.T) {
 			if name == "MySQL" {
 				testdb.SkipEmbedded(t, "loses concurrent writes, and ignores time zones")
 			}
-			f, pass := throttled(t, make)
+			f, pass := throttled(t, create)
 			test(t, f, pass)
 		})
 	}
@@ -99,9 +100,9 @@ func caseGuessesOfSeveralServers(t *testing.T) {
 	var tried atomic.Int64
 	var wg sync.WaitGroup
 	for range 3 {
-		throttle, err := NewMySQLThrottle(open(t, f.dsn, "timestamp=1795000000"), "session_attempts")
+		shared, err := throttle.NewMySQL(open(t, f.dsn, "timestamp=1795000000"), "session_attempts", nil)
 		noError(t, err)
-		server := manage[user](t, f.db, f.dsn, Config{Throttle: throttle})
+		server := manage[user](t, f.db, f.dsn, Config{Throttle: shared})
 		for range 10 {
 			wg.Go(func() {
 				switch err := server.try(attacker, "alice@example.com", "wrong"); {
@@ -120,18 +121,13 @@ func caseGuessesOfSeveralServers(t *testing.T) {
 	}
 }
 
-// What ends in another way than by a right or a wrong password leaves no
-// attempt in progress. One whose process has ended counts as failed.
+// A panic while a password is verified leaves no attempt in progress, and counts
+// as a failure. A password that was not verified, because too many were, counts
+// as nothing.
 func caseAttemptsThatEndOtherwise(t *testing.T) {
-	t.Parallel()
-	for name, make := range throttles(t) {
-		if name == "MySQL" && testdb.Connections() == 1 {
-			continue
-		}
-		f := setup(t, Config{})
-		throttle, _ := make(f)
+	forEachThrottle(t, func(t *testing.T, f *fixture[user], _ func(time.Duration)) {
 		mustExec(t, f.db, "UPDATE users SET password = 'legacy' WHERE id = 1")
-		panics := manage[user](t, f.db, f.dsn, Config{Throttle: throttle, VerifyPassword: func(string, string) bool { panic("hash") }})
+		panics := manage[user](t, f.db, f.dsn, Config{Throttle: f.auth.cfg.Throttle, VerifyPassword: func(string, string) bool { panic("hash") }})
 		for range 5 {
 			func() {
 				defer func() { recover() }()
@@ -140,27 +136,15 @@ func caseAttemptsThatEndOtherwise(t *testing.T) {
 		}
 		wantError(t, panics.try(attacker, "alice@example.com", "wrong"), ErrTooManyAttempts)
 
-		ctx, cancel := context.WithCancel(t.Context())
-		limit := accountLimits[0]
-		for range limit.FreeFailures {
-			noError(t, second(throttle.Reserve(t.Context(), throttleKey("key"), limit)))
+		release := f.holdPasswords(time.Millisecond)
+		for range 10 {
+			wantError(t, f.try(attacker, "bob@example.com", "wrong"), ErrBusy)
 		}
-		late, end := context.WithTimeout(t.Context(), time.Millisecond)
-		defer end()
-		if _, err := throttle.Reserve(late, throttleKey("key"), limit); !errors.Is(err, ErrBusy) && !(name == "MySQL" && errors.Is(err, context.DeadlineExceeded)) {
-			t.Errorf("%s: without a turn in time: %v", name, err)
+		release()
+		if n := f.guesses(10, attacker, "bob@example.com"); n != 5 {
+			t.Errorf("%d guesses were tried after attempts that were not", n)
 		}
-		cancel()
-		if _, err := throttle.Reserve(ctx, throttleKey("key"), limit); !errors.Is(err, context.Canceled) {
-			t.Errorf("%s: a client that leaves: %v", name, err)
-		}
-		if name == "MySQL" {
-			mustExec(t, f.db, "UPDATE session_attempts SET since = since - 31")
-			if wait, err := throttle.Reserve(t.Context(), throttleKey("key"), limit); err != nil || wait == 0 && get[int](t, f.db, "SELECT failed FROM session_attempts WHERE name = ?", throttleKey("key")) != limit.FreeFailures {
-				t.Errorf("after a crash: %v, %v", wait, err)
-			}
-		}
-	}
+	})
 }
 
 func caseSpellings(t *testing.T) {
@@ -199,7 +183,7 @@ func caseSpellings(t *testing.T) {
 				mustExec(t, f.db, "DELETE FROM users")
 			}
 			// All that the database takes for equal, as it says itself.
-			app := manage[user](t, f.db, f.dsn, Config{Throttle: newMemoryThrottle()})
+			app := manage[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
 			tried, equal := 0, 0
 			for i := range 50 {
 				spelling := test.spellings[i%len(test.spellings)]
@@ -244,7 +228,7 @@ func caseOtherIdentifiers(t *testing.T) {
 		"very long":       {"email", []string{strings.Repeat("x", 5000), strings.Repeat("y", 6000)}},
 		"name of column":  {"nick", []string{"alice", "ALICE"}},
 	} {
-		app := manage[user](t, f.db, f.dsn, Config{Throttle: newMemoryThrottle()})
+		app := manage[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
 		tried := 0
 		for i := range 20 {
 			column := test.column
@@ -362,14 +346,14 @@ func caseForms(t *testing.T) {
 		"": "", " ": "", "unknown": "", "_hidden": "", "for=_secret": "", v4 + ", unknown": "", v4 + " " + v6: "", "example.com": "", "[" + v6: "", "[" + v6 + "]x": "",
 		"203.0.113.9.9": "", "2001:db8::7:x": "", "203.0.113.256": "", "0.0.0.0": "", "::": "", "@": "", ",": "",
 	} {
-		address, ok := parseClient(text)
+		address, ok := parseClientIP(text)
 		if got := map[bool]string{true: address.String()}[ok]; got != want {
 			t.Errorf("%q: %q, want %q", text, got, want)
 		}
 	}
 	var text atomic.Value
 	var heard listener
-	f := setup(t, Config{Throttle: newMemoryThrottle(), OnEvent: heard.hear, ClientIP: func(*http.Request) string { return text.Load().(string) }})
+	f := setup(t, Config{Throttle: throttle.NewMemory(), OnEvent: heard.hear, ClientIP: func(*http.Request) string { return text.Load().(string) }})
 	tried := 0
 	for i, form := range []string{v6, "[" + v6 + "]:443", "1.2.3.4, " + v6, v6 + "%eth0", "5.6.7.8,[" + v6 + "]:1", "[2001:db8::8]", "2001:db8::9"} {
 		text.Store(form)
@@ -479,7 +463,7 @@ func caseRegistrations(t *testing.T) {
 
 func casePlaces(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{Throttle: newMemoryThrottle(), Timeout: 5 * time.Second})
+	f := setup(t, Config{Throttle: throttle.NewMemory(), Timeout: 5 * time.Second})
 	release := f.holdPasswords(f.auth.cfg.Timeout)
 	ctx, leave := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
@@ -496,7 +480,7 @@ func casePlaces(t *testing.T) {
 	present := func() int {
 		f.auth.places.mu.Lock()
 		defer f.auth.places.mu.Unlock()
-		if n := f.auth.places.of["2001:db8:7::/48"]; n != nil {
+		if n := f.auth.places.byNetwork["2001:db8:7::/48"]; n != nil {
 			return n.present
 		}
 		return 0
@@ -517,8 +501,8 @@ func casePlaces(t *testing.T) {
 		noError(t, second(p.enter(t.Context(), "net")))
 	}
 	wantError(t, second(p.enter(full, "net")), context.Canceled)
-	p.of["net"].present = maxWaiting
-	err := second(p.enter(t.Context(), "net"))
+	p.byNetwork["net"].present = maxPresent
+	err := f.auth.notReserved(second(p.enter(t.Context(), "net")))
 	wantError(t, err, ErrBusy)
 	if errors.Is(err, ErrUnavailable) {
 		t.Error(err)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/candysession/session/internal/password"
 	"github.com/candysession/session/internal/token"
+	"github.com/candysession/session/throttle"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/crypto/bcrypt"
@@ -184,19 +185,23 @@ type Config struct {
 	// Defaults to nil: lookups use the primary.
 	Replica *sqlx.DB
 
-	// Throttle limits login attempts. After 5 failures for an identifier from
-	// one address or IPv6 /64 (20 from a /56, 50 from a /48), each further
-	// attempt has to wait, from one second to 15 minutes. After 50 failures
-	// from one address for all identifiers (200, 500) it waits up to a minute.
-	// After 100 failures for an account from everywhere, a client that was
-	// never logged in to it waits from one to 15 minutes. Clients that were
-	// logged in to the account before, recognized by session cookie or network,
-	// are counted on their own. Register counts duplicates by network. Behind a
-	// proxy, set ClientIP; otherwise only the limits per account apply.
+	// Throttle counts failed logins and makes clients wait that fail too often.
+	// Attempts are counted by account and network, by network, and by account
+	// from everywhere. Clients that were logged in to the account before,
+	// recognized by session cookie or network, are counted on their own.
+	// Register counts duplicates by network. Behind a proxy, set ClientIP;
+	// otherwise only the limits per account apply. App servers share the counts
+	// of [throttle.NewMySQL]. [throttle.None] turns it off.
 	//
-	// Defaults to a Throttle that counts in this process. [NoThrottle] turns it
-	// off.
-	Throttle Throttle
+	// Defaults to [throttle.NewMemory], which counts in this process.
+	Throttle throttle.Throttle
+
+	// Limits are the numbers of failures and delays that Throttle applies. Each
+	// number that is 0 takes its default, which [throttle.Limits] documents.
+	//
+	// Defaults to 5 failures for an account from one address and 50 from one
+	// address, and then delays of a second, doubled by each further failure.
+	Limits throttle.Limits
 
 	// VerifyPassword verifies stored passwords that are not bcrypt hashes, such
 	// as hex MD5, migrated from another program. After a successful login the
@@ -783,8 +788,13 @@ func (c Config) withDefaults() (Config, error) {
 		c.ClientIP = remoteIP
 	}
 	if c.Throttle == nil {
-		c.Throttle = newMemoryThrottle()
+		c.Throttle = throttle.NewMemory()
 	}
+	limits, err := c.Limits.WithDefaults()
+	if err != nil {
+		return c, fmt.Errorf("%w: Config.%w", ErrConfig, err)
+	}
+	c.Limits = limits
 	if c.Logger == nil {
 		c.Logger = slog.Default()
 	}
@@ -906,8 +916,8 @@ func (c Config) String() string {
 	fmt.Fprintf(&b, " PasswordCost:%d TokenCost:%d LoginURL:%q HomeURL:%q ConfirmURL:%q MaxSessions:%d Cookie.Name:%q Cookie.Domain:%q Cookie.Path:%q", c.PasswordCost, c.TokenCost, c.LoginURL, c.HomeURL, c.ConfirmURL, c.MaxSessions, c.Cookie.Name, c.Cookie.Domain, c.Cookie.Path)
 	fmt.Fprintf(&b, " Cookie.SameSite:%d Cookie.NoReload:%t", c.Cookie.SameSite, c.Cookie.NoReload != nil)
 	fmt.Fprintf(&b, " CandyPack:%v Cookie.Transient:%t Cookie.Insecure:%t Cache:%v", c.CandyPack, c.Cookie.Transient, c.Cookie.Insecure, c.Cache)
-	fmt.Fprintf(&b, " Fingerprint:%t ClientIP:%t Replica:%t Throttle:%t VerifyPassword:%t OnError:%t OnEvent:%t Logger:%t}", c.Fingerprint.Text != nil || c.Fingerprint.Match != nil,
-		c.ClientIP != nil, c.Replica != nil, c.Throttle != nil, c.VerifyPassword != nil, c.OnError != nil, c.OnEvent != nil, c.Logger != nil)
+	fmt.Fprintf(&b, " Fingerprint:%t ClientIP:%t Replica:%t Throttle:%t Limits:%v VerifyPassword:%t OnError:%t OnEvent:%t Logger:%t}", c.Fingerprint.Text != nil || c.Fingerprint.Match != nil,
+		c.ClientIP != nil, c.Replica != nil, c.Throttle != nil, c.Limits, c.VerifyPassword != nil, c.OnError != nil, c.OnEvent != nil, c.Logger != nil)
 	return b.String()
 }
 

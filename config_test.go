@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/token"
+	"github.com/candysession/session/throttle"
 	"github.com/go-sql-driver/mysql"
 )
 
@@ -87,7 +88,7 @@ func TestEverySetting(t *testing.T) {
 	if got, want := c.String(), `session.Config{UsersTable:"app.people" KeyColumn:"uid" PasswordColumn:"hash" TokenTable:"app.logins" MaxAge:1h0m0s UpdateAge:1m0s MaxLifetime:2h0m0s Timeout:5s`+
 		` AccountColumns:["created_at"] IgnorePasswordChanges:true`+
 		` PasswordCost:12 TokenCost:5 LoginURL:"/login" HomeURL:"/home" ConfirmURL:"/confirm" MaxSessions:9 Cookie.Name:"sid" Cookie.Domain:"example.com" Cookie.Path:"/app"`+
-		` Cookie.SameSite:2 Cookie.NoReload:false CandyPack:off Cookie.Transient:true Cookie.Insecure:true Cache:{1s 1m0s 500} Fingerprint:true ClientIP:false Replica:false Throttle:false VerifyPassword:false OnError:false OnEvent:false Logger:false}`; got != want {
+		` Cookie.SameSite:2 Cookie.NoReload:false CandyPack:off Cookie.Transient:true Cookie.Insecure:true Cache:{1s 1m0s 500} Fingerprint:true ClientIP:false Replica:false Throttle:false Limits:`+fmt.Sprint(throttle.Limits{})+` VerifyPassword:false OnError:false OnEvent:false Logger:false}`; got != want {
 		t.Errorf("got  %s\nwant %s", got, want)
 	}
 	if !c.Fingerprint.Match("a", "b") {
@@ -173,7 +174,7 @@ func TestOverriddenVariables(t *testing.T) {
 // Every key of the file is a field of Config, and every field that a file can hold has a key.
 func TestOptionsCoverConfig(t *testing.T) {
 	t.Parallel()
-	inGoOnly := map[string]bool{"Cache": true, "Cookie": true, "Replica": true, "ClientIP": true, "VerifyPassword": true, "Throttle": true, "OnEvent": true, "OnError": true, "Logger": true, "DSN": true}
+	inGoOnly := map[string]bool{"Cache": true, "Cookie": true, "Replica": true, "ClientIP": true, "VerifyPassword": true, "Throttle": true, "Limits": true, "OnEvent": true, "OnError": true, "Logger": true, "DSN": true}
 	byField := map[string]string{}
 	for _, o := range options {
 		byField[o.field] = o.key
@@ -371,6 +372,7 @@ func TestBadConfigsInGo(t *testing.T) {
 		{Config{Cache: Cache{Stale: -1}}, "session: Config.Cache.Stale = -1ns: must be 0"},
 		{Config{PasswordCost: -1}, "session: Config.PasswordCost = -1"},
 		{Config{TokenCost: -1}, "session: Config.TokenCost = -1"},
+		{Config{Limits: throttle.Limits{Everywhere: throttle.Limit{FreeFailures: -1}}}, "session: bad configuration: Config.Limits.Everywhere.FreeFailures = -1: must be from 1"},
 	} {
 		_, err := test.cfg.withDefaults()
 		if !errors.Is(err, ErrConfig) || !strings.HasPrefix(err.Error(), test.says) {

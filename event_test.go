@@ -11,6 +11,7 @@ import (
 
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
+	"github.com/candysession/session/throttle"
 )
 
 // listener keeps events as text.
@@ -40,7 +41,7 @@ func TestEvents(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "counts ids in another way")
 	var heard listener
-	f := setup(t, Config{OnEvent: heard.hear, MaxSessions: 3, Throttle: newMemoryThrottle()})
+	f := setup(t, Config{OnEvent: heard.hear, MaxSessions: 3, Throttle: throttle.NewMemory()})
 	const from = "192.0.2.1" // of httptest
 	expect := func(what string, want ...string) {
 		t.Helper()

@@ -16,6 +16,9 @@ func TestPagesNameTests(t *testing.T) {
 	ofPackages, err := filepath.Glob("internal/*/*_test.go")
 	noError(t, err)
 	files = append(files, ofPackages...)
+	ofThrottle, err := filepath.Glob("throttle/*_test.go")
+	noError(t, err)
+	files = append(files, ofThrottle...)
 	exists := map[string]bool{}
 	for _, file := range files {
 		source, err := os.ReadFile(file)

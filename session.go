@@ -60,10 +60,10 @@ type Manager[U any] struct {
 	passwords  *password.Hasher
 	purge      *purger
 
-	knowsClients bool        // Config.ClientIP was set
-	hidden       sync.Once   // logs once that client IPs are unavailable
-	unread       unreadTexts // logged, as they are no addresses
-	places       places
+	clientIPSet    bool
+	warnNoClientIP sync.Once
+	unreadIPs      loggedTexts // returned by Config.ClientIP, and not addresses
+	places         places
 }
 
 // New returns a Manager that uses db, whose driver must be go-sql-driver/mysql.
@@ -76,7 +76,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if db == nil {
 		return nil, fmt.Errorf("%w: New: db is nil; open one with session.Open", ErrConfig)
 	}
-	knowsClients := cfg.ClientIP != nil
+	clientIPSet := cfg.ClientIP != nil
 	cfg, err := cfg.withDefaults()
 	if err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 		return nil, err
 	}
 	cfg.DSN = "" // contains a password; not needed from here on
-	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: token.NewVerifier(token.Options{Timeout: cfg.Timeout})}
+	m := &Manager[U]{cfg: cfg, clientIPSet: clientIPSet, cookies: newCookies(cfg), plan: plan, verifier: token.NewVerifier(token.Options{Timeout: cfg.Timeout})}
 	m.twins = newTwins(cfg.MaxSessions)
 	m.store = newStore(db, &m.cfg)
 	m.passwords = password.New(m.passwordOptions())

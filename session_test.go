@@ -20,6 +20,7 @@ import (
 
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
+	"github.com/candysession/session/throttle"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/crypto/bcrypt"
@@ -102,7 +103,7 @@ func manage[U any](t testing.TB, db *sqlx.DB, dsn string, cfg Config) *fixture[U
 		cfg.PasswordCost = bcrypt.MinCost
 	}
 	if cfg.Throttle == nil {
-		cfg.Throttle = NoThrottle // most tests fail to log in from one address
+		cfg.Throttle = throttle.None // most tests fail to log in from one address
 	}
 	auth, err := New[U](db, cfg)
 	if err != nil {

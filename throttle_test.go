@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/throttle"
 )
 
 // try logs in from an address.
@@ -28,21 +29,22 @@ const (
 	right    = "alice's password"
 )
 
-// throttles are both, with a function that lets time pass, as nothing else does.
-func throttles(t *testing.T) map[string]func(*fixture[user]) (Throttle, func(time.Duration)) {
-	return map[string]func(*fixture[user]) (Throttle, func(time.Duration)){
-		"memory": func(*fixture[user]) (Throttle, func(time.Duration)) {
-			throttle := newMemoryThrottle()
+// throttles are those that count, each with a function that lets time pass.
+// Their clocks stand still otherwise.
+func throttles(t *testing.T) map[string]func(*fixture[user]) (throttle.Throttle, func(time.Duration)) {
+	return map[string]func(*fixture[user]) (throttle.Throttle, func(time.Duration)){
+		"memory": func(*fixture[user]) (throttle.Throttle, func(time.Duration)) {
+			memory := throttle.NewMemory()
 			var passed atomic.Int64
 			start := time.Now()
-			throttle.now = func() time.Time { return start.Add(time.Duration(passed.Load())) }
-			return throttle, func(d time.Duration) { passed.Add(int64(d)) }
+			memory.Now = func() time.Time { return start.Add(time.Duration(passed.Load())) }
+			return memory, func(d time.Duration) { passed.Add(int64(d)) }
 		},
-		"MySQL": func(f *fixture[user]) (Throttle, func(time.Duration)) {
-			db := open(t, f.dsn, "timestamp=1795000000") // this clock stands still
-			throttle, err := NewMySQLThrottle(db, "session_attempts")
+		"MySQL": func(f *fixture[user]) (throttle.Throttle, func(time.Duration)) {
+			db := open(t, f.dsn, "timestamp=1795000000")
+			shared, err := throttle.NewMySQL(db, "session_attempts", nil)
 			noError(t, err)
-			return throttle, func(d time.Duration) {
+			return shared, func(d time.Duration) {
 				mustExec(t, db, "UPDATE session_attempts SET last = FROM_UNIXTIME(UNIX_TIMESTAMP(last) - ?)", seconds(d))
 			}
 		},
@@ -50,20 +52,20 @@ func throttles(t *testing.T) map[string]func(*fixture[user]) (Throttle, func(tim
 }
 
 // throttled is an app with such a throttle.
-func throttled(t *testing.T, make func(*fixture[user]) (Throttle, func(time.Duration))) (f *fixture[user], pass func(time.Duration)) {
+func throttled(t *testing.T, create func(*fixture[user]) (throttle.Throttle, func(time.Duration))) (f *fixture[user], pass func(time.Duration)) {
 	t.Helper()
 	base := setup(t, Config{})
-	throttle, pass := make(base)
-	return manage[user](t, base.db, base.dsn, Config{Throttle: throttle}), pass
+	counts, pass := create(base)
+	return manage[user](t, base.db, base.dsn, Config{Throttle: counts}), pass
 }
 
 func TestGuessingIsSlowedDown(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
-	for name, make := range throttles(t) {
+	for name, create := range throttles(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f, pass := throttled(t, make)
+			f, pass := throttled(t, create)
 			waits := func(err error, least, most time.Duration) {
 				t.Helper()
 				var e *TooManyAttemptsError
@@ -95,7 +97,7 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 				pass(wait * time.Second)
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
-			// After a success, or an hour without a failure, it begins anew.
+			// After a success, or an hour without a failure, it begins again.
 			pass(901 * time.Second)
 			noError(t, f.try(attacker, "alice@example.com", right))
 			for range 5 {
@@ -111,13 +113,13 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 	}
 }
 
-// Who tries one password with many accounts has to wait, too, whether there are such accounts or not; successes with an
-// account of his own do not help him.
+// An attacker who tries one password with many accounts has to wait, whether they
+// exist or not. Successes with an own account do not help.
 func TestSprayingIsSlowedDown(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
-	for name, make := range throttles(t) {
-		f, pass := throttled(t, make)
+	for name, create := range throttles(t) {
+		f, pass := throttled(t, create)
 		for i := range 50 {
 			if err := f.try(attacker, fmt.Sprintf("user%d@example.com", i), "wrong"); err != ErrInvalidCredentials {
 				t.Fatalf("%s: %d: %v", name, i, err)
@@ -135,12 +137,12 @@ func TestSprayingIsSlowedDown(t *testing.T) {
 	}
 }
 
-// Of guesses that come at once no more are tried than of those that come one after the other.
-func TestGuessesAtOnce(t *testing.T) {
+// Of concurrent guesses no more are tried than of those that follow each other.
+func TestThrottleConcurrent(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
-	for name, make := range throttles(t) {
-		f, _ := throttled(t, make)
+	for name, create := range throttles(t) {
+		f, _ := throttled(t, create)
 		var wg sync.WaitGroup
 		var tried atomic.Int64
 		for range 40 {
@@ -162,7 +164,7 @@ func TestGuessesAtOnce(t *testing.T) {
 
 func TestClientsOfAThrottle(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{Throttle: newMemoryThrottle()})
+	f := setup(t, Config{Throttle: throttle.NewMemory()})
 	fail := func(f *fixture[user], address string) (n int) {
 		for n = range 10 {
 			if errors.Is(f.try(address, "alice@example.com", "wrong"), ErrTooManyAttempts) {
@@ -181,7 +183,8 @@ func TestClientsOfAThrottle(t *testing.T) {
 	if n := fail(f, "[2001:db8:1:3::1]:1"); n != 5 {
 		t.Errorf("another network is throttled after %d", n)
 	}
-	// Behind a proxy that hides them, clients cannot be told apart. They share the count of an account, and the log says so, once.
+	// Behind a proxy, clients can't be told apart. They share the count of an
+	// account, and that is logged once.
 	for i, address := range []string{"127.0.0.1:1", "10.1.2.3:1", "[fd00::1]:1", "192.168.7.7:1", "[::1]:1", ""} {
 		if n := fail(f, address); n != 5 && i == 0 || n != 0 && i > 0 {
 			t.Errorf("%q is throttled after %d", address, n)
@@ -190,111 +193,94 @@ func TestClientsOfAThrottle(t *testing.T) {
 	if n := strings.Count(f.log.String(), "set Config.ClientIP"); n != 1 {
 		t.Errorf("said %d times: %s", n, f.log)
 	}
-	// With a function that knows them, they are.
-	behind := manage[user](t, f.db, f.dsn, Config{ClientIP: remoteIP, Throttle: newMemoryThrottle()})
+	// With Config.ClientIP they can.
+	behind := manage[user](t, f.db, f.dsn, Config{ClientIP: remoteIP, Throttle: throttle.NewMemory()})
 	if n := fail(behind, "10.1.2.3:1"); n != 5 {
 		t.Errorf("throttled after %d", n)
 	}
 	off := manage[user](t, f.db, f.dsn, Config{})
 	if n := fail(off, attacker); n != -1 {
-		t.Errorf("NoThrottle throttles after %d", n)
+		t.Errorf("throttle.None throttles after %d", n)
 	}
 }
 
-// Without a setting there is a throttle.
+// Each of the limits applies, and to nothing else.
+func TestThrottleLimits(t *testing.T) {
+	t.Parallel()
+	base := setup(t, Config{})
+	const sameAddress, same56, same48, elsewhere = "[2001:db8:1::1]:%[2]d", "[2001:db8:1:%x::1]:%d", "[2001:db8:1:%x00::1]:%d", "[2001:db8:%x::1]:%d"
+	const oneAccount, manyAccounts = "alice@example.com", "nobody%d@example.com"
+	for name, test := range map[string]struct {
+		limit             func(*throttle.Limits) *throttle.Limit
+		addresses, emails string
+		register          bool
+	}{
+		"Account.Address":       {func(l *throttle.Limits) *throttle.Limit { return &l.Account.Address }, sameAddress, oneAccount, false},
+		"Account.Prefix56":      {func(l *throttle.Limits) *throttle.Limit { return &l.Account.Prefix56 }, same56, oneAccount, false},
+		"Account.Prefix48":      {func(l *throttle.Limits) *throttle.Limit { return &l.Account.Prefix48 }, same48, oneAccount, false},
+		"Network.Address":       {func(l *throttle.Limits) *throttle.Limit { return &l.Network.Address }, sameAddress, manyAccounts, false},
+		"Network.Prefix56":      {func(l *throttle.Limits) *throttle.Limit { return &l.Network.Prefix56 }, same56, manyAccounts, false},
+		"Network.Prefix48":      {func(l *throttle.Limits) *throttle.Limit { return &l.Network.Prefix48 }, same48, manyAccounts, false},
+		"Everywhere":            {func(l *throttle.Limits) *throttle.Limit { return &l.Everywhere }, elsewhere, oneAccount, false},
+		"Registration.Address":  {func(l *throttle.Limits) *throttle.Limit { return &l.Registration.Address }, sameAddress, oneAccount, true},
+		"Registration.Prefix56": {func(l *throttle.Limits) *throttle.Limit { return &l.Registration.Prefix56 }, same56, oneAccount, true},
+		"Registration.Prefix48": {func(l *throttle.Limits) *throttle.Limit { return &l.Registration.Prefix48 }, same48, oneAccount, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			const high, low = 1000, 2
+			networks := throttle.PerNetwork{Address: throttle.Limit{FreeFailures: high}, Prefix56: throttle.Limit{FreeFailures: high}, Prefix48: throttle.Limit{FreeFailures: high}}
+			limits := throttle.Limits{Account: networks, Network: networks, Everywhere: throttle.Limit{FreeFailures: high}, Registration: networks}
+			*test.limit(&limits) = throttle.Limit{FreeFailures: low, BaseDelay: 3 * time.Minute, MaxDelay: 5 * time.Minute}
+			f := manage[user](t, base.db, base.dsn, Config{Throttle: throttle.NewMemory(), Limits: limits})
+			for i := range low + 1 {
+				address := fmt.Sprintf(test.addresses, i, 1)
+				email := test.emails
+				if email == manyAccounts {
+					email = fmt.Sprintf(email, i)
+				}
+				err := f.try(address, email, "wrong")
+				want := ErrInvalidCredentials
+				if test.register {
+					r := httptest.NewRequest("POST", "/register", nil)
+					r.RemoteAddr = address
+					_, err = register(f.auth, httptest.NewRecorder(), r, Fields{"email": email, "password": "a password"}, formOptions{Columns: []string{"email"}})
+					want = ErrDuplicate
+				}
+				if i < low {
+					if errors.Is(err, ErrTooManyAttempts) || !errors.Is(err, want) {
+						t.Errorf("attempt %d: %v", i, err)
+					}
+					continue
+				}
+				var wait *TooManyAttemptsError
+				if !errors.As(err, &wait) || wait.RetryAfter < 2*time.Minute || wait.RetryAfter > 3*time.Minute {
+					t.Errorf("attempt %d: %v", i, err)
+				}
+			}
+		})
+	}
+}
+
+// The zero Config has a throttle.
 func TestThrottleIsOnByDefault(t *testing.T) {
 	t.Parallel()
 	cfg, err := Config{}.withDefaults()
 	noError(t, err)
-	if _, ok := cfg.Throttle.(*memoryThrottle); !ok {
+	if _, ok := cfg.Throttle.(*throttle.Memory); !ok {
 		t.Errorf("%T", cfg.Throttle)
 	}
 }
 
-type brokenThrottle struct{ noThrottle }
+type brokenThrottle struct{ throttle.Throttle }
 
-func (brokenThrottle) Reserve(context.Context, string, Limit) (time.Duration, error) {
+func (brokenThrottle) Reserve(context.Context, string, throttle.Limit) (time.Duration, error) {
 	return 0, errors.New("is down")
 }
 
 func TestBrokenThrottle(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{Throttle: brokenThrottle{}})
+	f := setup(t, Config{Throttle: brokenThrottle{throttle.None}})
 	if err := f.try(attacker, "alice@example.com", right); !errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "is down") {
 		t.Error(err)
-	}
-	for _, table := range []string{"", "a`b", "a.b.c"} {
-		if _, err := NewMySQLThrottle(f.db, table); !errors.Is(err, ErrConfig) {
-			t.Errorf("%q: %v", table, err)
-		}
-	}
-	if _, err := NewMySQLThrottle(nil, "attempts"); !errors.Is(err, ErrConfig) {
-		t.Error(err)
-	}
-}
-
-// The table does not grow with those whose time has come.
-func TestMySQLThrottleForgets(t *testing.T) {
-	t.Parallel()
-	testdb.SkipEmbedded(t, "ignores time zones")
-	f := setup(t, Config{})
-	throttle, err := NewMySQLThrottle(f.db, "session_attempts")
-	noError(t, err)
-	for i := range 20 {
-		noError(t, second(throttle.Reserve(t.Context(), throttleKey(fmt.Sprint(i)), accountLimits[0])))
-	}
-	mustExec(t, f.db, "UPDATE session_attempts SET last = FROM_UNIXTIME(UNIX_TIMESTAMP(last) - 3700)")
-	for i := range 10 {
-		noError(t, second(throttle.Reserve(t.Context(), throttleKey(fmt.Sprint("new", i)), accountLimits[0])))
-	}
-	if n := get[int](t, f.db, "SELECT COUNT(*) FROM session_attempts"); n != 10 {
-		t.Errorf("%d rows", n)
-	}
-}
-
-// With a secret, the table's names can't be computed from what they stand for.
-func TestMySQLThrottleSecret(t *testing.T) {
-	t.Parallel()
-	testdb.SkipEmbedded(t, "ignores time zones")
-	f := setup(t, Config{})
-	throttle, err := NewMySQLThrottle(f.db, "session_attempts", []byte("sixteen bytes, or more"))
-	noError(t, err)
-	key := throttleKey("network", "203.0.113.9")
-	noError(t, second(throttle.Reserve(t.Context(), key, networkLimits[0])))
-	noError(t, throttle.Remember(t.Context(), key))
-	if name := get[string](t, f.db, "SELECT name FROM session_attempts"); name == key || len(name) != throttleKeyLength {
-		t.Errorf("the name is %s", name)
-	}
-	for _, secret := range [][][]byte{{nil}, {[]byte("short")}, {key16, key16}} {
-		if _, err := NewMySQLThrottle(f.db, "session_attempts", secret...); !errors.Is(err, ErrConfig) {
-			t.Errorf("%q: %v", secret, err)
-		}
-	}
-}
-
-var key16 = []byte("0123456789abcdef")
-
-// Who has to wait does not wait longer because the database's clock was set back; a second of difference between servers
-// lets nobody in.
-func TestThrottleOfAClockThatWentBack(t *testing.T) {
-	t.Parallel()
-	testdb.SkipEmbedded(t, "ignores time zones")
-	f := setup(t, Config{})
-	throttle, err := NewMySQLThrottle(f.db, "session_attempts")
-	noError(t, err)
-	key := throttleKey("account")
-	limit := Limit{FreeFailures: 1, BaseDelay: time.Minute, MaxDelay: time.Minute, ResetAfter: time.Hour}
-	for _, test := range []struct {
-		ahead int
-		waits bool
-	}{{0, true}, {5, true}, {3600, false}} {
-		mustExec(t, f.db, "DROP TABLE IF EXISTS session_attempts")
-		noError(t, second(throttle.Reserve(t.Context(), key, limit)))
-		noError(t, throttle.Release(t.Context(), key, AttemptFailed))
-		mustExec(t, f.db, "UPDATE session_attempts SET last = FROM_UNIXTIME(UNIX_TIMESTAMP(last) + ?)", test.ahead)
-		wait, err := throttle.Reserve(t.Context(), key, limit)
-		if err != nil || (wait > 0) != test.waits || wait > time.Minute+5*time.Second {
-			t.Errorf("%d s ahead: %v, %v", test.ahead, wait, err)
-		}
 	}
 }

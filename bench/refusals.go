@@ -15,13 +15,14 @@ import (
 	"time"
 
 	"github.com/candysession/session"
+	"github.com/candysession/session/throttle"
 	"golang.org/x/crypto/bcrypt"
 )
 
 // refusals measures row 16: whether the time of a rejected login reveals that
 // the user is missing, the password is wrong, or the stored hash is invalid.
 func (b *bench) refusals(report *report) error {
-	auth, err := session.New[User](b.db, session.Config{Throttle: session.NoThrottle})
+	auth, err := session.New[User](b.db, session.Config{Throttle: throttle.None})
 	if err != nil {
 		return err
 	}

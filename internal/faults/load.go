@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/candysession/session"
+	"github.com/candysession/session/throttle"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -35,7 +36,7 @@ type user struct {
 // replica.
 func newApp(dsn, replica string, timeout time.Duration, log *slog.Logger) (*app, error) {
 	a := &app{}
-	cfg := session.Config{Timeout: timeout, PasswordCost: 4, Throttle: session.NoThrottle, Logger: log}
+	cfg := session.Config{Timeout: timeout, PasswordCost: 4, Throttle: throttle.None, Logger: log}
 	var err error
 	limits := fmt.Sprintf("?timeout=%v&readTimeout=%v&writeTimeout=%v", timeout, timeout, timeout)
 	if a.db, err = session.Open(dsn + limits); err != nil {
