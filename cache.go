@@ -14,16 +14,16 @@ type Cache struct {
 	// Fresh is how long a session that was read is taken as it was, without a query. Logouts, revocations and renewals
 	// through this Manager are seen at once, those of other processes, and changes of the user, within Fresh. Key
 	// "cacheFresh" in milliseconds, default 0: every request reads the session.
-	Fresh time.Duration
+	Fresh time.Duration `config:"cacheFresh"`
 
 	// Stale is how old what is known of a session may be to let it pass while the database fails; Session.Stale marks
 	// such requests. Logins still fail. Not below Fresh. Key "cacheStale" in milliseconds, default 0: such requests get
 	// Config.OnError.
-	Stale time.Duration
+	Stale time.Duration `config:"cacheStale"`
 
 	// Entries is how many sessions are kept; the one that was not used for longest gives way. One takes about a
 	// kilobyte. Key "cacheEntries", default 100000.
-	Entries int
+	Entries int `config:"cacheEntries"`
 }
 
 func (c Cache) on() bool { return c.Fresh > 0 || c.Stale > 0 }

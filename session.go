@@ -76,7 +76,6 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.DSN = "" // it holds a password, which nothing here needs
 	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
 	m.twins = newTwins(cfg.MaxSessions)
 	m.store = newStore(db, &m.cfg)

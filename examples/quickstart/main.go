@@ -49,11 +49,11 @@ type User struct {
 }
 
 var config = session.Config{
-	UsersTable:    "quickstart_users",
-	TokenTable:    "quickstart_tokens",
-	LoginURL: "/login",
-	HomeURL:  "/account",
-	Cookie: session.Cookie{Insecure: true}, // this is plain http on localhost, where Safari stores no Secure cookie
+	UsersTable: "quickstart_users",
+	TokenTable: "quickstart_tokens",
+	LoginURL:   "/login",
+	HomeURL:    "/account",
+	Cookie:     session.Cookie{Insecure: true}, // this is plain http on localhost, where Safari stores no Secure cookie
 }
 
 type app struct {

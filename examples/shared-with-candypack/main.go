@@ -42,13 +42,13 @@ func main() {
 
 // run serves until the context ends, and tells its address when it listens.
 func run(ctx context.Context, config, addr string, listening func(net.Addr)) error {
-	cfg, err := session.LoadConfig(config)
+	cfg, dsn, err := session.LoadConfig(config)
 	if err != nil {
 		return err
 	}
 	cfg.CandyPack = session.CandyPackShare
 	cfg.LoginURL = "/login" // still a page of CandyPack's, perhaps
-	db, err := session.Open(cfg.DSN)
+	db, err := session.Open(dsn)
 	if err != nil {
 		return err
 	}
