@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/candysession/session/internal/pool"
 )
 
 // lookup finds sessions with their users by one column, token_x or id, and lets requests that come at once share a
@@ -128,8 +130,8 @@ type found[U any] struct {
 
 // newLookup makes a lookup by this column.
 func newLookup[U any](s *store, db *sqlx.DB, plan userPlan[U], column string) *lookup[U] {
-	of, ok := db.Driver().(tuned)
-	prompt := ok && of.cfg.ReadTimeout > 0 && of.cfg.ReadTimeout <= s.timeout
+	cfg := pool.Config(db)
+	prompt := cfg != nil && cfg.ReadTimeout > 0 && cfg.ReadTimeout <= s.timeout
 	return &lookup[U]{store: s, db: db, plan: plan, column: column, patience: min(laneTimeout, s.timeout), prompt: prompt}
 }
 
