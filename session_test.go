@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math"
@@ -96,7 +97,7 @@ func setup(t testing.TB, cfg Config) *fixture[user] {
 func manage[U any](t testing.TB, db *sqlx.DB, dsn string, cfg Config) *fixture[U] {
 	t.Helper()
 	log := &safeBuffer{}
-	cfg.Logger = slog.New(slog.NewMultiHandler(slog.NewTextHandler(log, nil), slog.NewTextHandler(&told, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	cfg.Logger = slog.New(slog.NewTextHandler(logWriter{log, &told}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	if cfg.PasswordCost == 0 {
 		cfg.PasswordCost = bcrypt.MinCost
 	}
@@ -113,6 +114,16 @@ func manage[U any](t testing.TB, db *sqlx.DB, dsn string, cfg Config) *fixture[U
 		}
 	})
 	return &fixture[U]{t, db, dsn, auth, log}
+}
+
+// A logWriter writes every line of a log to all, and those above Debug to info.
+type logWriter struct{ info, all io.Writer }
+
+func (w logWriter) Write(line []byte) (int, error) {
+	if !bytes.Contains(line, []byte(" level=DEBUG ")) {
+		w.info.Write(line)
+	}
+	return w.all.Write(line)
 }
 
 type safeBuffer struct {
