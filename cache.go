@@ -18,7 +18,7 @@ type Cache struct {
 	//
 	// Defaults to 0: every request reads its session. JSON: "cacheFresh"
 	// (milliseconds).
-	Fresh time.Duration
+	Fresh time.Duration `config:"cacheFresh"`
 
 	// Stale is how old a cached session may be to be accepted while the database
 	// is unavailable. Session.Stale marks such requests. Logins still fail. It
@@ -26,13 +26,13 @@ type Cache struct {
 	//
 	// Defaults to 0: Config.OnError responds to such requests. JSON:
 	// "cacheStale" (milliseconds).
-	Stale time.Duration
+	Stale time.Duration `config:"cacheStale"`
 
 	// Entries is the maximum number of cached sessions; the least recently used
 	// is evicted. An entry takes about a kilobyte.
 	//
 	// Defaults to 100000. JSON: "cacheEntries".
-	Entries int
+	Entries int `config:"cacheEntries"`
 }
 
 func (c Cache) on() bool { return c.Fresh > 0 || c.Stale > 0 }

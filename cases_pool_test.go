@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/pool"
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
 	"github.com/candysession/session/throttle"
@@ -57,12 +58,12 @@ func testOpenSetsAutocommit(t *testing.T) {
 	t.Parallel()
 	for _, params := range []string{"", "autocommit=0", "AutoCommit=off&Completion_Type=CHAIN", "@@session.autocommit=0", "completion_type=2"} {
 		db := open(t, testdb.DSN(t), params)
-		cfg := db.Driver().(tuned).cfg
+		cfg := pool.Config(db)
 		if cfg.Params["autocommit"] != "1" || cfg.Params["completion_type"] != "0" {
 			t.Errorf("%s: the parameters are %v", params, cfg.Params)
 		}
-		pool, done := patient(db)
-		for _, db := range []*sqlx.DB{db, pool} {
+		patient, done := pool.WithoutReadTimeout(db)
+		for _, db := range []*sqlx.DB{db, patient} {
 			if get[int](t, db, "SELECT @@autocommit") != 1 {
 				t.Errorf("%s: autocommit is off", params)
 			}

@@ -104,12 +104,12 @@ func ExampleLoadConfig() {
 		"mysql": { "host": "localhost", "user": "app", "password": "secret", "database": "app" }
 	}`), 0o600)
 
-	cfg, err := session.LoadConfig(path)
+	cfg, dsn, err := session.LoadConfig(path)
 	if err != nil {
 		log.Fatal(err)
 	}
 	fmt.Println(cfg.MaxAge, cfg.UpdateAge)
-	db, err := session.Open(cfg.DSN)
+	db, err := session.Open(dsn)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -94,18 +94,6 @@ func FuzzMiddleware(f *testing.F) {
 	})
 }
 
-// A value of .env is what stands in the file, or less.
-func FuzzParseEnv(f *testing.F) {
-	f.Add("A=1\nexport B='two # 2' # 3\n\ufeffC=\"\n=\n#D=4")
-	f.Fuzz(func(t *testing.T, text string) {
-		for name, value := range parseEnv([]byte(text)) {
-			if !strings.Contains(text, name) || !strings.Contains(text, value) || strings.Contains(name+value, "\n") {
-				t.Fatalf("%q = %q", name, value)
-			}
-		}
-	})
-}
-
 // An identifier equals an integer to the digit, and text as it is, or nothing.
 func FuzzColumnArg(f *testing.F) {
 	for _, text := range []string{"1", "1x", "01", "+1", "-0", "18446744073709551615", "18446744073709551616", "1e0", "\xff", ""} {

@@ -12,6 +12,8 @@ import (
 
 	"github.com/candysession/session/internal/batch"
 	"github.com/jmoiron/sqlx"
+
+	"github.com/candysession/session/internal/pool"
 )
 
 // lookup loads sessions and their users by one column, token_x or id, and
@@ -80,7 +82,7 @@ func newLookup[U any](s *store, db *sqlx.DB, plan userPlan[U], column string) *l
 	l := &lookup[U]{store: s, db: db, plan: plan, column: column}
 	l.loader.Fetch = l.read
 	l.loader.Timeout, l.loader.SlotTimeout = s.timeout, min(slotTimeout, s.timeout)
-	if of, ok := db.Driver().(tuned); ok && of.cfg.ReadTimeout > 0 && of.cfg.ReadTimeout <= s.timeout {
+	if cfg := pool.Config(db); cfg != nil && cfg.ReadTimeout > 0 && cfg.ReadTimeout <= s.timeout {
 		l.loader.TimesOut = l.poolHasRoom
 	}
 	return l

@@ -85,7 +85,6 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.DSN = "" // contains a password; not needed from here on
 	m := &Manager[U]{cfg: cfg, clientIPSet: clientIPSet, cookies: newCookies(cfg), plan: plan, verifier: token.NewVerifier(token.Options{Timeout: cfg.Timeout})}
 	m.twins = newTwins(cfg.MaxSessions)
 	m.store = newStore(db, &m.cfg)

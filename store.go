@@ -18,6 +18,8 @@ import (
 
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
+
+	"github.com/candysession/session/internal/pool"
 )
 
 // store speaks SQL. Every age is computed by the database from its own clock, in seconds since the epoch: so nothing
@@ -1037,7 +1039,7 @@ func (s *store) stats(ctx context.Context) (stats Stats, err error) {
 	if _, err := s.tokenTable(ctx); err != nil {
 		return Stats{}, s.explain("count the sessions", err)
 	}
-	db, done := patient(s.db)
+	db, done := pool.WithoutReadTimeout(s.db)
 	defer done()
 	err = s.try(ctx, func(ctx context.Context, _ bool) error {
 		query := "SELECT COUNT(*), SUM(" + s.idle + "), MIN(UNIX_TIMESTAMP(active)) FROM " + s.tokens

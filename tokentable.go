@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/candysession/session/internal/pool"
 )
 
 // A tokenTable describes the token table as it is in the database.
@@ -236,7 +238,7 @@ func (s *store) createTable(ctx context.Context, db *sqlx.DB) (ran []string, err
 // ran. InnoDB adds columns with defaults and indexes online.
 func (s *store) migrate(ctx context.Context) (ran []string, err error) {
 	s.forgetTables()
-	db, done := patient(s.db)
+	db, done := pool.WithoutReadTimeout(s.db)
 	defer done()
 	users, err := s.usersTable(ctx)
 	if err != nil {

@@ -1,6 +1,6 @@
 module github.com/candysession/session/bench
 
-go 1.26.0
+go 1.25.0
 
 require (
 	github.com/alexedwards/scs/mysqlstore v0.0.0-20250417082927-ab20b3feb5e9
@@ -8,13 +8,13 @@ require (
 	github.com/candysession/session v0.0.0
 	github.com/go-sql-driver/mysql v1.10.1
 	github.com/jmoiron/sqlx v1.4.0
-	golang.org/x/crypto v0.58.0
+	golang.org/x/crypto v0.45.0
 )
 
 require (
 	filippo.io/edwards25519 v1.2.0 // indirect
 	github.com/hashicorp/golang-lru/v2 v2.0.7 // indirect
-	golang.org/x/text v0.43.0 // indirect
+	golang.org/x/text v0.31.0 // indirect
 )
 
 replace github.com/candysession/session => ../

@@ -45,13 +45,13 @@ func main() {
 
 // run serves until the context ends. It calls listening with its address.
 func run(ctx context.Context, config, addr string, listening func(net.Addr)) error {
-	cfg, err := session.LoadConfig(config)
+	cfg, dsn, err := session.LoadConfig(config)
 	if err != nil {
 		return err
 	}
 	cfg.CandyPack = session.CandyPackShare
 	cfg.LoginURL = "/login" // may still be a page of CandyPack
-	db, err := session.Open(cfg.DSN)
+	db, err := session.Open(dsn)
 	if err != nil {
 		return err
 	}
