@@ -5,13 +5,15 @@ import (
 	"errors"
 	"net/http"
 	"time"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // A verdict is what is known of a request's session.
 type verdict[U any] struct {
 	err    error // why the request is not logged in; nil if it is
 	token  token
-	record record // its id is 0 unless the token is right, even if the session is refused for another reason
+	record store.Record // its id is 0 unless the token is right, even if the session is refused for another reason
 	user   U
 	cached bool     // this is what was known before
 	stale  bool     // and the database failed
@@ -69,7 +71,7 @@ func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 // refused is the event of a token that is refused, if that is to be told.
 type refused struct {
 	kind   EventKind
-	of     *record
+	of     *store.Record
 	reason error
 }
 
@@ -77,7 +79,7 @@ type refused struct {
 // where another cookie of the request is good.
 func (r refused) alarming() bool { return r.kind != "" && r.kind != EventRejected }
 
-func sameUser(a, b *record) bool { return sameKey(a.owner, b.owner) }
+func sameUser(a, b *store.Record) bool { return store.SameKey(a.Owner, b.Owner) }
 
 // judge judges one token of a request, as authenticate does.
 func (m *Manager[U]) judge(r *http.Request, t token, v *verdict[U]) (why refused, err error) {
@@ -85,7 +87,7 @@ func (m *Manager[U]) judge(r *http.Request, t token, v *verdict[U]) (why refused
 	if errors.Is(err, ErrUnknownSession) {
 		why = refused{kind: refusal(err), reason: ErrUnknownSession}
 		if row != nil { // it exists, but this is not its token
-			why.of = &row.record
+			why.of = &row.Record
 		}
 		v.err = ErrUnknownSession
 		return why, nil
@@ -94,22 +96,22 @@ func (m *Manager[U]) judge(r *http.Request, t token, v *verdict[U]) (why refused
 	if err != nil {
 		return why, err
 	}
-	v.record, v.cached, v.stale = row.record, age.known, age.stale
-	v.record.now += seconds(age.since)
+	v.record, v.cached, v.stale = row.Record, age.known, age.stale
+	v.record.Now += seconds(age.since)
 	switch {
 	case m.expired(&v.record):
 		v.err = ErrExpired
-	case row.owner == nil:
+	case row.Owner == nil:
 		v.err = ErrUserNotFound
-	case row.changed:
+	case row.Changed:
 		v.err = ErrAccountChanged
-	case !m.cfg.Fingerprint.Match(row.browser, m.browser(r)):
+	case !m.cfg.Fingerprint.Match(row.Browser, m.browser(r)):
 		v.err = ErrFingerprintMismatch
 	default:
-		v.user = row.user
+		v.user = row.User
 		return why, nil
 	}
-	return refused{refusal(v.err), &row.record, v.err}, nil
+	return refused{refusal(v.err), &row.Record, v.err}, nil
 }
 
 // An age says of what was found whether it was read just now.
@@ -121,7 +123,7 @@ type age struct {
 
 // find finds the session of a token, in the cache if there is one and it knows, otherwise in the table. While the
 // database fails, the cache may know what was so before: that is stale.
-func (m *Manager[U]) find(ctx context.Context, t token) (*found[U], age, error) {
+func (m *Manager[U]) find(ctx context.Context, t token) (*store.SessionRow[U], age, error) {
 	key := m.verifier.of(t)
 	if m.cache == nil {
 		row, err := m.look(ctx, t, key)
@@ -133,7 +135,7 @@ func (m *Manager[U]) find(ctx context.Context, t token) (*found[U], age, error) 
 		kept = nil // another verifier, or certainty is wanted: the table decides
 	}
 	if kept != nil && since <= m.cfg.Cache.Fresh {
-		return &kept.found, age{known: true, since: since}, nil
+		return &kept.SessionRow, age{known: true, since: since}, nil
 	}
 	generation := m.cache.begin()
 	row, err := m.look(ctx, t, key)
@@ -141,23 +143,23 @@ func (m *Manager[U]) find(ctx context.Context, t token) (*found[U], age, error) 
 	case err == nil:
 		m.cache.put(generation, row, key, now)
 	case kept != nil && since <= m.cfg.Cache.Stale && errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
-		return &kept.found, age{known: true, since: since, stale: true}, nil
+		return &kept.SessionRow, age{known: true, since: since, stale: true}, nil
 	}
 	return row, age{}, err
 }
 
 // look reads the session of a token. Where a read may be late, a session that would be refused is read once more, by one
 // that is not: it may have begun, or been renewed, just now and elsewhere.
-func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*found[U], error) {
+func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*store.SessionRow[U], error) {
 	row, err := m.read(ctx, t, key)
 	switch {
-	case err == nil && row.owner != nil && !row.changed && !m.expired(&row.record):
+	case err == nil && row.Owner != nil && !row.Changed && !m.expired(&row.Record):
 		return row, nil
 	case err != nil && err != ErrUnknownSession && err != errEnded:
 		return row, err
 	}
 	if m.cfg.Replica == nil {
-		galera, unknown := m.store.isGalera(ctx)
+		galera, unknown := m.store.IsGalera(ctx)
 		if unknown != nil {
 			return nil, unknown
 		}
@@ -179,11 +181,11 @@ func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*found[U],
 // Of a token that was verified before, the row is read by its id, which costs the database less. If that is not the row
 // any more, the selector decides. The key is the verifier's, of the token. With errWrongVerifier comes the row that the
 // token is not of, for the event.
-func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*found[U], error) {
+func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*store.SessionRow[U], error) {
 	memory := m.verifier.recall(key)
 	if memory.id != 0 {
 		row, err := m.byID.find(ctx, memory.id, t.selector)
-		if err == nil && memory.of(&row.record) || err != nil && !errors.Is(err, ErrUnknownSession) {
+		if err == nil && memory.of(&row.Record) || err != nil && !errors.Is(err, ErrUnknownSession) {
 			return row, err
 		}
 		m.verifier.forget(key)
@@ -201,10 +203,10 @@ func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*found[U],
 }
 
 // verified is the row of a token's selector, if its verifier matches the hash.
-func (m *Manager[U]) verified(ctx context.Context, t token, row *found[U]) (*found[U], error) {
-	ok, err := m.verifier.verify(ctx, t, &row.record)
+func (m *Manager[U]) verified(ctx context.Context, t token, row *store.SessionRow[U]) (*store.SessionRow[U], error) {
+	ok, err := m.verifier.verify(ctx, t, &row.Record)
 	if err != nil {
-		return nil, m.store.explain("verify the token", err)
+		return nil, m.wrap("verify the token", err)
 	}
 	if !ok {
 		return row, errWrongVerifier
@@ -214,7 +216,7 @@ func (m *Manager[U]) verified(ctx context.Context, t token, row *found[U]) (*fou
 
 // forgery refuses a token whose verifier was made up. Whose session it is meant for is only of interest for the event,
 // so a flood of them is looked up no more than maxForgeries times a second, and no failure of that matters.
-func (m *Manager[U]) forgery(ctx context.Context, t token) (*found[U], error) {
+func (m *Manager[U]) forgery(ctx context.Context, t token) (*store.SessionRow[U], error) {
 	if m.forgeries.allows(time.Now()) {
 		if row, err := m.bySelector.find(ctx, t.selector, t.selector); err == nil {
 			return row, errWrongVerifier
@@ -224,9 +226,9 @@ func (m *Manager[U]) forgery(ctx context.Context, t token) (*found[U], error) {
 }
 
 // expired: idle for more than MaxAge, or older than MaxLifetime. Ages are the database's, in whole seconds.
-func (m *Manager[U]) expired(r *record) bool {
-	return r.now-r.active > seconds(m.cfg.MaxAge) ||
-		m.cfg.MaxLifetime > 0 && r.now-r.created > seconds(m.cfg.MaxLifetime)
+func (m *Manager[U]) expired(r *store.Record) bool {
+	return r.Now-r.Active > seconds(m.cfg.MaxAge) ||
+		m.cfg.MaxLifetime > 0 && r.Now-r.Created > seconds(m.cfg.MaxLifetime)
 }
 
 func (m *Manager[U]) browser(r *http.Request) string {
@@ -237,17 +239,17 @@ func (m *Manager[U]) browser(r *http.Request) string {
 // come at once one does it. The session is valid either way, so a failure is only logged. The cookie stays as it is: it
 // lasts longer than the row, and an answer that is late would put it in place of a newer one.
 func (m *Manager[U]) slide(r *http.Request, v *verdict[U]) (renewed bool) {
-	if v.err != nil || v.stale || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) || r.Context().Err() != nil {
+	if v.err != nil || v.stale || v.record.Now-v.record.Active <= seconds(m.cfg.UpdateAge) || r.Context().Err() != nil {
 		return false
 	}
-	browser := lasting(v.record.browser, m.browser(r))
-	won, err := m.store.slide(steadfast(r.Context()), v.record.id, browser, m.cfg.UpdateAge)
+	browser := lasting(v.record.Browser, m.browser(r))
+	won, err := m.store.Renew(detach(r.Context()), v.record.ID, browser, m.cfg.UpdateAge)
 	if err != nil {
-		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", m.store.publicID(&v.record), "error", err)
+		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", m.store.PublicID(&v.record), "error", err)
 		return false
 	}
 	if won {
-		v.record.active, v.record.browser = v.record.now, browser
+		v.record.Active, v.record.Browser = v.record.Now, browser
 		m.tell(r, EventRenewed, &v.record, nil)
 	}
 	return won
@@ -257,17 +259,60 @@ func (m *Manager[U]) slide(r *http.Request, v *verdict[U]) (renewed bool) {
 // changed or is gone. In CandyPack's modes it also deletes an expired session of
 // this browser, as CandyPack does. Otherwise the purge deletes that.
 func (m *Manager[U]) end(r *http.Request, v *verdict[U]) {
-	ctx := steadfast(r.Context())
+	ctx := detach(r.Context())
 	var err error
 	switch {
 	case v.stale:
-	case v.err == ErrUserNotFound && m.cfg.CandyPack != CandyPackOff && v.record.stamp == nil: // CandyPack's, which keeps it
+	case v.err == ErrUserNotFound && m.cfg.CandyPack != CandyPackOff && v.record.Stamp == nil: // CandyPack's, which keeps it
 	case v.err == ErrUserNotFound, v.err == ErrAccountChanged:
-		err = m.store.deleteRejected(ctx, &v.record)
-	case v.err == ErrExpired && m.cfg.CandyPack != CandyPackOff && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
-		err = m.store.deleteExpired(ctx, v.record.id)
+		err = m.store.DeleteRejected(ctx, &v.record)
+	case v.err == ErrExpired && m.cfg.CandyPack != CandyPackOff && m.cfg.Fingerprint.Match(v.record.Browser, m.browser(r)):
+		err = m.store.DeleteExpired(ctx, v.record.ID)
 	}
 	if err != nil {
-		m.cfg.Logger.WarnContext(ctx, "session: rejected, but not deleted", "session", m.store.publicID(&v.record), "error", err)
+		m.cfg.Logger.WarnContext(ctx, "session: rejected, but not deleted", "session", m.store.PublicID(&v.record), "error", err)
 	}
+}
+
+// withUserOrNot is what ends a session needs to know of a request: also where
+// the session's user can't be read.
+func (m *Manager[U]) withUserOrNot(r *http.Request) (*verdict[U], error) {
+	v, err := m.verdictOn(r)
+	if !errors.Is(err, ErrConfig) {
+		return v, err
+	}
+	first := &verdict[U]{}
+	_, first.err = m.cookies.read(r)
+	for i, t := range m.cookies.all(r) {
+		one := &verdict[U]{}
+		if err := m.judgeAlone(r, t, one); err != nil || one.record.ID != 0 {
+			return one, err
+		}
+		if i == 0 {
+			first = one
+		}
+	}
+	return first, nil
+}
+
+// judgeAlone judges a token without its user.
+func (m *Manager[U]) judgeAlone(r *http.Request, t token, v *verdict[U]) error {
+	if err := m.store.CheckPool(r.Context()); err != nil {
+		return err
+	}
+	row, err := m.store.FindRecord(r.Context(), t.selector)
+	if err != nil {
+		return err
+	}
+	v.err = ErrUnknownSession
+	if row.ID != 0 {
+		ok, err := m.verifier.verify(r.Context(), t, &row)
+		if err != nil {
+			return m.wrap("verify the token", err)
+		}
+		if ok {
+			*v = verdict[U]{err: ErrUserNotFound, token: t, record: row}
+		}
+	}
+	return nil
 }

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // Cache keeps sessions in the memory of this process, for those who would rather ask the database less often than know
@@ -38,7 +40,7 @@ type cache[U any] struct {
 
 // A cached session was read with a verifier, when the database had this to say.
 type cached[U any] struct {
-	found[U]
+	store.SessionRow[U]
 	key  memoKey // of the token
 	read time.Time
 }
@@ -48,7 +50,7 @@ func newCache[U any](c Cache) *cache[U] {
 		return nil
 	}
 	kept := &cache[U]{selectors: map[uint64]string{}}
-	kept.sessions, _ = simplelru.NewLRU(c.Entries, func(_ string, gone *cached[U]) { delete(kept.selectors, gone.id) })
+	kept.sessions, _ = simplelru.NewLRU(c.Entries, func(_ string, gone *cached[U]) { delete(kept.selectors, gone.ID) })
 	return kept
 }
 
@@ -72,16 +74,16 @@ func (c *cache[U]) begin() uint64 {
 
 // put keeps a session that was read since the generation began. If anything was changed meanwhile, it may have been
 // this session, after it was read.
-func (c *cache[U]) put(generation uint64, row *found[U], key memoKey, read time.Time) {
+func (c *cache[U]) put(generation uint64, row *store.SessionRow[U], key memoKey, read time.Time) {
 	kept := &cached[U]{*row, key, read}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if generation == c.generation {
-		if before, ok := c.selectors[row.id]; ok && before != row.selector {
+		if before, ok := c.selectors[row.ID]; ok && before != row.Selector {
 			c.sessions.Remove(before) // its token was renewed elsewhere
 		}
-		c.sessions.Add(row.selector, kept)
-		c.selectors[row.id] = row.selector
+		c.sessions.Add(row.Selector, kept)
+		c.selectors[row.ID] = row.Selector
 	}
 }
 
@@ -96,8 +98,8 @@ func (c *cache[U]) ids(of func(owner any) bool) (ids []uint64) {
 	kept := c.sessions.Values()
 	c.mu.Unlock()
 	for _, k := range kept {
-		if of(k.owner) {
-			ids = append(ids, k.id)
+		if of(k.Owner) {
+			ids = append(ids, k.ID)
 		}
 	}
 	return ids

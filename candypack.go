@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 	"unicode/utf8"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // CandyPackMode says whether the logins are shared with a CandyPack app on the same site and database:
@@ -74,49 +76,16 @@ func candyBrowser(r *http.Request) string {
 // cutMark is not in Latin-1.
 const cutMark = "…"
 
-// CandyPack renews a session by writing its own local time as text, which the database reads in the time zone of the
-// connection: where the two zones differ, active is off by the hours between them, 26 at most.
-const (
-	maxSkew     = 26 * 60 * 60
-	quarterHour = 15 * 60
-	clockError  = 60 // what clocks of different machines may differ by
-)
-
-// seen is when a session was last renewed, as far as can be believed: not before its login, and not in a future that no
-// time zone explains, which would keep it for ever.
-func (r *record) seen() int64 {
-	if r.active > r.now+maxSkew {
-		return r.created
+// skewed returns what warns once that CandyPack writes times of another time zone
+// than the database's; nil without CandyPack.
+func (m *Manager[U]) skewed() func(*store.Record, time.Duration) {
+	if m.cfg.CandyPack == CandyPackOff {
+		return nil
 	}
-	return max(r.active, r.created)
-}
-
-// skew is by how much, at least, the app that wrote active has another time zone than the database; 0 if nothing shows
-// it. Zones differ by whole quarter hours.
-func (r *record) skew() time.Duration {
-	ahead, behind := r.active-r.now, r.created-r.active
-	quarters := func(seconds int64) time.Duration {
-		return time.Duration((seconds-clockError+quarterHour-1)/quarterHour) * quarterHour * time.Second
+	return func(r *store.Record, by time.Duration) {
+		m.cfg.Logger.Warn("session: the CandyPack app writes times of another time zone than the database's; start Node with the zone of its connections (TZ=UTC where they have time_zone '+00:00')",
+			"off by at least", by, "session", m.store.PublicID(r), "table", m.cfg.TokenTable)
 	}
-	switch {
-	case ahead > quarterHour-clockError && ahead <= maxSkew+clockError:
-		return quarters(ahead)
-	case behind > quarterHour-clockError && behind <= maxSkew+clockError:
-		return -quarters(behind)
-	}
-	return 0
-}
-
-// reconcile corrects what another app has written of a session's times, and says so once.
-func (s *store) reconcile(r *record) {
-	if s.cfg.CandyPack == CandyPackOff {
-		return
-	}
-	if skew := r.skew(); skew != 0 && s.skewed.CompareAndSwap(false, true) {
-		s.cfg.Logger.Warn("session: the CandyPack app writes times of another time zone than the database's; start Node with the zone of its connections (TZ=UTC where they have time_zone '+00:00')",
-			"off by at least", skew, "session", s.publicID(r), "table", s.cfg.TokenTable)
-	}
-	r.active = r.seen()
 }
 
 // completions remembers which sessions were given the cookie that CandyPack has

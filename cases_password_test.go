@@ -17,6 +17,8 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 	"golang.org/x/text/unicode/norm"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // The cases of password hashes, of bcrypt under load and of fingerprints.
@@ -542,7 +544,7 @@ func caseC8(t *testing.T) {
 	v := newVerifier()
 	theirs, ours := newCandyToken(), newCandyToken()
 	attacked, own := theirs.row(t, bcrypt.MinCost), ours.row(t, bcrypt.MinCost)
-	left := overtakes(t, v, 200, func(int) (token, *record) { return token{theirs.selector, newCandyToken().verifier}, attacked }, ours, own)
+	left := overtakes(t, v, 200, func(int) (token, *store.Record) { return token{theirs.selector, newCandyToken().verifier}, attacked }, ours, own)
 	if left < 150 {
 		t.Errorf("of 200 strangers all but %d came first", left)
 	}
@@ -559,7 +561,7 @@ func caseC8Many(t *testing.T) {
 	ours := newCandyToken()
 	own := ours.row(t, bcrypt.MinCost)
 	var tokens []token
-	var rows []*record
+	var rows []*store.Record
 	for range 100 {
 		theirs := newCandyToken()
 		row := theirs.row(t, bcrypt.MinCost)
@@ -569,13 +571,13 @@ func caseC8Many(t *testing.T) {
 		}
 		tokens, rows = append(tokens, wrong), append(rows, row)
 	}
-	if left := overtakes(t, v, 100, func(i int) (token, *record) { return tokens[i], rows[i] }, ours, own); left < 60 {
+	if left := overtakes(t, v, 100, func(i int) (token, *store.Record) { return tokens[i], rows[i] }, ours, own); left < 60 {
 		t.Errorf("of 100 strangers all but %d came first", left)
 	}
 	// Rows that got their own verifier are as before, and what is remembered
 	// of attacks is bounded.
 	n := v.attacked.Len()
-	v.attacked.Add(own.hash, struct{}{})
+	v.attacked.Add(own.Hash, struct{}{})
 	v.forget(v.of(ours))
 	if ok, err := v.verify(t.Context(), ours, own); !ok || err != nil || v.attacked.Len() != n {
 		t.Errorf("%v, %v, %d rows", ok, err, v.attacked.Len())
@@ -590,7 +592,7 @@ func caseC8Many(t *testing.T) {
 
 // overtakes lets so many strangers wait, then one whose token is right, and
 // returns how many strangers are left when that one is let in.
-func overtakes(t *testing.T, v *verifier, n int, stranger func(int) (token, *record), ours token, own *record) (left int) {
+func overtakes(t *testing.T, v *verifier, n int, stranger func(int) (token, *store.Record), ours token, own *store.Record) (left int) {
 	t.Helper()
 	waiting := func() (n int) {
 		v.mu.Lock()

@@ -5,10 +5,9 @@ import (
 	"fmt"
 	"sync"
 	"time"
-)
 
-// purgeChunk is how many rows one statement deletes: few enough that nobody waits for its locks for long.
-const purgeChunk = 500
+	"github.com/candysession/session/internal/store"
+)
 
 // purgePause is how long a purge in the background rests after each chunk, as a multiple of what the chunk took. A
 // server that has much to do takes longer, and so gets more rest.
@@ -16,7 +15,7 @@ const purgePause = 3
 
 // A purger deletes expired rows, one purge at a time.
 type purger struct {
-	store *store
+	store *store.Store
 	cfg   Config
 	turn  chan struct{} // holds one token while a purge runs
 	stop  context.Context
@@ -27,7 +26,7 @@ type purger struct {
 	running sync.WaitGroup
 }
 
-func newPurger(s *store, cfg Config) *purger {
+func newPurger(s *store.Store, cfg Config) *purger {
 	p := &purger{store: s, cfg: cfg, turn: make(chan struct{}, 1)}
 	p.stop, p.end = context.WithCancel(context.Background())
 	return p
@@ -84,9 +83,13 @@ func (p *purger) drain(ctx context.Context, age time.Duration, pause int) (n int
 	}()
 	for {
 		begun := time.Now()
-		found, deleted, err := p.store.deleteIdle(ctx, age, purgeChunk)
+		ids, err := p.store.FindIdle(ctx, age, store.DeleteChunk)
+		if err != nil || len(ids) == 0 {
+			return n, err
+		}
+		deleted, err := p.store.DeleteIdle(ctx, ids, age)
 		n += deleted
-		if err != nil || found < purgeChunk {
+		if err != nil || len(ids) < store.DeleteChunk {
 			return n, err
 		}
 		if pause > 0 {
@@ -124,18 +127,4 @@ func (m *Manager[U]) PurgeIdle(ctx context.Context, olderThan time.Duration) (n 
 		return 0, fmt.Errorf("%w: PurgeIdle: olderThan is %v; it must be from a second to 50 years", ErrInvalidArgument, olderThan)
 	}
 	return m.purge.run(ctx, olderThan)
-}
-
-// Stats is the size of the token table.
-type Stats struct {
-	Rows    int64     // all sessions
-	Active  int64     // those not idle for more than Config.MaxAge
-	Expired int64     // the others, which the next purge deletes
-	Oldest  time.Time // when the session that rested longest was last renewed; zero if there is none
-	Bytes   int64     // of data and indexes, as the server estimates them
-}
-
-// Stats counts the token table. It reads one index from end to end: some tenths of a second for a million rows.
-func (m *Manager[U]) Stats(ctx context.Context) (Stats, error) {
-	return m.store.stats(ctx)
 }

@@ -24,6 +24,8 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // Config configures a Manager. The zero value is ready to use: sessions expire
@@ -737,7 +739,7 @@ func (c *Config) readEnv(getenv func(string) string) error {
 var identifier = regexp.MustCompile(`^[0-9A-Za-z_$\x{80}-\x{ffff}-]{1,64}$`)
 
 func isTable(name string) bool {
-	database, table := splitName(name)
+	database, table := store.SplitName(name)
 	return identifier.MatchString(table) && (database == nil || identifier.MatchString(database.(string)))
 }
 

@@ -1,6 +1,10 @@
 package session
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/candysession/session/internal/store"
+)
 
 // Why a request is not logged in, as [Manager.Err] reports it.
 var (
@@ -11,7 +15,7 @@ var (
 	ErrMalformedCookie = errors.New("session: malformed session cookie")
 
 	// ErrUnknownSession: no session has this token. It was logged out, revoked or purged, or never existed.
-	ErrUnknownSession = errors.New("session: unknown session")
+	ErrUnknownSession = store.ErrUnknownSession
 
 	// ErrExpired: the session was idle for more than Config.MaxAge, or is older than Config.MaxLifetime.
 	ErrExpired = errors.New("session: expired session")
@@ -52,14 +56,14 @@ var (
 	ErrSessionNotFound = errors.New("session: no such session")
 
 	// ErrDuplicate: another user has this value already, where the users table allows it once. The error is a *DuplicateError.
-	ErrDuplicate = errors.New("session: already taken")
+	ErrDuplicate = store.ErrDuplicate
 
 	// ErrPasswordTooLong: the password is longer than the 72 bytes that bcrypt reads.
 	ErrPasswordTooLong = errors.New("session: password longer than 72 bytes")
 
 	// ErrUnavailable: the database did not answer, or answered with an error that says nothing about the session.
 	// The driver's error is wrapped beside it: errors.As finds a *mysql.MySQLError.
-	ErrUnavailable = errors.New("session: database unavailable")
+	ErrUnavailable = store.ErrUnavailable
 
 	// ErrBusy is returned when too many passwords are being hashed: the call
 	// would not get its turn within Config.Timeout. Answer 503 with
@@ -67,28 +71,18 @@ var (
 	ErrBusy = errors.New("session: too busy to hash a password")
 
 	// ErrClosed: the Manager was closed.
-	ErrClosed = errors.New("session: manager is closed")
+	ErrClosed = store.ErrClosed
 
 	// ErrConfig: the Config, or the file or environment it was read from, is wrong. The text names the field, its
 	// value and what is allowed.
-	ErrConfig = errors.New("session: bad configuration")
+	ErrConfig = store.ErrConfig
 
 	// ErrInvalidArgument: the call itself is wrong: a mistake in the program, or values for Register that the program has not
 	// checked.
-	ErrInvalidArgument = errors.New("session: wrong use")
+	ErrInvalidArgument = store.ErrInvalidArgument
 )
 
-// A DuplicateError names what of a registration is taken. errors.Is finds [ErrDuplicate] in it.
-type DuplicateError struct {
-	Field string // the column; several, joined by ", ", where only their combination is unique; "" if it is not known
-}
-
-func (e *DuplicateError) Error() string {
-	if e.Field == "" {
-		return ErrDuplicate.Error()
-	}
-	return ErrDuplicate.Error() + ": " + e.Field
-}
-
-// Is reports whether the target is ErrDuplicate.
-func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }
+// A DuplicateError names the values of a registration that another user has
+// already. Its Field is the column; several, separated by ", ", where only their
+// combination is unique; "" if it is not known. It matches [ErrDuplicate].
+type DuplicateError = store.DuplicateError

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // An Event is something that an auditor or an alarm may want to know (OWASP ASVS 5.0 V16.3). It holds no secret: no
@@ -65,7 +67,7 @@ func (c *Config) event(ctx context.Context, e Event) {
 		attrs = append(attrs, slog.String("session", e.Session))
 	}
 	if e.User != nil {
-		attrs = append(attrs, slog.Any("user", plainValue(e.User, textColumn)))
+		attrs = append(attrs, slog.Any("user", store.PlainKey(e.User)))
 	}
 	if e.ClientIP != "" {
 		attrs = append(attrs, slog.String("address", e.ClientIP))
@@ -94,15 +96,15 @@ func (c *Config) onEvent(ctx context.Context, e Event) {
 }
 
 // tell is an event of a request, and of a session if the record is of one.
-func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason error) {
+func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *store.Record, reason error) {
 	if errors.Is(reason, ErrBusy) {
 		kind = EventBusy
 	}
 	e := Event{Kind: kind, ClientIP: m.ip(r), Err: reason}
 	if of != nil {
-		e.User = of.owner
-		if of.id != 0 {
-			e.Session = m.store.publicID(of)
+		e.User = of.Owner
+		if of.ID != 0 {
+			e.Session = m.store.PublicID(of)
 		}
 	}
 	m.cfg.event(r.Context(), e)

@@ -2,16 +2,14 @@ package session
 
 import (
 	"context"
-	"database/sql"
-	"errors"
 	"fmt"
-	"math/bits"
 	"runtime"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // lookup finds sessions with their users by one column, token_x or id, and lets requests that come at once share a
@@ -24,16 +22,12 @@ import (
 //
 // What a request learns is never older than its question: it joins no statement that was sent before it came.
 type lookup[U any] struct {
-	store      *store
-	db         *sqlx.DB // a replica, perhaps
-	plan       userPlan[U]
-	column     string
-	certain    bool                                        // sees all that was acknowledged before
-	statements [maxBatchBits + 1]atomic.Pointer[statement] // by the logarithm of how many keys they take
-	patience   time.Duration                               // laneTimeout, or Config.Timeout if that is less
-	prompt     bool                                        // the driver ends a statement by itself, in Config.Timeout
-	closed     atomic.Bool
-	scanners   sync.Pool // of *scanner[U]
+	store    *store.Store
+	sessions *store.Lookup[U]
+	db       *sqlx.DB      // a replica, perhaps
+	timeout  time.Duration // Config.Timeout
+	patience time.Duration // laneTimeout, or Config.Timeout if that is less
+	prompt   bool          // the driver ends a statement by itself, in Config.Timeout
 
 	mu      sync.Mutex
 	busy    int         // lanes with a statement under way
@@ -44,8 +38,7 @@ type lookup[U any] struct {
 }
 
 const (
-	maxBatchBits = 6
-	maxBatch     = 1 << maxBatchBits
+	maxBatch = store.MaxKeys
 
 	// Lanes that are opened for who comes: fewer in a crowd, as that makes larger batches, which cost less per request.
 	// More are opened for batches that are full and so have nothing to wait for.
@@ -57,14 +50,6 @@ const (
 	// laneTimeout takes the lane from a request that has it for itself and gets no answer.
 	laneTimeout = 5 * time.Second
 )
-
-// A statement is prepared for the columns of the users table as it was then, which a Row needs to know.
-type statement struct {
-	*sql.Stmt
-	size  int // how many keys it takes
-	table *usersTable
-	what  selection
-}
 
 // A batch is a statement that several requests wait for. Once done is closed nothing of it changes. Its context is that
 // of none of them, and ends Config.Timeout after the first has come.
@@ -96,45 +81,38 @@ func (b *batch[U]) wait(ctx context.Context) error {
 
 // matches are the rows that were found, by selector, to the letter: the collation of another app's table may be more
 // generous. That table may lack the unique index, too; a selector that stands twice decides nothing, and so is nil.
-type matches[U any] map[string]*found[U]
+type matches[U any] map[string]*store.SessionRow[U]
 
-func newMatches[U any](rows []found[U]) matches[U] {
+func newMatches[U any](rows []store.SessionRow[U]) matches[U] {
 	m := make(matches[U], len(rows))
 	for i := range rows {
 		row := &rows[i]
-		if _, twice := m[row.selector]; twice {
+		if _, twice := m[row.Selector]; twice {
 			row = nil
 		}
-		m[rows[i].selector] = row
+		m[rows[i].Selector] = row
 	}
 	return m
 }
 
-func (m matches[U]) pick(selector string) (*found[U], error) {
+func (m matches[U]) pick(selector string) (*store.SessionRow[U], error) {
 	row := m[selector]
 	if row == nil {
 		return nil, ErrUnknownSession
 	}
-	return row, row.err
-}
-
-// found is a row of the token table with its user. It has an error if the user's columns do not fit into a U.
-type found[U any] struct {
-	record
-	user    U
-	changed bool // the account is not as it was at login
-	err     error
+	return row, row.Err
 }
 
 // newLookup makes a lookup by this column.
-func newLookup[U any](s *store, db *sqlx.DB, plan userPlan[U], column string) *lookup[U] {
+func newLookup[U any](s *store.Store, db *sqlx.DB, mapper *store.Mapper[U], column store.LookupColumn, timeout time.Duration, causal bool) *lookup[U] {
 	of, ok := db.Driver().(tuned)
-	prompt := ok && of.cfg.ReadTimeout > 0 && of.cfg.ReadTimeout <= s.timeout
-	return &lookup[U]{store: s, db: db, plan: plan, column: column, patience: min(laneTimeout, s.timeout), prompt: prompt}
+	prompt := ok && of.cfg.ReadTimeout > 0 && of.cfg.ReadTimeout <= timeout
+	sessions := store.NewLookup(s, db, mapper, column, causal)
+	return &lookup[U]{store: s, sessions: sessions, db: db, timeout: timeout, patience: min(laneTimeout, timeout), prompt: prompt}
 }
 
 // find reads the row with this key and selector: ErrUnknownSession if there is none.
-func (l *lookup[U]) find(ctx context.Context, key any, selector string) (*found[U], error) {
+func (l *lookup[U]) find(ctx context.Context, key any, selector string) (*store.SessionRow[U], error) {
 	l.mu.Lock()
 	l.present++
 	l.peak = max(l.present, l.peak-1)
@@ -147,7 +125,7 @@ func (l *lookup[U]) find(ctx context.Context, key any, selector string) (*found[
 	l.mu.Unlock()
 
 	if err := b.wait(ctx); err != nil {
-		return nil, l.store.explain("look up the session", err)
+		return nil, l.store.Wrap("look up the session", err)
 	}
 	if b.err != nil {
 		return nil, b.err
@@ -167,17 +145,17 @@ func (l *lookup[U]) open() int {
 // over before anything could be gained, and to listen for that costs database/sql a goroutine, a tenth of the whole
 // look-up. For the same reason Config.Timeout is left to the driver's readTimeout where that does, and there are
 // connections enough to get one without waiting.
-func (l *lookup[U]) alone(ctx context.Context, key any, selector string) (*found[U], error) {
+func (l *lookup[U]) alone(ctx context.Context, key any, selector string) (*store.SessionRow[U], error) {
 	if err := ctx.Err(); err != nil {
 		l.free()
-		return nil, l.store.explain("look up the session", err)
+		return nil, l.store.Wrap("look up the session", err)
 	}
 	if _, ok := ctx.Deadline(); !ok {
 		ctx = context.WithoutCancel(ctx)
 	}
 	if _, ok := ctx.Deadline(); ok || !l.prompt || !l.roomy() {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, l.store.timeout)
+		ctx, cancel = context.WithTimeout(ctx, l.timeout)
 		defer cancel()
 	}
 	lost := time.AfterFunc(l.patience, l.free)
@@ -218,7 +196,7 @@ func (l *lookup[U]) join(key any) *batch[U] {
 
 func (l *lookup[U]) newBatch() *batch[U] {
 	b := &batch[U]{keys: make([]any, 0, maxBatch), done: make(chan struct{})}
-	b.ctx, b.end = context.WithTimeout(context.Background(), l.store.timeout)
+	b.ctx, b.end = context.WithTimeout(context.Background(), l.timeout)
 	return b
 }
 
@@ -270,106 +248,12 @@ func (l *lookup[U]) fill(b *batch[U]) {
 }
 
 // read is one statement, for a context that has its deadline.
-func (l *lookup[U]) read(ctx context.Context, keys []any) (rows matches[U], err error) {
-	err = l.store.try(ctx, func(ctx context.Context, _ bool) error {
-		rows, err = l.query(ctx, keys)
-		if isError(err, erUnknownColumn) {
-			l.forget()
-		}
-		if isError(err, erNoTable) && l.db == l.store.cfg.Replica {
-			rows, err = nil, nil // it comes later, too
-		}
-		return err
-	})
-	if err != nil {
-		return nil, l.store.explain("look up the session", err)
-	}
-	return rows, nil
-}
-
-func (l *lookup[U]) query(ctx context.Context, keys []any) (matches[U], error) {
-	stmt, err := l.prepare(ctx, len(keys))
+func (l *lookup[U]) read(ctx context.Context, keys []any) (matches[U], error) {
+	rows, err := l.sessions.Read(ctx, keys)
 	if err != nil {
 		return nil, err
 	}
-	args := make([]any, stmt.size)
-	copy(args, keys) // and NULL, which is in no list, for the places that are left
-	rows, err := stmt.QueryContext(ctx, args...)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	scan, ok := l.scanners.Get().(*scanner[U])
-	if !ok {
-		scan = &scanner[U]{store: l.store, plan: l.plan}
-	}
-	list := make([]found[U], 0, len(keys))
-	for rows.Next() {
-		f, err := scan.scan(rows, stmt.what, stmt.table)
-		if err != nil {
-			return nil, fmt.Errorf("read the session: %w", err)
-		}
-		l.store.reconcile(&f.record)
-		list = append(list, f)
-	}
-	l.scanners.Put(scan)
-	return newMatches(list), errors.Join(rows.Err(), rows.Close())
+	return newMatches(rows), nil
 }
 
-// prepare finds or makes the statement for so many selectors. Those who come at once may each make one; they keep the
-// first.
-func (l *lookup[U]) prepare(ctx context.Context, n int) (*statement, error) {
-	i := bits.Len(uint(n - 1))
-	if stmt := l.statements[i].Load(); stmt != nil {
-		return stmt, nil
-	}
-	if l.closed.Load() {
-		return nil, ErrClosed
-	}
-	stmt := &statement{size: 1 << i}
-	var err error
-	if stmt.table, err = l.store.usersTable(ctx); err != nil {
-		return nil, err
-	}
-	tokens, err := l.store.tokenTable(ctx)
-	if err != nil {
-		return nil, err
-	}
-	stmt.what = l.store.selectionOf(tokens, stmt.table)
-	query := l.store.selectSessions(stmt.what, stmt.table, l.plan.names(stmt.table), l.column, stmt.size)
-	if l.certain {
-		causal, err := l.store.causal(ctx)
-		if err != nil {
-			return nil, err
-		}
-		query = causal + query
-	}
-	if stmt.Stmt, err = l.db.PrepareContext(ctx, query); err != nil {
-		return nil, err
-	}
-	if !l.statements[i].CompareAndSwap(nil, stmt) {
-		stmt.Close()
-		return l.prepare(ctx, n)
-	}
-	if l.closed.Load() {
-		l.forget()
-		return nil, ErrClosed
-	}
-	return stmt, nil
-}
-
-// forget drops the statements: the next look-up prepares others.
-func (l *lookup[U]) forget() error {
-	var errs []error
-	for i := range l.statements {
-		if stmt := l.statements[i].Swap(nil); stmt != nil {
-			errs = append(errs, stmt.Close())
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (l *lookup[U]) close() error {
-	l.closed.Store(true)
-	return l.forget()
-}
+func (l *lookup[U]) close() error { return l.sessions.Close() }

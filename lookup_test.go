@@ -107,8 +107,8 @@ func TestThoseWhoWaitShareAStatement(t *testing.T) {
 				selector, id = newToken().selector, 0
 			}
 			found, err := f.auth.bySelector.find(context.Background(), selector, selector)
-			if id == 0 && err != ErrUnknownSession || id != 0 && (err != nil || found.user.ID != id || found.selector != selector) {
-				t.Errorf("%d: %+v, %v", id, found.user, err)
+			if id == 0 && err != ErrUnknownSession || id != 0 && (err != nil || found.User.ID != id || found.Selector != selector) {
+				t.Errorf("%d: %+v, %v", id, found.User, err)
 			}
 		})
 	}
@@ -120,13 +120,8 @@ func TestThoseWhoWaitShareAStatement(t *testing.T) {
 	release()
 	wg.Wait()
 	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 })
-	if f.auth.bySelector.statements[6].Load() == nil {
-		t.Error("40 who waited did not go out in one statement of 64 places")
-	}
-	for i := 1; i < 6; i++ {
-		if f.auth.bySelector.statements[i].Load() != nil {
-			t.Errorf("there was a statement of %d places", 1<<i)
-		}
+	if got := f.auth.bySelector.sessions.Prepared(); fmt.Sprint(got) != "[1 64]" {
+		t.Errorf("40 requests that waited were looked up by statements of %v places", got)
 	}
 }
 
@@ -141,7 +136,7 @@ func TestHungLookupsGiveTheirLanesBack(t *testing.T) {
 	var wg sync.WaitGroup
 	for range lanes + 3 {
 		wg.Go(func() {
-			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.user.ID != 1 {
+			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.User.ID != 1 {
 				t.Errorf("%v, %v", found, err)
 			}
 		})
@@ -185,8 +180,8 @@ func TestMoreThanABatch(t *testing.T) {
 	const n = maxBatch*(fullLanes+2) + 5
 	for range n {
 		wg.Go(func() {
-			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.user.ID != 1 {
-				t.Errorf("%+v, %v", found.user, err)
+			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.User.ID != 1 {
+				t.Errorf("%+v, %v", found.User, err)
 			}
 		})
 	}
@@ -287,13 +282,13 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	mustExec(t, f.db, "UPDATE user_tokens SET user = 99 WHERE token_x = ?", selectorOf(gone))
 	rows, err := named.auth.bySelector.read(t.Context(), []any{selectorOf(ours), selectorOf(bobs), selectorOf(gone)})
 	noError(t, err)
-	if found, err := rows.pick(selectorOf(ours)); err != nil || found.user.Name != "Alice" {
-		t.Errorf("alice: %+v, %v", found.user, err)
+	if found, err := rows.pick(selectorOf(ours)); err != nil || found.User.Name != "Alice" {
+		t.Errorf("alice: %+v, %v", found.User, err)
 	}
 	if _, err := rows.pick(selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
 		t.Errorf("bob: %v", err)
 	}
-	if found, err := rows.pick(selectorOf(gone)); err != nil || found.owner != nil {
+	if found, err := rows.pick(selectorOf(gone)); err != nil || found.Owner != nil {
 		t.Errorf("gone: %+v, %v", found, err)
 	}
 	// The request of who can't be read is an error, not a logout.

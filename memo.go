@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // A verifier checks tokens against the hashes of their rows, and remembers those that matched, so that bcrypt is paid
@@ -52,8 +54,8 @@ type memory struct {
 type memoKey [16]byte
 
 // of reports whether the row is the one that is remembered, and as it was then.
-func (m memory) of(r *record) bool {
-	return m.id != 0 && m.id == r.id && strings.HasSuffix(r.hash, string(m.hash[:]))
+func (m memory) of(r *store.Record) bool {
+	return m.id != 0 && m.id == r.ID && strings.HasSuffix(r.Hash, string(m.hash[:]))
 }
 
 // A memoSet holds the tokens whose keys fall to it, the last used first. The one that was not used for longest gives
@@ -97,11 +99,11 @@ func newVerifier() *verifier {
 
 // verify reports whether the token is that of the row. The error is that of a
 // context that ended first, or ErrBusy.
-func (v *verifier) verify(ctx context.Context, t token, r *record) (bool, error) {
-	if t.selector != r.selector {
+func (v *verifier) verify(ctx context.Context, t token, r *store.Record) (bool, error) {
+	if t.selector != r.Selector {
 		return false, nil
 	}
-	key := flightKey{v.of(t), r.hash}
+	key := flightKey{v.of(t), r.Hash}
 	for {
 		if v.recall(key.memoKey).of(r) {
 			return true, nil
@@ -131,14 +133,14 @@ func (v *verifier) verify(ctx context.Context, t token, r *record) (bool, error)
 }
 
 // fly compares, when it is its turn.
-func (v *verifier) fly(ctx context.Context, f *flight, key flightKey, t token, r *record) (bool, error) {
+func (v *verifier) fly(ctx context.Context, f *flight, key flightKey, t token, r *store.Record) (bool, error) {
 	defer func() {
 		v.mu.Lock()
 		delete(v.flights, key)
 		v.mu.Unlock()
 		close(f.done)
 	}()
-	leave, err := v.enter(ctx, r.hash)
+	leave, err := v.enter(ctx, r.Hash)
 	if err != nil {
 		f.gaveUp, f.busy = true, err == ErrBusy
 		return false, err
@@ -147,9 +149,9 @@ func (v *verifier) fly(ctx context.Context, f *flight, key flightKey, t token, r
 	f.matches = t.verifies(r)
 	v.mu.Lock()
 	if f.matches {
-		v.attacked.Remove(r.hash)
+		v.attacked.Remove(r.Hash)
 	} else {
-		v.attacked.Add(r.hash, struct{}{})
+		v.attacked.Add(r.Hash, struct{}{})
 	}
 	v.mu.Unlock()
 	if f.matches {
@@ -246,12 +248,12 @@ func (v *verifier) recall(key memoKey) memory {
 }
 
 // remember adds a token that is known to match a row.
-func (v *verifier) remember(key memoKey, r *record) {
-	if len(r.hash) < len(memory{}.hash) {
+func (v *verifier) remember(key memoKey, r *store.Record) {
+	if len(r.Hash) < len(memory{}.hash) {
 		return
 	}
-	m := memory{key: key, id: r.id}
-	copy(m.hash[:], r.hash[len(r.hash)-len(m.hash):])
+	m := memory{key: key, id: r.ID}
+	copy(m.hash[:], r.Hash[len(r.Hash)-len(m.hash):])
 	at := v.set(key)
 	set := at.Load()
 	if set == nil {

@@ -8,14 +8,16 @@ import (
 	"testing"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // row is what the table would hold of a token.
-func (t token) row(tb testing.TB, cost int) *record {
+func (t token) row(tb testing.TB, cost int) *store.Record {
 	tb.Helper()
 	hash, err := t.hash(cost)
 	noError(tb, err)
-	return &record{id: 7, selector: t.selector, hash: hash}
+	return &store.Record{ID: 7, Selector: t.selector, Hash: hash}
 }
 
 func TestVerifierRemembers(t *testing.T) {
@@ -23,7 +25,7 @@ func TestVerifierRemembers(t *testing.T) {
 	v := newVerifier()
 	secret, stranger := newToken(), newToken()
 	row := secret.row(t, bcrypt.MinCost)
-	verify := func(secret token, r *record, want, remembered bool) {
+	verify := func(secret token, r *store.Record, want, remembered bool) {
 		t.Helper()
 		if v.recall(v.of(secret)).of(r) != remembered {
 			t.Errorf("remembered beforehand: %v", !remembered)
@@ -40,10 +42,10 @@ func TestVerifierRemembers(t *testing.T) {
 	verify(secret, stranger.row(t, bcrypt.MinCost), false, false) // another selector
 	verify(secret, secret.row(t, bcrypt.MinCost), true, false)    // another hash of the same
 	moved := *row
-	moved.id = 8
+	moved.ID = 8
 	verify(secret, &moved, true, false) // another row with the same token
 	verify(token{secret.selector, secret.verifier + "x"}, row, false, false)
-	row.hash = stranger.row(t, bcrypt.MinCost).hash // the row has a new token
+	row.Hash = stranger.row(t, bcrypt.MinCost).Hash // the row has a new token
 	verify(secret, row, false, false)
 	if len(v.flights) != 0 {
 		t.Errorf("%d flights are left", len(v.flights))
@@ -70,7 +72,7 @@ func TestMemoIsBoundedAndForgetsTheOldest(t *testing.T) {
 	if v.recall(key(2)).of(row) || !v.recall(key(3)).of(row) {
 		t.Error("forgot another, or not")
 	}
-	if v.recall(memoKey{}).of(&record{}) {
+	if v.recall(memoKey{}).of(&store.Record{}) {
 		t.Error("an empty place is taken for a memory")
 	}
 }
@@ -136,7 +138,7 @@ func TestStrangersHoldUpNobody(t *testing.T) {
 	}
 	row, err := f.auth.bySelector.find(t.Context(), selectorOf(b), selectorOf(b))
 	noError(t, err)
-	if _, err := f.auth.verifier.verify(ctx, token{selectorOf(b), newToken().verifier}, &row.record); !errors.Is(err, context.Canceled) {
+	if _, err := f.auth.verifier.verify(ctx, token{selectorOf(b), newToken().verifier}, &row.Record); !errors.Is(err, context.Canceled) {
 		t.Errorf("a stranger did not wait: %v", err)
 	}
 	for range cap(f.auth.verifier.slots) {

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // BenchmarkMemory tells what one remembered verification and one cached session take.
@@ -27,7 +29,7 @@ func BenchmarkMemory(b *testing.B) {
 				before := heap()
 				v := newVerifier()
 				for i := range n {
-					v.remember(v.of(token{fmt.Sprint(i), "verifier"}), &record{id: 1, hash: strings.Repeat("h", 60)})
+					v.remember(v.of(token{fmt.Sprint(i), "verifier"}), &store.Record{ID: 1, Hash: strings.Repeat("h", 60)})
 				}
 				b.ReportMetric((heap()-before)/float64(n), fmt.Sprintf("B/entry-of-%d", n))
 				runtime.KeepAlive(v)
@@ -41,8 +43,8 @@ func BenchmarkMemory(b *testing.B) {
 			c := newCache[person](Cache{Fresh: time.Hour, Entries: n})
 			for i := range n {
 				text := newToken().selector + strings.Repeat("h", 60) + chrome130 + "203.0.113.7"
-				row := found[person]{record: record{id: uint64(i), owner: int64(i), selector: text[:24], hash: text[24:84], browser: text[84 : 84+len(chrome130)], ip: text[84+len(chrome130):]},
-					user: person{int64(i), strings.Repeat("u", 192)}}
+				row := store.SessionRow[person]{Record: store.Record{ID: uint64(i), Owner: int64(i), Selector: text[:24], Hash: text[24:84], Browser: text[84 : 84+len(chrome130)], IP: text[84+len(chrome130):]},
+					User: person{int64(i), strings.Repeat("u", 192)}}
 				c.put(c.begin(), &row, memoKey{}, time.Now())
 			}
 			b.ReportMetric((heap()-before)/n, "B/entry")

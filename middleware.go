@@ -186,7 +186,7 @@ func (m *Manager[U]) Fresh(r *http.Request, within time.Duration) bool {
 }
 
 func (v *verdict[U]) fresh(within time.Duration) bool {
-	age := v.record.now - v.record.created
+	age := v.record.Now - v.record.Created
 	return v.err == nil && !v.stale && age >= -1 && age <= seconds(within)
 }
 

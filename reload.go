@@ -55,7 +55,7 @@ func (m *Manager[U]) prepare(w http.ResponseWriter, r *http.Request, v *verdict[
 // newer one is there before it. Neither happens twice in a row: a renewal is
 // won once, and completions are remembered.
 func (m *Manager[U]) mustWrite(r *http.Request, v *verdict[U], renewed bool) bool {
-	if renewed && m.cookies.lasting() && v.record.now-v.record.created > seconds(rewriteAge) {
+	if renewed && m.cookies.lasting() && v.record.Now-v.record.Created > seconds(rewriteAge) {
 		// A Rotate of another tab may have replaced the token just now.
 		_, err := m.certainly.find(r.Context(), v.token.selector, v.token.selector)
 		return err == nil

@@ -31,6 +31,8 @@ import (
 	"sync"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // A Manager keeps the sessions of one users table. U is what the app knows of a user: a struct whose fields are
@@ -40,8 +42,9 @@ import (
 type Manager[U any] struct {
 	cfg        Config
 	cookies    *cookies
-	plan       userPlan[U]
-	store      *store
+	mapper     *store.Mapper[U]
+	store      *store.Store
+	accounts   store.Accounts[U]
 	bySelector *lookup[U]
 	byID       *lookup[U] // for tokens that were verified before
 	certainly  *lookup[U] // for those that would be refused, where a read may be late
@@ -72,27 +75,29 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := planUser[U](db.Mapper, cfg.PasswordColumn)
+	mapper, err := newMapper[U](db, cfg.PasswordColumn)
 	if err != nil {
 		return nil, err
 	}
 	cfg.DSN = "" // it holds a password, which nothing here needs
-	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
+	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), mapper: mapper, verifier: newVerifier(), passwords: newPasswords(cfg.PasswordCost, cfg.VerifyPassword)}
 	m.twins = newTwins(cfg.MaxSessions)
-	m.store = newStore(db, &m.cfg)
+	m.cache = newCache[U](cfg.Cache)
+	storeConfig := m.cfg.storeConfig()
+	storeConfig.CheckUser = mapper.Check
+	storeConfig.Changed = m.cache.forget
+	storeConfig.Skewed = m.skewed()
+	m.store = store.New(db, storeConfig)
+	m.accounts = store.Accounts[U]{Store: m.store, Mapper: mapper}
 	m.verifier.timeout = cfg.Timeout
-	m.passwords.timeout, m.passwords.sample, m.passwords.told = cfg.Timeout, m.store.samplePasswords, m.cfg.event
-	m.store.fits = plan.fits
+	m.passwords.timeout, m.passwords.sample, m.passwords.told = cfg.Timeout, m.store.SamplePasswords, m.cfg.event
 	reads := db
 	if cfg.Replica != nil {
 		reads = cfg.Replica
 	}
-	m.bySelector = newLookup(m.store, reads, plan, selectorColumn)
-	m.byID = newLookup(m.store, reads, plan, idColumn)
-	m.certainly = newLookup(m.store, db, plan, selectorColumn)
-	m.certainly.certain = true
-	m.cache = newCache[U](cfg.Cache)
-	m.store.changed = m.cache.forget
+	m.bySelector = newLookup(m.store, reads, mapper, store.BySelector, cfg.Timeout, false)
+	m.byID = newLookup(m.store, reads, mapper, store.ByID, cfg.Timeout, false)
+	m.certainly = newLookup(m.store, db, mapper, store.BySelector, cfg.Timeout, true)
 	m.purge = newPurger(m.store, cfg)
 	return m, nil
 }

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // A Throttle limits login attempts. It counts the failures under each key that
@@ -127,11 +129,11 @@ type reservation struct {
 // attempt asks whether this client may try this account now. The user's key is
 // nil if there is no such user. The work is the same for both, so that it shows
 // nothing. Whoever gets an attempt must end it.
-func (m *Manager[U]) attempt(r *http.Request, conditions []condition, user any) (*attempt, error) {
+func (m *Manager[U]) attempt(r *http.Request, conditions []store.Condition, user any) (*attempt, error) {
 	if m.cfg.Throttle == NoThrottle {
 		return nil, nil
 	}
-	identifier, err := m.store.identifier(r.Context(), conditions)
+	identifier, err := m.store.Identifier(r.Context(), conditions)
 	if err != nil {
 		return nil, err
 	}
@@ -176,12 +178,12 @@ func (m *Manager[U]) ownCount(r *http.Request, identifier, account string, user 
 	client := clientKey(account, networks)
 	if client != "" {
 		if known, err = m.cfg.Throttle.Remembers(r.Context(), client); err != nil {
-			return "", m.store.explain("throttle the login", err)
+			return "", m.wrap("throttle the login", err)
 		}
 	}
 	switch {
-	case user != nil && v.record.id != 0 && v.record.owner != nil && plainKey(v.record.owner) == plainKey(user) && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
-		return throttleKey("session", identifier, account, fmt.Sprint(v.record.id)), nil
+	case user != nil && v.record.ID != 0 && v.record.Owner != nil && plainKey(v.record.Owner) == plainKey(user) && m.cfg.Fingerprint.Match(v.record.Browser, m.browser(r)):
+		return throttleKey("session", identifier, account, fmt.Sprint(v.record.ID)), nil
 	case known:
 		return throttleKey("own", identifier, client), nil
 	}
@@ -214,7 +216,7 @@ func clientKey(account string, networks []string) string {
 func accountName(user any) string { return "user\x00" + plainKey(user) }
 
 // plainKey returns a user's key as text, however the driver gave it.
-func plainKey(key any) string { return fmt.Sprint(plainValue(key, textColumn)) }
+func plainKey(key any) string { return fmt.Sprint(store.PlainKey(key)) }
 
 // attemptToRegister asks whether this client may register a user now.
 func (m *Manager[U]) attemptToRegister(r *http.Request) (*attempt, error) {
@@ -269,7 +271,7 @@ func (m *Manager[U]) noTurn(r *http.Request, err error) error {
 	if errors.Is(err, ErrBusy) {
 		err = context.Canceled
 	}
-	return m.store.explain("throttle the login", err)
+	return m.wrap("throttle the login", err)
 }
 
 // busy returns the error of an attempt whose context has ended while others

@@ -13,11 +13,13 @@ import (
 	"time"
 
 	"github.com/jmoiron/sqlx"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // mysqlThrottle counts in a table.
 type mysqlThrottle struct {
-	runner
+	store.Retrier
 	db     *sqlx.DB
 	table  string // quoted
 	secret []byte
@@ -36,14 +38,14 @@ func NewMySQLThrottle(db *sqlx.DB, table string, secret ...[]byte) (Throttle, er
 	if db == nil || !isTable(table) {
 		return nil, fmt.Errorf("%w: NewMySQLThrottle: it needs a database, and a table's name of letters, digits, _, $ and -, not %q", ErrConfig, table)
 	}
-	t := &mysqlThrottle{db: db, table: quote(table)}
+	t := &mysqlThrottle{db: db, table: store.Quote(table)}
 	if len(secret) > 1 || len(secret) == 1 && len(secret[0]) < 16 {
 		return nil, fmt.Errorf("%w: NewMySQLThrottle: secret must be one of at least 16 random bytes, or be left out", ErrConfig)
 	}
 	if len(secret) == 1 {
 		t.secret = append(t.secret, secret[0]...)
 	}
-	t.runner = runner{DefaultTimeout, t.create, nil}
+	t.Retrier = store.Retrier{Timeout: DefaultTimeout, Create: t.create}
 	return t, nil
 }
 
@@ -69,7 +71,7 @@ const (
 // Reserve asks the table again and again while attempts in progress decide.
 func (t *mysqlThrottle) Reserve(ctx context.Context, key string, limit Limit) (wait time.Duration, err error) {
 	name := t.name(key)
-	err = t.run(ctx, func(ctx context.Context, _ bool) error {
+	err = t.Do(ctx, func(ctx context.Context) error {
 		for pause := time.Millisecond; ; pause = min(2*pause, 64*time.Millisecond) {
 			var decided bool
 			if wait, decided, err = t.try(ctx, name, limit); decided || err != nil {
@@ -97,7 +99,7 @@ func (t *mysqlThrottle) try(ctx context.Context, name string, limit Limit) (wait
 	err = t.db.QueryRowContext(ctx, "SELECT failed, pending, since, UNIX_TIMESTAMP(last), UNIX_TIMESTAMP() FROM "+t.table+" WHERE name = ?", name).Scan(&failed, &inProgress, &reserved, &last, &now)
 	if errors.Is(err, sql.ErrNoRows) {
 		_, err := t.db.ExecContext(ctx, "INSERT INTO "+t.table+" (name, failed, pending, since, forget) VALUES (?, 0, 1, UNIX_TIMESTAMP(), ?)", name, seconds(limit.ResetAfter))
-		if isError(err, erDuplicate) {
+		if store.IsDuplicate(err) {
 			return 0, false, nil
 		}
 		if err == nil {
@@ -165,7 +167,7 @@ func (t *mysqlThrottle) Release(ctx context.Context, key string, outcome Outcome
 	case AttemptSucceeded:
 		set += ", failed = 0"
 	}
-	return t.run(ctx, func(ctx context.Context, again bool) error {
+	return t.DoOnce(ctx, func(ctx context.Context, again bool) error {
 		if again && outcome != AttemptFailed {
 			return nil // it may be done; if not, it counts as failed
 		}
@@ -175,7 +177,7 @@ func (t *mysqlThrottle) Release(ctx context.Context, key string, outcome Outcome
 }
 
 func (t *mysqlThrottle) Remember(ctx context.Context, key string) error {
-	return t.run(ctx, func(ctx context.Context, _ bool) error {
+	return t.Do(ctx, func(ctx context.Context) error {
 		name := t.name(key)
 		result, err := t.db.ExecContext(ctx, "INSERT INTO "+t.table+" (name, failed, pending, since, forget) VALUES (?, 0, 0, 0, ?) ON DUPLICATE KEY UPDATE last = DEFAULT", name, seconds(rememberedFor))
 		if err != nil {
@@ -189,7 +191,7 @@ func (t *mysqlThrottle) Remember(ctx context.Context, key string) error {
 }
 
 func (t *mysqlThrottle) Remembers(ctx context.Context, key string) (remembers bool, err error) {
-	err = t.run(ctx, func(ctx context.Context, _ bool) error {
+	err = t.Do(ctx, func(ctx context.Context) error {
 		return t.db.QueryRowContext(ctx, "SELECT COUNT(*) > 0 FROM "+t.table+" WHERE name = ? AND last >= FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)", t.name(key), seconds(rememberedFor)).Scan(&remembers)
 	})
 	return remembers, err

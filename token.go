@@ -8,6 +8,8 @@ import (
 	"log/slog"
 
 	"golang.org/x/crypto/bcrypt"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // A token is what a browser holds of a session. The selector finds the row, in clear; the verifier proves the right
@@ -81,11 +83,11 @@ func (t token) hash(cost int) (string, error) {
 
 // verifies reports whether the hash was made of this token's verifier. A row that no honest writer made (another
 // selector, a broken hash, one of a cost that would burn a CPU) is no match.
-func (t token) verifies(r *record) bool {
-	if subtle.ConstantTimeCompare([]byte(t.selector), []byte(r.selector)) == 0 {
+func (t token) verifies(r *store.Record) bool {
+	if subtle.ConstantTimeCompare([]byte(t.selector), []byte(r.Selector)) == 0 {
 		return false // the column's collation took another text for equal
 	}
-	hash := []byte(r.hash)
+	hash := []byte(r.Hash)
 	cost, err := bcrypt.Cost(hash)
 	return err == nil && cost <= maxTokenCost && bcrypt.CompareHashAndPassword(hash, []byte(t.verifier)) == nil
 }

@@ -3,6 +3,8 @@ package session
 import (
 	"context"
 	"sync"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // twins has logins of one browser that overlap share one session, where users
@@ -34,7 +36,7 @@ type twin struct {
 	ready  chan struct{} // closed when it is saved, or will not be
 	saved  bool
 	token  token
-	record record
+	record store.Record
 	users  int    // requests that have not been answered
 	ended  uint64 // when the last of them was; 0 while there is one
 }
@@ -129,7 +131,7 @@ func (t *twins) release(shared *twin, request any) {
 }
 
 // save tells those who wait what was saved.
-func (t *twins) save(own *twin, token token, record record) {
+func (t *twins) save(own *twin, token token, record store.Record) {
 	if t != nil {
 		own.token, own.record, own.saved = token, record, true
 	}
