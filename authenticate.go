@@ -168,7 +168,7 @@ func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*store.Ses
 		}
 	}
 	late, ended := row, err
-	if row, err = m.certainly.find(ctx, t.selector, t.selector); err == nil {
+	if row, err = m.certainly.Find(ctx, t.selector, t.selector); err == nil {
 		return m.verified(ctx, t, row)
 	}
 	if late == nil && err == ErrUnknownSession {
@@ -184,7 +184,7 @@ func (m *Manager[U]) look(ctx context.Context, t token, key memoKey) (*store.Ses
 func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*store.SessionRow[U], error) {
 	memory := m.verifier.recall(key)
 	if memory.id != 0 {
-		row, err := m.byID.find(ctx, memory.id, t.selector)
+		row, err := m.byID.Find(ctx, memory.id, t.selector)
 		if err == nil && memory.of(&row.Record) || err != nil && !errors.Is(err, ErrUnknownSession) {
 			return row, err
 		}
@@ -192,7 +192,7 @@ func (m *Manager[U]) read(ctx context.Context, t token, key memoKey) (*store.Ses
 	} else if t.forged() {
 		return m.forgery(ctx, t)
 	}
-	row, err := m.bySelector.find(ctx, t.selector, t.selector)
+	row, err := m.bySelector.Find(ctx, t.selector, t.selector)
 	if err == ErrUnknownSession && memory.id != 0 {
 		return nil, errEnded
 	}
@@ -218,7 +218,7 @@ func (m *Manager[U]) verified(ctx context.Context, t token, row *store.SessionRo
 // so a flood of them is looked up no more than maxForgeries times a second, and no failure of that matters.
 func (m *Manager[U]) forgery(ctx context.Context, t token) (*store.SessionRow[U], error) {
 	if m.forgeries.allows(time.Now()) {
-		if row, err := m.bySelector.find(ctx, t.selector, t.selector); err == nil {
+		if row, err := m.bySelector.Find(ctx, t.selector, t.selector); err == nil {
 			return row, errWrongVerifier
 		}
 	}

@@ -695,7 +695,7 @@ func testOwnUsers(t *testing.T) {
 	for _, cfg := range []Config{{}, {Cache: Cache{Fresh: time.Hour}}} {
 		f, b := setupUsers[sharing](t, sharingTable, sharingRow, cfg)
 		// Together in one batch.
-		row, err := f.auth.bySelector.find(t.Context(), selectorOf(b), selectorOf(b))
+		row, err := f.auth.bySelector.Find(t.Context(), selectorOf(b), selectorOf(b))
 		noError(t, err)
 		want := fmt.Sprintf("%+v", row.User.Roles) + row.User.Seen.String()
 		for range 2 {
@@ -988,12 +988,12 @@ func testPanicsInScan(t *testing.T) {
 	f.login(bobs, bob)
 	for _, set := range []string{"name = 'panic'", "name = 'nil'", "name = 'x', other = 'panic'"} {
 		mustExec(t, db, "UPDATE users SET "+set+" WHERE id = 1")
-		rows, err := f.auth.bySelector.read(t.Context(), []any{selectorOf(alices), selectorOf(bobs)})
+		rows, err := f.auth.bySelector.Read(t.Context(), []any{selectorOf(alices), selectorOf(bobs)})
 		noError(t, err)
-		if _, err := rows.pick(selectorOf(alices)); err == nil || !strings.Contains(err.Error(), "panic") {
+		if _, err := rows.Row(selectorOf(alices)); err == nil || !strings.Contains(err.Error(), "panic") {
 			t.Errorf("%s: alice: %v", set, err)
 		}
-		if _, err := rows.pick(selectorOf(bobs)); err != nil {
+		if _, err := rows.Row(selectorOf(bobs)); err != nil {
 			t.Errorf("%s: bob: %v", set, err)
 		}
 		for range 50 {

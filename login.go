@@ -254,7 +254,7 @@ func (m *Manager[U]) meetTwin(r *http.Request, user store.Account[U], before *ve
 	}
 	key := twinKey{string(store.KeyBytes(user.Key)), came, m.browser(r), m.ip(r)}
 	shared, first, err = m.twins.meet(r.Context(), r, m.stateOf(r), key, func(other *twin) (bool, error) {
-		row, err := m.certainly.find(r.Context(), other.token.selector, other.token.selector)
+		row, err := m.certainly.Find(r.Context(), other.token.selector, other.token.selector)
 		if errors.Is(err, ErrUnknownSession) {
 			return false, nil
 		}

@@ -12,11 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/batch"
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/testdb"
 )
 
-// stopped holds back every look-up until the returned function is called. Look-ups that come meanwhile wait: those
-// in the lanes at the server, the others for a lane.
+// stopped blocks every lookup until the returned function is called. Lookups
+// meanwhile wait: those with a slot for the server, the others for a slot.
 func stopped[U any](f *fixture[U]) (release func(also ...string)) {
 	f.t.Helper()
 	testdb.SkipEmbedded(f.t, "has no locks")
@@ -40,36 +42,39 @@ func stopped[U any](f *fixture[U]) (release func(also ...string)) {
 	}
 }
 
-// waiting is how many requests wait in batches.
-func (l *lookup[U]) waiting() (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, b := range l.full {
-		n += len(b.keys)
-	}
-	if l.filling != nil {
-		n += len(l.filling.keys)
-	}
-	return n
+// directSlots is how many lookups run before others wait.
+const directSlots = 4
+
+// queued returns the number of requests that wait in batches.
+func queued(l *store.Lookup[user]) int {
+	_, queued := l.Loader.Stats()
+	return queued
 }
 
-func (l *lookup[U]) lanesBusy() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.busy
+// slotsBusy returns the number of slots in use.
+func slotsBusy(l *store.Lookup[user]) int {
+	busy, _ := l.Loader.Stats()
+	return busy
 }
 
-// occupy takes every lane with a look-up of nobody, so that those who come next wait in one batch.
+// isIdle reports whether no lookup runs or waits.
+func isIdle(l *store.Lookup[user]) bool {
+	busy, queued := l.Loader.Stats()
+	return busy == 0 && queued == 0
+}
+
+// occupy takes every direct slot with a lookup of an unknown selector, so that
+// the next requests wait in one batch.
 func occupy(f *fixture[user]) *sync.WaitGroup {
 	var wg sync.WaitGroup
-	for range lanes {
+	for range directSlots {
 		wg.Go(func() {
-			if _, err := f.auth.bySelector.find(context.Background(), newToken().selector, ""); err != ErrUnknownSession && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrConfig) {
+			if _, err := f.auth.bySelector.Find(context.Background(), newToken().selector, ""); err != ErrUnknownSession && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrConfig) {
 				f.t.Error(err)
 			}
 		})
 	}
-	waitUntil(f.t, func() bool { return f.auth.bySelector.lanesBusy() == lanes })
+	waitUntil(f.t, func() bool { return slotsBusy(f.auth.bySelector) == directSlots })
 	return &wg
 }
 
@@ -83,7 +88,7 @@ func selectorOf(b *browser) string { return tokenOf(b).selector }
 // forger is a browser with the selector of another's token, and a verifier that it has made up.
 func forger(b *browser) *browser { return withToken(token{selectorOf(b), newToken().verifier}) }
 
-func TestThoseWhoWaitShareAStatement(t *testing.T) {
+func TestWaitingRequestsShareAStatement(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	ours, bobs := newBrowser(""), newBrowser("")
@@ -94,7 +99,7 @@ func TestThoseWhoWaitShareAStatement(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() {
-		_, err := f.auth.bySelector.find(cancelled, selectorOf(ours), selectorOf(ours))
+		_, err := f.auth.bySelector.Find(cancelled, selectorOf(ours), selectorOf(ours))
 		left <- err
 	}()
 	for i := range 39 {
@@ -106,70 +111,57 @@ func TestThoseWhoWaitShareAStatement(t *testing.T) {
 			case 2:
 				selector, id = newToken().selector, 0
 			}
-			found, err := f.auth.bySelector.find(context.Background(), selector, selector)
+			found, err := f.auth.bySelector.Find(context.Background(), selector, selector)
 			if id == 0 && err != ErrUnknownSession || id != 0 && (err != nil || found.User.ID != id || found.Selector != selector) {
 				t.Errorf("%d: %+v, %v", id, found.User, err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.waiting() == 40 })
+	waitUntil(t, func() bool { return queued(f.auth.bySelector) == 40 })
 
-	// One leaves; the others stay.
+	// One client disconnects. The others get their rows.
 	cancel()
 	wantError(t, <-left, context.Canceled)
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 })
-	if got := f.auth.bySelector.sessions.Prepared(); fmt.Sprint(got) != "[1 64]" {
-		t.Errorf("40 requests that waited were looked up by statements of %v places", got)
+	waitUntil(t, func() bool { return slotsBusy(f.auth.bySelector) == 0 })
+	if got := f.auth.bySelector.Prepared(); fmt.Sprint(got) != "[1 64]" {
+		t.Errorf("40 waiting requests did not share one statement for 64 keys: there are statements for %v", got)
 	}
 }
 
-// A database that hangs keeps those who asked it, but not their lanes.
-func TestHungLookupsGiveTheirLanesBack(t *testing.T) {
+// A database that hangs keeps requests waiting, but not their slots.
+func TestHungLookupsFreeTheirSlots(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
 	release := stopped(f)
-	f.auth.bySelector.patience = time.Millisecond
+	f.auth.bySelector.Loader.SlotTimeout = time.Millisecond
 	var wg sync.WaitGroup
-	for range lanes + 3 {
+	for range directSlots + 3 {
 		wg.Go(func() {
-			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.User.ID != 1 {
+			if found, err := f.auth.bySelector.Find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.User.ID != 1 {
 				t.Errorf("%v, %v", found, err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 || f.auth.bySelector.waiting() == 0 })
+	waitUntil(t, func() bool { return slotsBusy(f.auth.bySelector) == 0 || queued(f.auth.bySelector) == 0 })
 
-	// A deadline holds also for who has a lane.
+	// A deadline also holds for a request that has a slot.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := f.auth.bySelector.find(ctx, selectorOf(b), selectorOf(b)); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := f.auth.bySelector.Find(ctx, selectorOf(b), selectorOf(b)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("past its deadline: %v", err)
 	}
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 && f.auth.bySelector.waiting() == 0 })
+	waitUntil(t, func() bool { return isIdle(f.auth.bySelector) })
 	f.isIn(b)
 }
 
-// Who looks late at a batch that was answered gets the answer, although its context has ended; one that was not is an error.
-func TestLateForABatch(t *testing.T) {
-	t.Parallel()
-	l := setup(t, Config{}).auth.bySelector
-	answered, given := l.newBatch(), l.newBatch()
-	close(answered.done)
-	answered.end()
-	given.end()
-	for range 100 {
-		noError(t, answered.wait(t.Context()))
-	}
-	wantError(t, given.wait(t.Context()), context.Canceled)
-}
-
-// Full batches open lanes of their own, up to a limit; nobody is forgotten.
+// Full batches use slots of their own, up to a limit, and every request gets
+// its row.
 func TestMoreThanABatch(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -177,56 +169,24 @@ func TestMoreThanABatch(t *testing.T) {
 	f.login(b, alice)
 	release := stopped(f)
 	wg := occupy(f)
-	const n = maxBatch*(fullLanes+2) + 5
+	const n = batch.MaxKeys*(batch.MaxConcurrent+2) + 5
 	for range n {
 		wg.Go(func() {
-			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.User.ID != 1 {
+			if found, err := f.auth.bySelector.Find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.User.ID != 1 {
 				t.Errorf("%+v, %v", found.User, err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.waiting() == n-maxBatch*(fullLanes-lanes) })
-	if busy := f.auth.bySelector.lanesBusy(); busy != fullLanes {
-		t.Errorf("%d lanes are open, want %d", busy, fullLanes)
+	waitUntil(t, func() bool { return queued(f.auth.bySelector) == n-batch.MaxKeys*(batch.MaxConcurrent-directSlots) })
+	if busy := slotsBusy(f.auth.bySelector); busy != batch.MaxConcurrent {
+		t.Errorf("%d slots are in use, want %d", busy, batch.MaxConcurrent)
 	}
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 && f.auth.bySelector.waiting() == 0 })
+	waitUntil(t, func() bool { return isIdle(f.auth.bySelector) })
 }
 
-// In a crowd two lanes are open, and for few, four; a crowd is over some requests after its peak.
-func TestCrowdsGetFewerLanes(t *testing.T) {
-	t.Parallel()
-	f := setup(t, Config{})
-	f.login(newBrowser(""), alice)
-	release := stopped(f)
-	wg := occupy(f)
-	l := f.auth.bySelector
-	open := func() int {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.open()
-	}
-	if n := open(); n != lanes {
-		t.Errorf("%d lanes are open for %d requests, want %d", n, lanes, lanes)
-	}
-	wg.Go(func() { l.find(context.Background(), newToken().selector, "") })
-	waitUntil(t, func() bool { return l.waiting() == 1 })
-	if n := open(); n != crowdLanes {
-		t.Errorf("%d lanes are open for %d requests, want %d", n, crowd, crowdLanes)
-	}
-	release()
-	wg.Wait()
-	waitUntil(t, func() bool { return l.lanesBusy() == 0 })
-	for range crowd {
-		l.find(t.Context(), newToken().selector, "")
-	}
-	if n := open(); n != lanes {
-		t.Errorf("%d lanes are open after the crowd, want %d", n, lanes)
-	}
-}
-
-func TestFailedBatchFailsAllWhoWait(t *testing.T) {
+func TestFailedBatchFailsAllItsRequests(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser("")
@@ -235,12 +195,12 @@ func TestFailedBatchFailsAllWhoWait(t *testing.T) {
 	wg := occupy(f)
 	for range 10 {
 		wg.Go(func() {
-			if _, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); !errors.Is(err, ErrConfig) {
+			if _, err := f.auth.bySelector.Find(context.Background(), selectorOf(b), selectorOf(b)); !errors.Is(err, ErrConfig) {
 				t.Error(err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.waiting() == 10 })
+	waitUntil(t, func() bool { return queued(f.auth.bySelector) == 10 })
 	release("ALTER TABLE users RENAME COLUMN email TO mail")
 	wg.Wait()
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN mail TO email")
@@ -280,15 +240,15 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	f.login(gone, bob)
 	mustExec(t, f.db, "INSERT INTO users (id, email) VALUES (3, 'gone@example.com')")
 	mustExec(t, f.db, "UPDATE user_tokens SET user = 99 WHERE token_x = ?", selectorOf(gone))
-	rows, err := named.auth.bySelector.read(t.Context(), []any{selectorOf(ours), selectorOf(bobs), selectorOf(gone)})
+	rows, err := named.auth.bySelector.Read(t.Context(), []any{selectorOf(ours), selectorOf(bobs), selectorOf(gone)})
 	noError(t, err)
-	if found, err := rows.pick(selectorOf(ours)); err != nil || found.User.Name != "Alice" {
+	if found, err := rows.Row(selectorOf(ours)); err != nil || found.User.Name != "Alice" {
 		t.Errorf("alice: %+v, %v", found.User, err)
 	}
-	if _, err := rows.pick(selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
+	if _, err := rows.Row(selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
 		t.Errorf("bob: %v", err)
 	}
-	if found, err := rows.pick(selectorOf(gone)); err != nil || found.Owner != nil {
+	if found, err := rows.Row(selectorOf(gone)); err != nil || found.Owner != nil {
 		t.Errorf("gone: %+v, %v", found, err)
 	}
 	// The request of who can't be read is an error, not a logout.
@@ -305,14 +265,9 @@ func TestPanicInScan(t *testing.T) {
 	named := manage[strict](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	batch := named.auth.bySelector.newBatch()
-	batch.keys = []any{selectorOf(b)}
-	named.auth.bySelector.fill(batch)
-	<-batch.done
-	if batch.err != nil {
-		t.Error(batch.err)
-	}
-	if _, err := batch.rows.pick(selectorOf(b)); err == nil || !strings.Contains(err.Error(), "a bug of the app") {
+	rows, err := named.auth.bySelector.Read(t.Context(), []any{selectorOf(b)})
+	noError(t, err)
+	if _, err := rows.Row(selectorOf(b)); err == nil || !strings.Contains(err.Error(), "a bug of the app") {
 		t.Error(err)
 	}
 }
@@ -334,7 +289,7 @@ func TestRevocationIsExactUnderLoad(t *testing.T) {
 			for !stop.Load() {
 				_, err := f.auth.read(context.Background(), secret, f.auth.verifier.of(secret))
 				if err == nil {
-					_, err = f.auth.bySelector.find(context.Background(), secret.selector, secret.selector)
+					_, err = f.auth.bySelector.Find(context.Background(), secret.selector, secret.selector)
 				}
 				if err != nil {
 					t.Error(err)

@@ -136,7 +136,7 @@ func TestStrangersHoldUpNobody(t *testing.T) {
 	if _, err := f.auth.verifier.verify(ctx, token{selectorOf(b), newToken().verifier}, newToken().row(t, bcrypt.MinCost)); err != nil {
 		t.Error("another selector needs no bcrypt: ", err)
 	}
-	row, err := f.auth.bySelector.find(t.Context(), selectorOf(b), selectorOf(b))
+	row, err := f.auth.bySelector.Find(t.Context(), selectorOf(b), selectorOf(b))
 	noError(t, err)
 	if _, err := f.auth.verifier.verify(ctx, token{selectorOf(b), newToken().verifier}, &row.Record); !errors.Is(err, context.Canceled) {
 		t.Errorf("a stranger did not wait: %v", err)

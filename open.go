@@ -91,6 +91,14 @@ func openPool(cfg *mysql.Config) (*sqlx.DB, error) {
 	return sqlx.NewDb(sql.OpenDB(connector{inner, tuned{inner.Driver(), cfg}}), "mysql"), nil
 }
 
+// readTimeout returns the readTimeout of a pool of Open, and 0 of another.
+func readTimeout(db *sqlx.DB) time.Duration {
+	if of, ok := db.Driver().(tuned); ok {
+		return of.cfg.ReadTimeout
+	}
+	return 0
+}
+
 // patient is a pool for statements that may take long, without the read timeout of a pool of Open.
 func patient(db *sqlx.DB) (pool *sqlx.DB, done func()) {
 	if of, ok := db.Driver().(tuned); ok {

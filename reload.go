@@ -57,7 +57,7 @@ func (m *Manager[U]) prepare(w http.ResponseWriter, r *http.Request, v *verdict[
 func (m *Manager[U]) mustWrite(r *http.Request, v *verdict[U], renewed bool) bool {
 	if renewed && m.cookies.lasting() && v.record.Now-v.record.Created > seconds(rewriteAge) {
 		// A Rotate of another tab may have replaced the token just now.
-		_, err := m.certainly.find(r.Context(), v.token.selector, v.token.selector)
+		_, err := m.certainly.Find(r.Context(), v.token.selector, v.token.selector)
 		return err == nil
 	}
 	return m.cookies.incomplete(r, v.token) && m.completed.first(v.token.selector)

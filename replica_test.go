@@ -75,7 +75,7 @@ func TestCausalReads(t *testing.T) {
 	}
 	f.isOut(b, ErrUnknownSession)
 	f.isOut(other, ErrUnknownSession)
-	if len(f.auth.certainly.sessions.Prepared()) == 0 {
+	if len(f.auth.certainly.Prepared()) == 0 {
 		t.Error("nothing was asked for with certainty")
 	}
 }
@@ -87,7 +87,7 @@ func TestNoCluster(t *testing.T) {
 	testdb.SkipEmbedded(t, "is no server")
 	f.login(newBrowser(""), bob)
 	f.isOut(withToken(newToken()), ErrUnknownSession)
-	if galera, err := f.auth.store.IsGalera(t.Context()); galera || err != nil || len(f.auth.certainly.sessions.Prepared()) != 0 {
+	if galera, err := f.auth.store.IsGalera(t.Context()); galera || err != nil || len(f.auth.certainly.Prepared()) != 0 {
 		t.Error("a plain server is taken for a cluster")
 	}
 }

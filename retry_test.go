@@ -255,7 +255,7 @@ func TestTimeout(t *testing.T) {
 		var wg sync.WaitGroup
 		var failed atomic.Int64
 		begun := time.Now()
-		for range 3 * lanes {
+		for range 3 * directSlots {
 			wg.Go(func() {
 				if status(b) != http.StatusServiceUnavailable {
 					failed.Add(1)
@@ -267,7 +267,7 @@ func TestTimeout(t *testing.T) {
 			t.Errorf("%s: %d were let in, after %v", name, failed.Load(), took)
 		}
 		release()
-		waitUntil(t, func() bool { return f.auth.byID.lanesBusy() == 0 && f.auth.byID.waiting() == 0 })
+		waitUntil(t, func() bool { return isIdle(f.auth.byID) })
 
 		// A pool that is used up.
 		f.purged()

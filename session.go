@@ -45,9 +45,9 @@ type Manager[U any] struct {
 	mapper     *store.Mapper[U]
 	store      *store.Store
 	accounts   store.Accounts[U]
-	bySelector *lookup[U]
-	byID       *lookup[U] // for tokens that were verified before
-	certainly  *lookup[U] // for those that would be refused, where a read may be late
+	bySelector *store.Lookup[U]
+	byID       *store.Lookup[U] // for tokens that were verified before
+	certainly  *store.Lookup[U] // for those that would be refused, where a read may be late
 	cache      *cache[U]
 	verifier   *verifier
 	forgeries  pace
@@ -95,9 +95,9 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if cfg.Replica != nil {
 		reads = cfg.Replica
 	}
-	m.bySelector = newLookup(m.store, reads, mapper, store.BySelector, cfg.Timeout, false)
-	m.byID = newLookup(m.store, reads, mapper, store.ByID, cfg.Timeout, false)
-	m.certainly = newLookup(m.store, db, mapper, store.BySelector, cfg.Timeout, true)
+	m.bySelector = store.NewLookup(m.store, reads, mapper, store.BySelector, false)
+	m.byID = store.NewLookup(m.store, reads, mapper, store.ByID, false)
+	m.certainly = store.NewLookup(m.store, db, mapper, store.BySelector, true)
 	m.purge = newPurger(m.store, cfg)
 	return m, nil
 }
@@ -106,5 +106,5 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 // with a session after it fail with [ErrClosed].
 func (m *Manager[U]) Close() error {
 	m.purge.close()
-	return errors.Join(m.byID.close(), m.bySelector.close(), m.certainly.close())
+	return errors.Join(m.byID.Close(), m.bySelector.Close(), m.certainly.Close())
 }

@@ -42,6 +42,7 @@ func (c *Config) storeConfig() store.Config {
 		Timeout:               c.Timeout,
 		Replica:               c.Replica,
 		Logger:                c.Logger,
+		ReadTimeout:           readTimeout,
 		Unhurried:             patient,
 	}
 }

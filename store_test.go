@@ -617,7 +617,7 @@ func TestCancelledRequest(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			go cancel()
-			f.auth.bySelector.find(ctx, selectorOf(b), selectorOf(b))
+			f.auth.bySelector.Find(ctx, selectorOf(b), selectorOf(b))
 		})
 	}
 	wg.Wait()

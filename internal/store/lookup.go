@@ -8,14 +8,11 @@ import (
 	"math/bits"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/jmoiron/sqlx"
-)
 
-// MaxKeys is the largest number of keys that Read takes.
-const (
-	maxKeysLog2 = 6
-	MaxKeys     = 1 << maxKeysLog2
+	"github.com/candysession/session/internal/batch"
 )
 
 // A LookupColumn is a column that chooses sessions.
@@ -27,36 +24,100 @@ const (
 	ByID       LookupColumn = "id"
 )
 
-// A Lookup reads sessions with their users by one column, with prepared
-// statements.
+// A Lookup loads sessions and their users by one column, and batches concurrent
+// lookups into one statement. A row is only returned to a caller that has its
+// selector.
 type Lookup[U any] struct {
+	Loader batch.Loader[any, Rows[U]]
+
 	store      *Store
-	db         *sqlx.DB // the primary or a replica
+	db         *sqlx.DB // primary or replica
 	mapper     *Mapper[U]
 	column     LookupColumn
 	causal     bool
-	statements [maxKeysLog2 + 1]atomic.Pointer[statement] // by log2 of the number of keys
+	statements [batch.MaxKeysLog2 + 1]atomic.Pointer[statement] // by log2 of the number of keys
 	closed     atomic.Bool
 	scanners   sync.Pool // of *scanner[U]
 }
 
-// A statement is prepared for the columns that the users table had then.
+// slotTimeout frees the slot of a query that gets no answer.
+const slotTimeout = 5 * time.Second
+
+// A statement and the definition of the users table that it was prepared for.
 type statement struct {
 	*sql.Stmt
-	size      int // how many keys it takes
+	size      int // the number of keys
 	users     *Users
 	selection selection
+}
+
+// Rows maps selectors, compared exactly even if the table's collation is not, to
+// rows. A duplicate selector, which is possible without the unique index, maps to
+// nil.
+type Rows[U any] map[string]*SessionRow[U]
+
+func newRows[U any](list []SessionRow[U]) Rows[U] {
+	rows := make(Rows[U], len(list))
+	for i := range list {
+		row := &list[i]
+		if _, duplicate := rows[row.Selector]; duplicate {
+			row = nil
+		}
+		rows[list[i].Selector] = row
+	}
+	return rows
+}
+
+// Row returns the row with this selector, or ErrUnknownSession.
+func (rows Rows[U]) Row(selector string) (*SessionRow[U], error) {
+	row := rows[selector]
+	if row == nil {
+		return nil, ErrUnknownSession
+	}
+	return row, row.Err
 }
 
 // NewLookup returns a Lookup by a column. With causal it sees all writes that
 // were acknowledged before.
 func NewLookup[U any](s *Store, db *sqlx.DB, mapper *Mapper[U], column LookupColumn, causal bool) *Lookup[U] {
-	return &Lookup[U]{store: s, db: db, mapper: mapper, column: column, causal: causal}
+	l := &Lookup[U]{store: s, db: db, mapper: mapper, column: column, causal: causal}
+	l.Loader.Fetch = l.Read
+	l.Loader.Timeout, l.Loader.SlotTimeout = s.cfg.Timeout, min(slotTimeout, s.cfg.Timeout)
+	if s.cfg.ReadTimeout != nil {
+		if limit := s.cfg.ReadTimeout(db); limit > 0 && limit <= s.cfg.Timeout {
+			l.Loader.TimesOut = l.poolHasRoom
+		}
+	}
+	return l
 }
 
-// Read runs one statement for at most MaxKeys keys. ctx must have a deadline,
-// unless the driver ends statements.
-func (l *Lookup[U]) Read(ctx context.Context, keys []any) (rows []SessionRow[U], err error) {
+// Find returns the row with this key and selector, or ErrUnknownSession.
+func (l *Lookup[U]) Find(ctx context.Context, key any, selector string) (*SessionRow[U], error) {
+	rows, err := l.Loader.Load(ctx, key)
+	if err != nil {
+		return nil, l.wrap(err)
+	}
+	return rows.Row(selector)
+}
+
+func (l *Lookup[U]) wrap(err error) error {
+	var panicked *batch.PanicError
+	if errors.As(err, &panicked) {
+		return fmt.Errorf("session: look up the session: %w", err)
+	}
+	return l.store.Wrap("look up the session", err)
+}
+
+// poolHasRoom reports whether a query gets a connection without waiting. Then
+// the driver's readTimeout is all the timeout that it needs.
+func (l *Lookup[U]) poolHasRoom() bool {
+	pool := l.db.Stats()
+	return pool.MaxOpenConnections == 0 || pool.InUse+batch.MaxConcurrent < pool.MaxOpenConnections
+}
+
+// Read runs one statement for at most batch.MaxKeys keys. ctx must have a
+// deadline, unless the driver times out.
+func (l *Lookup[U]) Read(ctx context.Context, keys []any) (rows Rows[U], err error) {
 	err = l.store.retry.doWithin(ctx, func(ctx context.Context, _ bool) error {
 		rows, err = l.query(ctx, keys)
 		if isMySQLError(err, erBadField) {
@@ -73,7 +134,7 @@ func (l *Lookup[U]) Read(ctx context.Context, keys []any) (rows []SessionRow[U],
 	return rows, nil
 }
 
-func (l *Lookup[U]) query(ctx context.Context, keys []any) ([]SessionRow[U], error) {
+func (l *Lookup[U]) query(ctx context.Context, keys []any) (Rows[U], error) {
 	stmt, err := l.prepare(ctx, len(keys))
 	if err != nil {
 		return nil, err
@@ -99,7 +160,7 @@ func (l *Lookup[U]) query(ctx context.Context, keys []any) ([]SessionRow[U], err
 		list = append(list, row)
 	}
 	l.scanners.Put(scan)
-	return list, errors.Join(rows.Err(), rows.Close())
+	return newRows(list), errors.Join(rows.Err(), rows.Close())
 }
 
 // prepare returns the statement for n keys. Concurrent callers may each prepare

@@ -51,6 +51,10 @@ type Config struct {
 	// local time. It is called once, when its time zone is not the database's.
 	Skewed func(r *Record, by time.Duration)
 
+	// ReadTimeout returns the timeout of the driver for a pool; 0 if it is not
+	// known.
+	ReadTimeout func(*sqlx.DB) time.Duration
+
 	// Unhurried returns a pool for statements that may run for long, and a
 	// function that closes it.
 	Unhurried func(*sqlx.DB) (pool *sqlx.DB, done func())
