@@ -156,8 +156,8 @@ func (l *Lookup[U]) query(ctx context.Context, keys []any) (Rows[U], error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the session: %w", err)
 		}
-		l.store.reconcile(&row.Record)
 		list = append(list, row)
+		l.store.reconcile(&list[len(list)-1].Record)
 	}
 	l.scanners.Put(scan)
 	return newRows(list), errors.Join(rows.Err(), rows.Close())

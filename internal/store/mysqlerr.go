@@ -92,6 +92,9 @@ var invalidValueErrors = []uint16{
 
 // isMySQLError reports whether err is a server's error with one of the numbers.
 func isMySQLError(err error, numbers ...uint16) bool {
+	if err == nil {
+		return false // without the allocation below
+	}
 	var my *mysql.MySQLError
 	return errors.As(err, &my) && slices.Contains(numbers, my.Number)
 }

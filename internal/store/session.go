@@ -17,10 +17,10 @@ type SessionRow[U any] struct {
 // A selection is what a lookup reads. Columns that a table does not need cost its
 // lookups nothing.
 type selection struct {
-	columns columnSet
-	text    bool // keys are read as bytes, because a connection's character set may make two strings one
-	stamp   bool // and the password hash
-	account bool // Config.AccountColumns
+	columns columnSet // except user, which is compared with the key of the users table
+	text    bool      // keys are read as bytes, because a connection's character set may make two strings one
+	stamp   bool      // and the password hash
+	account bool      // Config.AccountColumns
 }
 
 func (s *Store) selectionOf(tokens *tokenTable, users *Users) selection {
@@ -30,7 +30,7 @@ func (s *Store) selectionOf(tokens *tokenTable, users *Users) selection {
 		stamp:   stamped && (users.HasPassword || users.account != ""),
 		account: stamped && users.account != "",
 	}
-	sel.columns = tokens.columns & columnsWhere(func(c tokenColumn) bool { return !c.unread && (c.name != "stamp" || sel.stamp) })
+	sel.columns = tokens.columns & columnsWhere(func(c tokenColumn) bool { return !c.unread && c.name != "user" && (c.name != "stamp" || sel.stamp) })
 	return sel
 }
 
@@ -39,24 +39,16 @@ func (s *Store) selectionOf(tokens *tokenTable, users *Users) selection {
 // token_x, if the lookup is by that, and one of each primary key. scanner.scan
 // reads the result.
 func (s *Store) selectSessions(sel selection, users *Users, names []string, by LookupColumn, n int) string {
-	asBytes := func(column string) string {
-		if sel.text {
-			return "CAST(" + column + " AS BINARY)"
-		}
-		return column
-	}
 	var list []string
 	for c := range sel.columns.all() {
-		expression := c.read("t.")
-		if c.name == "user" {
-			expression = asBytes(expression)
-		}
-		list = append(list, expression)
+		list = append(list, c.read("t."))
 	}
-	key := "u." + s.keyName
+	key, user := "u."+s.keyName, "t.user"
 	list = append(list, "UNIX_TIMESTAMP()", key)
 	if sel.text {
-		list = append(list, asBytes(key))
+		list = append(list, "CAST("+user+" AS BINARY)", "CAST("+key+" AS BINARY)")
+	} else {
+		list = append(list, user)
 	}
 	password, account := s.stampColumns(users, "u.")
 	if sel.stamp {
@@ -149,8 +141,6 @@ func (s *scanner[U]) setDestinations(sel selection, users *Users) {
 		field := c.field(&s.row.Record)
 		into, isText := field.(*string)
 		switch {
-		case c.name == "user":
-			field = &s.raw.user
 		case c.name == "stamp":
 			field = &s.raw.stamp
 		case isText:
@@ -159,7 +149,7 @@ func (s *scanner[U]) setDestinations(sel selection, users *Users) {
 		}
 		list = append(list, field)
 	}
-	list = append(list, &s.row.Now, &s.row.Owner)
+	list = append(list, &s.row.Now, &s.row.Owner, &s.raw.user)
 	if sel.text {
 		list = append(list, &s.raw.key)
 	}
