@@ -3,7 +3,6 @@ package session
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"database/sql/driver"
 	"errors"
 	"fmt"
@@ -14,7 +13,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/jmoiron/sqlx"
+	"github.com/candysession/session/internal/store"
 )
 
 // Fields holds a new user's values, keyed by column of the users table: strings,
@@ -66,11 +65,11 @@ func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fie
 	if err != nil {
 		return none, err
 	}
-	m.emit(r, EventRegistered, &record{owner: user.key}, nil)
+	m.emit(r, EventRegistered, &store.Record{Owner: user.Key}, nil)
 	if !o.noLogin {
-		_, err = m.start(w, r, user, methodPassword, nil, o.login)
+		_, err = m.start(w, r, user, store.MethodPassword, nil, o.login)
 	}
-	return m.plan.copy(user.user), err
+	return m.mapper.Clone(user.User), err
 }
 
 // CreateUser adds a user as [Manager.Register] does, without a request: it is
@@ -84,34 +83,34 @@ func (m *Manager[U]) CreateUser(ctx context.Context, fields Fields, password str
 	}
 	user, err := m.register(ctx, columns, args, password)
 	if err == nil {
-		m.cfg.event(ctx, Event{Kind: EventRegistered, User: user.key})
+		m.cfg.event(ctx, Event{Kind: EventRegistered, User: user.Key})
 	}
-	return m.plan.copy(user.user), err
+	return m.mapper.Clone(user.User), err
 }
 
 // register adds a user. It looks for duplicates before it hashes the password,
 // so that a flood of them costs little. Of concurrent registrations the unique
 // indexes accept one.
-func (m *Manager[U]) register(ctx context.Context, columns []column, args []any, password string) (user account[U], err error) {
-	if field, err := m.store.taken(ctx, columns, args); err == nil && field != "" {
-		return user, &DuplicateError{Columns: strings.Split(field, ", ")}
+func (m *Manager[U]) register(ctx context.Context, columns []store.Column, args []any, password string) (user store.Account[U], err error) {
+	if duplicate, err := m.store.DuplicateColumns(ctx, columns, args); err == nil && duplicate != nil {
+		return user, &DuplicateError{Columns: duplicate}
 	}
 	hash, err := m.hashPassword(ctx, password)
 	if err != nil {
 		return user, err
 	}
-	return m.addUser(steadfast(ctx), append(columns, column{name: m.cfg.PasswordColumn}), append(args, hash))
+	return m.accounts.Add(detach(ctx), append(columns, store.Column{Name: m.cfg.PasswordColumn}), append(args, hash))
 }
 
 // parseFields splits fields into columns and their values.
-func (m *Manager[U]) parseFields(ctx context.Context, call string, fields Fields, password string) (columns []column, args []any, err error) {
-	invalid := func(format string, of ...any) ([]column, []any, error) {
+func (m *Manager[U]) parseFields(ctx context.Context, call string, fields Fields, password string) (columns []store.Column, args []any, err error) {
+	invalid := func(format string, of ...any) ([]store.Column, []any, error) {
 		return nil, nil, fmt.Errorf("%w: %s: "+format, append([]any{ErrInvalidArgument, call}, of...)...)
 	}
 	if password == "" {
 		return invalid("the password is empty")
 	}
-	table, err := m.store.usersTable(ctx)
+	table, err := m.store.Users(ctx)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -120,78 +119,29 @@ func (m *Manager[U]) parseFields(ctx context.Context, call string, fields Fields
 		if strings.EqualFold(name, m.cfg.PasswordColumn) {
 			return invalid("the fields hold the password column %q; the password is an argument of its own", name)
 		}
-		c, known := table.column(name)
+		c, known := table.Column(name)
 		if !known {
-			m.store.table.Store(nil) // it may be new; the next call reads the table again
+			m.store.ForgetUsers() // it may be new; the next call reads the table again
 			return invalid("the users table has no column %q", name)
 		}
 		value := fields[name]
-		if c.name == table.key.name {
+		if c.Name == table.Key.Name {
 			hasKey = true
 			var ok bool
-			if value, ok, err = c.arg(value); err != nil {
+			if value, ok, err = c.Param(value); err != nil {
 				return nil, nil, fmt.Errorf("%s: %w", call, err)
-			} else if !ok || table.key.counts && (value == int64(0) || value == uint64(0)) {
-				return invalid("the field %q can't be the key, which is %s", name, c.definition)
+			} else if !ok || table.Key.AutoIncrement && (value == int64(0) || value == uint64(0)) {
+				return invalid("the field %q can't be the key, which is %s", name, c.Definition)
 			}
 		} else if _, err := driver.DefaultParameterConverter.ConvertValue(value); err != nil {
 			return invalid("the field %q is a %T, which no column can hold", name, value)
 		}
 		columns, args = append(columns, c), append(args, value)
 	}
-	if !hasKey && !table.key.counts {
-		return invalid("the key of the users table, %s, is not AUTO_INCREMENT; set the field %q", table.key.definition, table.key.name)
+	if !hasKey && !table.Key.AutoIncrement {
+		return invalid("the key of the users table, %s, is not AUTO_INCREMENT; set the field %q", table.Key.Definition, table.Key.Name)
 	}
 	return columns, args, nil
-}
-
-// addUser inserts a user and reads it back.
-func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) (user account[U], err error) {
-	table, err := m.store.usersTable(ctx)
-	if err != nil {
-		return user, err
-	}
-	if _, err := m.store.tokenTable(ctx); err != nil {
-		return user, err
-	}
-	var lost error
-	add := func(tx *sqlx.Tx) error {
-		id, err := m.store.insertUser(ctx, tx, columns, args)
-		if err != nil {
-			return err
-		}
-		key := condition{table.key, id}
-		if i := slices.IndexFunc(columns, func(c column) bool { return c.name == table.key.name }); i >= 0 {
-			key.arg = args[i]
-		}
-		accounts, err := m.selectAccounts(ctx, tx, []condition{key})
-		if err == nil && len(accounts) != 1 {
-			err = fmt.Errorf("session: %w: the user that was added is not found by its key %v", ErrUnavailable, key.arg)
-		}
-		if err != nil {
-			return err
-		}
-		user = accounts[0]
-		// Sessions of a previous user with this key must not become this user's.
-		ids, err := m.store.idsOf(ctx, tx, user.key)
-		if err != nil || len(ids) == 0 {
-			return err
-		}
-		defer m.store.changed(ids...)
-		_, err = m.store.deleteWith(ctx, tx, ids, "")
-		return err
-	}
-	err = m.store.runner.run(ctx, func(ctx context.Context, again bool) error {
-		if again { // an existing row cannot be attributed to this call
-			return fmt.Errorf("outcome unknown, the user may have been created: %v", lost)
-		}
-		lost = m.store.inTransactionAt(ctx, sql.LevelDefault, add)
-		return lost
-	})
-	if err != nil {
-		return user, m.store.explainUser(ctx, err, columns, args)
-	}
-	return user, nil
 }
 
 // recentLogin is the time after a login during which a session may set a
@@ -218,15 +168,15 @@ func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, pa
 	if err != nil {
 		return err
 	}
-	user, err := m.accountOf(r.Context(), v.record.owner)
+	user, err := m.accountOf(r.Context(), v.record.Owner)
 	if err != nil {
 		return err
 	}
-	if m.passwords.Usable(user.hash) {
+	if m.passwords.Usable(user.Hash) {
 		if old == "" {
 			return ErrInvalidCredentials
 		}
-		attempt, err := m.attempt(r, nil, user.key)
+		attempt, err := m.attempt(r, nil, user.Key)
 		if err != nil {
 			return err
 		}
@@ -253,14 +203,17 @@ func (m *Manager[U]) ResetPassword(w http.ResponseWriter, r *http.Request, passw
 	if err != nil {
 		return err
 	}
-	method, age, err := m.store.recentMethod(r.Context(), &v.record)
+	method, age, err := m.store.LoginMethod(r.Context(), &v.record)
+	if errors.Is(err, store.ErrSessionEnded) {
+		return ErrNotLoggedIn
+	}
 	if err != nil {
 		return err
 	}
-	if method != methodApp || age < -clockError || age > seconds(recentLogin) {
+	if method != store.MethodApp || age < -store.ClockError || age > seconds(recentLogin) {
 		return ErrReauthRequired
 	}
-	user, err := m.accountOf(r.Context(), v.record.owner)
+	user, err := m.accountOf(r.Context(), v.record.Owner)
 	if err != nil {
 		return err
 	}
@@ -283,7 +236,7 @@ func (m *Manager[U]) passwordChange(r *http.Request, call, password string) (*ve
 
 // changePassword replaces the password that was read, and deletes all of the
 // user's sessions except the request's.
-func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *verdict[U], user account[U], password string) error {
+func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *verdict[U], user store.Account[U], password string) error {
 	hash, err := m.hashPassword(r.Context(), password)
 	if err != nil {
 		return err
@@ -292,15 +245,9 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 	if err != nil {
 		return err
 	}
-	kept := v.record
-	kept.owner = user.key
-	var ended int64
-	replaced, err := m.store.replacePassword(steadfast(r.Context()), user.key, user.hash, hash, func(ctx context.Context, tx *sqlx.Tx, stamp []byte) (err error) {
-		ended, err = m.store.keepOnly(ctx, tx, &kept, token.Selector, tokenHash, stamp)
-		return err
-	})
+	replaced, ended, err := m.store.SetPassword(detach(r.Context()), user.Key, user.Hash, hash, &v.record, token.Selector, tokenHash)
 	switch {
-	case errors.Is(err, errRowGone): // ended concurrently; the password stays
+	case errors.Is(err, store.ErrSessionEnded): // ended concurrently; the password stays
 		m.setVerdict(r, &verdict[U]{err: ErrUnknownSession})
 		return ErrNotLoggedIn
 	case err != nil:
@@ -308,32 +255,32 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 	case !replaced: // changed concurrently
 		return ErrInvalidCredentials
 	}
-	m.forgetUser(r.Context(), user.key)
+	m.forgetUser(r.Context(), user.Key)
 	renewed := *v
 	renewed.token = token
-	renewed.record.selector, renewed.record.hash = token.Selector, tokenHash
+	renewed.record.Selector, renewed.record.Hash = token.Selector, tokenHash
 	m.cookies.write(w, token)
 	m.setVerdict(r, &renewed)
 	m.emit(r, EventPasswordChanged, &renewed.record, nil)
 	m.emit(r, EventRotated, &renewed.record, nil)
-	m.emitRevoked(r.Context(), user.key, ended)
+	m.emitRevoked(r.Context(), user.Key, ended)
 	return nil
 }
 
 // accountOf returns the user with exactly this key. It returns ErrUserNotFound
 // if there is none, and an error matching ErrInvalidArgument if the key column
 // cannot hold the key.
-func (m *Manager[U]) accountOf(ctx context.Context, key any) (user account[U], err error) {
-	table, err := m.store.usersTable(ctx)
+func (m *Manager[U]) accountOf(ctx context.Context, key any) (user store.Account[U], err error) {
+	table, err := m.store.Users(ctx)
 	if err != nil {
 		return user, err
 	}
-	arg, err := m.store.userArg(ctx, key)
+	arg, err := m.store.KeyParam(ctx, key)
 	if err != nil {
 		return user, err
 	}
-	accounts, err := m.findAccounts(ctx, []condition{{table.key, arg}})
-	if err == nil && (len(accounts) != 1 || !sameKey(accounts[0].key, arg)) {
+	accounts, err := m.accounts.Find(ctx, []store.Condition{{Column: table.Key, Value: arg}})
+	if err == nil && (len(accounts) != 1 || !store.SameKey(accounts[0].Key, arg)) {
 		err = ErrUserNotFound
 	}
 	if err != nil {
@@ -344,15 +291,15 @@ func (m *Manager[U]) accountOf(ctx context.Context, key any) (user account[U], e
 
 // verifyPassword checks the password and reports the result to the throttle. A
 // user without a hash has no password.
-func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user account[U], password string) error {
+func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user store.Account[U], password string) error {
 	defer attempt.failed(r.Context()) // unless canceled or succeeded below
-	ok, err := m.matchesPassword(r.Context(), user.hash, password)
+	ok, err := m.matchesPassword(r.Context(), user.Hash, password)
 	switch {
 	case err != nil: // nothing was compared
 		attempt.canceled(r.Context())
 		return err
 	case !ok:
-		m.emit(r, EventLoginFailed, &record{owner: user.key}, nil)
+		m.emit(r, EventLoginFailed, &store.Record{Owner: user.Key}, nil)
 		return ErrInvalidCredentials
 	}
 	attempt.succeeded(r.Context())
@@ -361,18 +308,18 @@ func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user acco
 
 // confirm verifies the password again if it was changed after it was verified:
 // the change may have ended the user's sessions before this one existed.
-func (m *Manager[U]) confirm(r *http.Request, id uint64, verified account[U], password string) error {
-	user, err := m.accountOf(steadfast(r.Context()), verified.key)
+func (m *Manager[U]) confirm(r *http.Request, id uint64, verified store.Account[U], password string) error {
+	user, err := m.accountOf(detach(r.Context()), verified.Key)
 	if err != nil && err != ErrUserNotFound { // without a user there is no hash
 		return err
 	}
-	if bytes.Equal(user.hash, verified.hash) {
+	if bytes.Equal(user.Hash, verified.Hash) {
 		return nil
 	}
 	if err := m.verifyPassword(r, nil, user, password); err != nil {
 		return err
 	}
-	return m.store.setStamp(steadfast(r.Context()), id, user.stamp)
+	return m.store.SetStamp(detach(r.Context()), id, user.Stamp)
 }
 
 // String lists the columns without their values.

@@ -6,160 +6,161 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/token"
 )
 
-// A verdict is what is known of a request's session.
+// A verdict is the result of authenticating a request.
 type verdict[U any] struct {
-	err    error // why the request is not logged in; nil if it is
+	err    error // the reason of a rejection; nil if the request is logged in
 	token  token.Token
-	record record // its id is 0 unless the token is right, even if the session is refused for another reason
+	record store.Record // its ID is set if the token was valid, even if the session was rejected
 	user   U
-	cached bool     // this is what was known before
-	stale  bool     // and the database failed
+	cached bool     // whether the session comes from the cache
+	stale  bool     // whether it does because the database failed
 	given  *Session // instead of the record, in a state from WithState
 }
 
-// authenticate judges a request: its cookie, the session of that token.Token, the ages, the user, the browser. Of several
-// cookies the first that is a valid session counts; without one, the reason is the first cookie's. A request that is
-// refused has a verdict; an error means that nothing is known, because the database failed.
+// authenticate checks, in order, the request's cookies, and of each the session
+// of its token, the session's age, the account and the fingerprint. The first
+// cookie with a valid session decides; without one, the reason is that of the
+// first cookie. Rejection is not an error: the reason is in the verdict. A
+// non-nil error means that the database could not answer.
 func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 	t, reason := m.cookies.read(r)
+	v.err = reason
 	if m.cookies.shared.isLoggedOut(reason) {
-		v.err = reason
 		return nil
 	}
-	var why refused
+	var first rejection
 	switch reason {
 	case nil:
 		var err error
-		if why, err = m.judge(r, t, v); err != nil {
+		if first, err = m.authenticateToken(r, t, v); err != nil {
 			return err
 		}
 		if v.err == nil && !m.cookies.shared.lacksOwn(m.cookies, r, t) {
 			return nil
 		}
 	case ErrMalformedCookie:
-		v.err, why = reason, refused{kind: EventRejected, reason: reason}
-	default:
-		v.err = reason
+		first = rejection{kind: EventRejected, reason: reason}
 	}
-	if why.alarming() {
-		m.emit(r, why.kind, why.of, why.reason)
-	}
+	m.emitAlarm(r, first)
 	for _, t := range m.cookies.others(r) {
 		var other verdict[U]
-		why, err := m.judge(r, t, &other)
+		why, err := m.authenticateToken(r, t, &other)
 		if err != nil {
 			*v = other
 			return err
 		}
-		if other.err == nil && (v.err != nil || !sameUser(&v.record, &other.record)) {
+		if other.err == nil && (v.err != nil || !store.SameKey(v.record.Owner, other.record.Owner)) {
 			*v = other
 			return nil
 		}
-		if why.alarming() {
-			m.emit(r, why.kind, why.of, why.reason)
-		}
+		m.emitAlarm(r, why)
 	}
-	if why.kind == EventRejected {
-		m.emit(r, why.kind, why.of, why.reason)
+	if first.kind == EventRejected {
+		m.emit(r, first.kind, first.record, first.reason)
 	}
 	return nil
 }
 
-// refused is the event of a token that is refused, if that is to be told.
-type refused struct {
-	kind   EventKind
-	of     *record
-	reason error
-}
-
-// alarming reports whether it may show a stolen cookie. Then it is told also
-// where another cookie of the request is good.
-func (r refused) alarming() bool { return r.kind != "" && r.kind != EventRejected }
-
-func sameUser(a, b *record) bool { return sameKey(a.owner, b.owner) }
-
-// judge judges one token of a request, as authenticate does.
-func (m *Manager[U]) judge(r *http.Request, t token.Token, v *verdict[U]) (why refused, err error) {
-	row, age, err := m.find(r.Context(), t)
+// authenticateToken authenticates a request by one of its tokens.
+func (m *Manager[U]) authenticateToken(r *http.Request, t token.Token, v *verdict[U]) (why rejection, err error) {
+	row, age, err := m.cachedSession(r.Context(), t)
 	if errors.Is(err, ErrUnknownSession) {
-		why = refused{kind: rejectKind(err), reason: ErrUnknownSession}
-		if row != nil { // it exists, but this is not its token
-			why.of = &row.record
-		}
 		v.err = ErrUnknownSession
+		why = rejection{kind: rejectKind(err), reason: ErrUnknownSession}
+		if row != nil { // selector exists, verifier is wrong
+			why.record = &row.Record
+		}
 		return why, nil
 	}
 	v.token = t
 	if err != nil {
 		return why, err
 	}
-	v.record, v.cached, v.stale = row.record, age.known, age.stale
-	v.record.now += seconds(age.since)
+	v.record, v.cached, v.stale = row.Record, age.cached, age.stale
+	v.record.Now += seconds(age.since)
 	switch {
-	case m.expired(&v.record):
+	case m.isExpired(&v.record):
 		v.err = ErrExpired
-	case row.owner == nil:
+	case row.Owner == nil:
 		v.err = ErrUserNotFound
-	case row.changed:
+	case row.Changed:
 		v.err = ErrAccountChanged
-	case !m.cfg.Fingerprint.Match(row.browser, m.browser(r)):
+	case !m.cfg.Fingerprint.Match(row.Browser, m.browser(r)):
 		v.err = ErrFingerprintMismatch
 	default:
-		v.user = row.user
+		v.user = row.User
 		return why, nil
 	}
-	return refused{rejectKind(v.err), &row.record, v.err}, nil
+	return rejection{rejectKind(v.err), &row.Record, v.err}, nil
 }
 
-// An age says of what was found whether it was read just now.
+// A rejection is the event of a rejected token.
+type rejection struct {
+	kind   EventKind
+	record *store.Record
+	reason error
+}
+
+// emitAlarm emits the event of a rejection that may indicate a stolen cookie.
+// It does so even if another cookie of the request is valid.
+func (m *Manager[U]) emitAlarm(r *http.Request, why rejection) {
+	if why.kind != "" && why.kind != EventRejected {
+		m.emit(r, why.kind, why.record, why.reason)
+	}
+}
+
+// An age is the age of a session that was looked up.
 type age struct {
-	known bool          // it was not: it comes from the cache
-	since time.Duration // how long ago it was read
-	stale bool          // and the database failed
+	cached bool          // whether it comes from the cache
+	since  time.Duration // since it was read
+	stale  bool          // whether it comes from there because the database failed
 }
 
-// find finds the session of a token, in the cache if there is one and it knows, otherwise in the table. While the
-// database fails, the cache may know what was so before: that is stale.
-func (m *Manager[U]) find(ctx context.Context, t token.Token) (*found[U], age, error) {
+// cachedSession returns the session for t from the cache if it is fresh,
+// otherwise from the table. If the database fails, it may return a cached
+// session no older than Cache.Stale.
+func (m *Manager[U]) cachedSession(ctx context.Context, t token.Token) (*store.SessionRow[U], age, error) {
 	key := m.verifier.KeyFor(t)
 	if m.cache == nil {
-		row, err := m.look(ctx, t, key)
+		row, err := m.consistentSession(ctx, t, key)
 		return row, age{}, err
 	}
 	now := time.Now()
-	kept, since := m.cache.get(t.Selector, now)
-	if kept != nil && (kept.key != key || isWithoutCache(ctx)) {
-		kept = nil // another verifier, or certainty is wanted: the table decides
+	entry, since := m.cache.get(t.Selector, now)
+	if entry != nil && (entry.key != key || isWithoutCache(ctx)) {
+		entry = nil // different verifier, or no cache allowed: read the table
 	}
-	if kept != nil && since <= m.cfg.Cache.Fresh {
-		return &kept.found, age{known: true, since: since}, nil
+	if entry != nil && since <= m.cfg.Cache.Fresh {
+		return &entry.SessionRow, age{cached: true, since: since}, nil
 	}
 	generation := m.cache.begin()
-	row, err := m.look(ctx, t, key)
+	row, err := m.consistentSession(ctx, t, key)
 	switch {
 	case err == nil:
 		m.cache.put(generation, row, key, now)
-	case kept != nil && since <= m.cfg.Cache.Stale && errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
-		return &kept.found, age{known: true, since: since, stale: true}, nil
+	case entry != nil && since <= m.cfg.Cache.Stale && errors.Is(err, ErrUnavailable) && ctx.Err() == nil:
+		return &entry.SessionRow, age{cached: true, since: since, stale: true}, nil
 	}
 	return row, age{}, err
 }
 
-// look reads the session of a token. Where a read may be late, a session that would be refused is read once more, by one
-// that is not: it may have begun, or been renewed, just now and elsewhere.
-func (m *Manager[U]) look(ctx context.Context, t token.Token, key token.Key) (*found[U], error) {
-	row, err := m.read(ctx, t, key)
+// consistentSession returns the session for t. Where reads can lag (a replica,
+// another Galera node), it reads again causally before a rejection, because the
+// session may just have been created or renewed elsewhere.
+func (m *Manager[U]) consistentSession(ctx context.Context, t token.Token, key token.Key) (*store.SessionRow[U], error) {
+	row, err := m.sessionByToken(ctx, t, key)
 	switch {
-	case err == nil && row.owner != nil && !row.changed && !m.expired(&row.record):
+	case err == nil && row.Owner != nil && !row.Changed && !m.isExpired(&row.Record):
 		return row, nil
 	case err != nil && err != ErrUnknownSession && err != errPreviouslyValid:
 		return row, err
 	}
 	if m.cfg.Replica == nil {
-		galera, unknown := m.store.isGalera(ctx)
+		galera, unknown := m.store.IsGalera(ctx)
 		if unknown != nil {
 			return nil, unknown
 		}
@@ -167,44 +168,44 @@ func (m *Manager[U]) look(ctx context.Context, t token.Token, key token.Key) (*f
 			return row, err
 		}
 	}
-	late, ended := row, err
-	if row, err = m.certainly.find(ctx, t.Selector, t.Selector); err == nil {
-		return m.verified(ctx, t, row)
+	staleRow, staleErr := row, err
+	if row, err = m.primary.Find(ctx, t.Selector, t.Selector); err == nil {
+		return m.verifyRow(ctx, t, row)
 	}
-	if late == nil && err == ErrUnknownSession {
-		return nil, ended
+	if staleRow == nil && err == ErrUnknownSession {
+		return nil, staleErr
 	}
 	return nil, err
 }
 
-// read reads the session of a token from the table: the row that the selector selects, if the verifier matches its hash.
-// Of a token that was verified before, the row is read by its id, which costs the database less. If that is not the row
-// any more, the selector decides. The key is the verifier's, of the token. With errWrongVerifier comes the row that the
-// token is not of, for the event; a forged token is rejected without a lookup, so without a row.
-func (m *Manager[U]) read(ctx context.Context, t token.Token, key token.Key) (*found[U], error) {
+// sessionByToken returns the row for t's selector if the verifier matches its
+// hash. Tokens in the memo are read by primary key, which is cheaper; if that row
+// no longer matches, the selector decides. A forged token is rejected without a
+// lookup. With errWrongVerifier it also returns the row, for the event.
+func (m *Manager[U]) sessionByToken(ctx context.Context, t token.Token, key token.Key) (*store.SessionRow[U], error) {
 	entry := m.verifier.Get(key)
 	if entry.ID != 0 {
-		row, err := m.byID.find(ctx, entry.ID, t.Selector)
-		if err == nil && entry.Matches(row.tokenRow()) || err != nil && !errors.Is(err, ErrUnknownSession) {
+		row, err := m.byID.Find(ctx, entry.ID, t.Selector)
+		if err == nil && entry.Matches(tokenRow(&row.Record)) || err != nil && !errors.Is(err, ErrUnknownSession) {
 			return row, err
 		}
 		m.verifier.Delete(key)
 	} else if t.IsForged() {
 		return nil, errWrongVerifier
 	}
-	row, err := m.bySelector.find(ctx, t.Selector, t.Selector)
+	row, err := m.bySelector.Find(ctx, t.Selector, t.Selector)
 	if err == ErrUnknownSession && entry.ID != 0 {
 		return nil, errPreviouslyValid
 	}
 	if err != nil {
 		return nil, err
 	}
-	return m.verified(ctx, t, row)
+	return m.verifyRow(ctx, t, row)
 }
 
-// verified is the row of a token's selector, if its verifier matches the hash.
-func (m *Manager[U]) verified(ctx context.Context, t token.Token, row *found[U]) (*found[U], error) {
-	ok, err := m.verify(ctx, t, &row.record)
+// verifyRow returns row if t's verifier matches its hash.
+func (m *Manager[U]) verifyRow(ctx context.Context, t token.Token, row *store.SessionRow[U]) (*store.SessionRow[U], error) {
+	ok, err := m.verify(ctx, t, &row.Record)
 	if err != nil {
 		return nil, err
 	}
@@ -214,66 +215,72 @@ func (m *Manager[U]) verified(ctx context.Context, t token.Token, row *found[U])
 	return row, nil
 }
 
-// verify reports whether the token is that of the record.
-func (m *Manager[U]) verify(ctx context.Context, t token.Token, r *record) (bool, error) {
-	ok, err := m.verifier.Verify(ctx, t, r.tokenRow())
+// verify reports whether t is the token of a record.
+func (m *Manager[U]) verify(ctx context.Context, t token.Token, r *store.Record) (bool, error) {
+	ok, err := m.verifier.Verify(ctx, t, tokenRow(r))
 	switch {
 	case errors.Is(err, token.ErrBusy):
 		return false, ErrBusy
 	case err != nil:
-		return false, m.store.explain("verify the token", err)
+		return false, m.wrap("verify the token", err)
 	}
 	return ok, nil
 }
 
-// tokenRow returns the part of the record that a token is verified with.
-func (r *record) tokenRow() token.Row { return token.Row{ID: r.id, Selector: r.selector, Hash: r.hash} }
-
-// expired: idle for more than MaxAge, or older than MaxLifetime. Ages are the database's, in whole seconds.
-func (m *Manager[U]) expired(r *record) bool {
-	return r.now-r.active > seconds(m.cfg.MaxAge) ||
-		m.cfg.MaxLifetime > 0 && r.now-r.created > seconds(m.cfg.MaxLifetime)
+// tokenRow returns the part of a record that a token is verified against.
+func tokenRow(r *store.Record) token.Row {
+	return token.Row{ID: r.ID, Selector: r.Selector, Hash: r.Hash}
 }
 
+// isExpired reports whether r has been idle longer than MaxAge or is older than
+// MaxLifetime. Ages are in whole seconds, by the database clock.
+func (m *Manager[U]) isExpired(r *store.Record) bool {
+	return r.Now-r.Active > seconds(m.cfg.MaxAge) ||
+		m.cfg.MaxLifetime > 0 && r.Now-r.Created > seconds(m.cfg.MaxLifetime)
+}
+
+// browser returns the fingerprint of a request.
 func (m *Manager[U]) browser(r *http.Request) string {
 	return fit(m.cfg.Fingerprint.Text(r), maxBrowser)
 }
 
-// slide renews the row of a session that rested for more than UpdateAge, and reports whether it did. Of the requests that
-// come at once one does it. The session is valid either way, so a failure is only logged. The cookie stays as it is: it
-// lasts longer than the row, and an answer that is late would put it in place of a newer one.
-func (m *Manager[U]) slide(r *http.Request, v *verdict[U]) (renewed bool) {
-	if v.err != nil || v.stale || v.record.now-v.record.active <= seconds(m.cfg.UpdateAge) || r.Context().Err() != nil {
+// renew renews the row of a session that has been idle longer than UpdateAge, and
+// reports whether it did. Of concurrent requests, one renews. The session is
+// valid either way, so a failure is only logged. The cookie is not written: it
+// lasts longer than the row, and a late response could replace a newer cookie.
+func (m *Manager[U]) renew(r *http.Request, v *verdict[U]) (renewed bool) {
+	if v.err != nil || v.stale || v.record.Now-v.record.Active <= seconds(m.cfg.UpdateAge) || r.Context().Err() != nil {
 		return false
 	}
-	browser := lasting(v.record.browser, m.browser(r))
-	won, err := m.store.slide(steadfast(r.Context()), v.record.id, browser, m.cfg.UpdateAge)
+	browser := lasting(v.record.Browser, m.browser(r))
+	won, err := m.store.Renew(detach(r.Context()), v.record.ID, browser, m.cfg.UpdateAge)
 	if err != nil {
-		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", m.store.publicID(&v.record), "error", err)
+		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", m.store.PublicID(&v.record), "error", err)
 		return false
 	}
 	if won {
-		v.record.active, v.record.browser = v.record.now, browser
+		v.record.Active, v.record.Browser = v.record.Now, browser
 		m.emit(r, EventRenewed, &v.record, nil)
 	}
 	return won
 }
 
-// end deletes the row of a session that was rejected for good: its account has
-// changed or is gone. In CandyPack's modes it also deletes an expired session of
-// this browser, as CandyPack does. Otherwise the purge deletes that.
-func (m *Manager[U]) end(r *http.Request, v *verdict[U]) {
-	ctx := steadfast(r.Context())
+// deleteRejected deletes the row of a session that was rejected permanently,
+// because its account is gone or has changed. If another app shares the
+// sessions, it also deletes an expired session of this browser. Otherwise the
+// purge deletes that.
+func (m *Manager[U]) deleteRejected(r *http.Request, v *verdict[U]) {
+	ctx := detach(r.Context())
 	var err error
 	switch {
 	case v.stale:
 	case v.err == ErrUserNotFound && m.cookies.shared.keepsOrphan(&v.record):
 	case v.err == ErrUserNotFound, v.err == ErrAccountChanged:
-		err = m.store.deleteRejected(ctx, &v.record)
-	case v.err == ErrExpired && m.cookies.shared.deletesExpired() && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
-		err = m.store.deleteExpired(ctx, v.record.id)
+		err = m.store.DeleteRejected(ctx, &v.record)
+	case v.err == ErrExpired && m.cookies.shared.deletesExpired() && m.cfg.Fingerprint.Match(v.record.Browser, m.browser(r)):
+		err = m.store.DeleteExpired(ctx, v.record.ID)
 	}
 	if err != nil {
-		m.cfg.Logger.WarnContext(ctx, "session: rejected, but not deleted", "session", m.store.publicID(&v.record), "error", err)
+		m.cfg.Logger.WarnContext(ctx, "session: rejected, but not deleted", "session", m.store.PublicID(&v.record), "error", err)
 	}
 }

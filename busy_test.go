@@ -103,9 +103,9 @@ func TestStrangersHoldUpNobody(t *testing.T) {
 	if _, err := f.auth.verifier.Verify(canceled, wrong, token.Row{ID: 1, Selector: token.New().Selector}); err != nil {
 		t.Error("another selector needs no bcrypt: ", err)
 	}
-	row, err := f.auth.bySelector.find(t.Context(), selectorOf(b), selectorOf(b))
+	row, err := f.auth.bySelector.Find(t.Context(), selectorOf(b), selectorOf(b))
 	noError(t, err)
-	if _, err := f.auth.verifier.Verify(canceled, wrong, row.tokenRow()); !errors.Is(err, context.Canceled) {
+	if _, err := f.auth.verifier.Verify(canceled, wrong, tokenRow(&row.Record)); !errors.Is(err, context.Canceled) {
 		t.Errorf("a wrong verifier did not wait: %v", err)
 	}
 	release()

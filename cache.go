@@ -5,6 +5,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/token"
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
@@ -47,7 +48,7 @@ type cache[U any] struct {
 
 // A cached session, with the token key and the time of its reading.
 type cached[U any] struct {
-	found[U]
+	store.SessionRow[U]
 	key  token.Key // of the token
 	read time.Time
 }
@@ -57,7 +58,7 @@ func newCache[U any](c Cache) *cache[U] {
 		return nil
 	}
 	kept := &cache[U]{selectors: map[uint64]string{}}
-	kept.sessions, _ = simplelru.NewLRU(c.Entries, func(_ string, gone *cached[U]) { delete(kept.selectors, gone.id) })
+	kept.sessions, _ = simplelru.NewLRU(c.Entries, func(_ string, gone *cached[U]) { delete(kept.selectors, gone.ID) })
 	return kept
 }
 
@@ -82,16 +83,16 @@ func (c *cache[U]) begin() uint64 {
 
 // put caches row unless anything has changed since generation, in which case row
 // may be outdated.
-func (c *cache[U]) put(generation uint64, row *found[U], key token.Key, read time.Time) {
+func (c *cache[U]) put(generation uint64, row *store.SessionRow[U], key token.Key, read time.Time) {
 	kept := &cached[U]{*row, key, read}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if generation == c.generation {
-		if before, ok := c.selectors[row.id]; ok && before != row.selector {
+		if before, ok := c.selectors[row.ID]; ok && before != row.Selector {
 			c.sessions.Remove(before) // its token was renewed elsewhere
 		}
-		c.sessions.Add(row.selector, kept)
-		c.selectors[row.id] = row.selector
+		c.sessions.Add(row.Selector, kept)
+		c.selectors[row.ID] = row.Selector
 	}
 }
 
@@ -106,8 +107,8 @@ func (c *cache[U]) ids(of func(owner any) bool) (ids []uint64) {
 	kept := c.sessions.Values()
 	c.mu.Unlock()
 	for _, k := range kept {
-		if of(k.owner) {
-			ids = append(ids, k.id)
+		if of(k.Owner) {
+			ids = append(ids, k.ID)
 		}
 	}
 	return ids

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/token"
 )
 
@@ -119,7 +120,7 @@ func TestCacheSeesOwnChanges(t *testing.T) {
 func TestCacheKeepsNothingOlderThanAChange(t *testing.T) {
 	t.Parallel()
 	c := newCache[user](Cache{Fresh: time.Hour, Entries: 2})
-	row := &found[user]{record: record{id: 7, selector: "x"}}
+	row := &store.SessionRow[user]{Record: store.Record{ID: 7, Selector: "x"}}
 	began := c.begin()
 	c.forget(7)
 	c.put(began, row, token.Key{}, time.Now())
@@ -127,7 +128,7 @@ func TestCacheKeepsNothingOlderThanAChange(t *testing.T) {
 		t.Error("an old reading was kept")
 	}
 	for i := range 5 {
-		c.put(c.begin(), &found[user]{record: record{id: uint64(i), selector: string(rune('a' + i))}}, token.Key{}, time.Now())
+		c.put(c.begin(), &store.SessionRow[user]{Record: store.Record{ID: uint64(i), Selector: string(rune('a' + i))}}, token.Key{}, time.Now())
 	}
 	if len(c.selectors) != 2 || c.sessions.Len() != 2 {
 		t.Errorf("%d sessions and %d ids are kept", c.sessions.Len(), len(c.selectors))

@@ -8,6 +8,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/token"
 )
 
@@ -145,7 +146,7 @@ func (s *sharing) complete(c *cookies, r *http.Request, t token.Token) bool {
 
 // keepsOrphan reports whether the row of a missing user stays: the other app
 // keeps its own rows.
-func (s *sharing) keepsOrphan(r *record) bool { return s != nil && r.stamp == nil }
+func (s *sharing) keepsOrphan(r *store.Record) bool { return s != nil && r.Stamp == nil }
 
 // deletesExpired reports whether a request deletes the row of its expired
 // session, as the other app does. Otherwise the purge deletes it.
@@ -220,51 +221,16 @@ func candyBrowser(r *http.Request) string {
 // cutMark is a character that Latin-1 lacks.
 const cutMark = "…"
 
-// CandyPack renews a session by writing its own local time as a string, which the
-// database reads in the time zone of the connection. If the two zones differ,
-// active is offset by the difference, at most 26 hours.
-const (
-	maxSkew     = 26 * 60 * 60
-	quarterHour = 15 * 60
-	clockError  = 60 // seconds by which the clocks of two machines may differ
-)
-
-// seen returns the time of the last renewal, clamped to plausible values: not
-// before the login, and not in a future that no time zone explains, which would
-// keep the session forever.
-func (r *record) seen() int64 {
-	if r.active > r.now+maxSkew {
-		return r.created
+// skewed returns a function that warns that CandyPack writes times of another
+// time zone than the database's, or nil without CandyPack.
+func (m *Manager[U]) skewed() func(*store.Record, time.Duration) {
+	if m.cookies.shared == nil {
+		return nil
 	}
-	return max(r.active, r.created)
-}
-
-// skew returns the minimum time-zone offset of the app that wrote active, or 0 if
-// there is no sign of one. Zones differ by whole quarter hours.
-func (r *record) skew() time.Duration {
-	ahead, behind := r.active-r.now, r.created-r.active
-	quarters := func(seconds int64) time.Duration {
-		return time.Duration((seconds-clockError+quarterHour-1)/quarterHour) * quarterHour * time.Second
+	return func(r *store.Record, by time.Duration) {
+		m.cfg.Logger.Warn("session: the CandyPack app writes times of another time zone than the database's; start Node with the zone of its connections (TZ=UTC where they have time_zone '+00:00')",
+			"off by at least", by, "session", m.store.PublicID(r), "table", m.cfg.TokenTable)
 	}
-	switch {
-	case ahead > quarterHour-clockError && ahead <= maxSkew+clockError:
-		return quarters(ahead)
-	case behind > quarterHour-clockError && behind <= maxSkew+clockError:
-		return -quarters(behind)
-	}
-	return 0
-}
-
-// reconcile corrects times written by CandyPack, and warns once.
-func (s *store) reconcile(r *record) {
-	if s.cfg.CandyPack == CandyPackOff {
-		return
-	}
-	if skew := r.skew(); skew != 0 && s.skewed.CompareAndSwap(false, true) {
-		s.cfg.Logger.Warn("session: the CandyPack app writes times of another time zone than the database's; start Node with the zone of its connections (TZ=UTC where they have time_zone '+00:00')",
-			"off by at least", skew, "session", s.publicID(r), "table", s.cfg.TokenTable)
-	}
-	r.active = r.seen()
 }
 
 // completions remembers which sessions were given the standard cookie, so that a

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/testdb"
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/crypto/bcrypt"
@@ -498,12 +499,11 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 		mustExec(t, db, "INSERT INTO candy_auth (user, token_x, token_y, browser, ip) SELECT user, CONCAT('"+fmt.Sprint(i)+"-', id), token_y, browser, ip FROM candy_auth")
 	}
 	mustExec(t, db, "ANALYZE TABLE candy_auth")
-	purge := "SELECT id FROM candy_auth WHERE " + f.auth.store.resting + " AND " + f.auth.store.idle + " ORDER BY active LIMIT 500"
-	if plan := explain(t, db, purge, seconds(DefaultMaxAge), seconds(DefaultMaxAge)); plan[0] != "candy_auth:range:active" {
+	if plan := explain(t, db, f.auth.store.SelectIdle(), seconds(DefaultMaxAge), seconds(DefaultMaxAge), 500); plan[0] != "candy_auth:range:active" {
 		t.Errorf("the purge goes by %s", plan)
 	}
 	mustExec(t, db, "DELETE FROM candy_auth WHERE id > 8")
-	check := f.lookup(selectorColumn, 1)
+	check := f.lookup(store.BySelector, 1)
 	if plan := explain(t, db, check, readRecording(t).Sessions[0].CandyX); plan[0] != "t:const:token_x" {
 		t.Errorf("the check goes by %s", plan)
 	}

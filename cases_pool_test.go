@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/pool"
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
 	"github.com/candysession/session/throttle"
@@ -697,16 +698,16 @@ func testOwnUsers(t *testing.T) {
 	for _, cfg := range []Config{{}, {Cache: Cache{Fresh: time.Hour}}} {
 		f, b := setupUsers[sharedUser](t, sharingTable, sharingRow, cfg)
 		// Together in one batch.
-		row, err := f.auth.bySelector.find(t.Context(), selectorOf(b), selectorOf(b))
+		row, err := f.auth.bySelector.Find(t.Context(), selectorOf(b), selectorOf(b))
 		noError(t, err)
-		want := fmt.Sprintf("%+v", row.user.Roles) + row.user.Seen.String()
+		want := fmt.Sprintf("%+v", row.User.Roles) + row.User.Seen.String()
 		for range 2 {
-			first, second := f.auth.plan.copy(row.user), f.auth.plan.copy(row.user)
-			if !reflect.DeepEqual(first, second) || !reflect.DeepEqual(first, row.user) {
+			first, second := f.auth.mapper.Clone(row.User), f.auth.mapper.Clone(row.User)
+			if !reflect.DeepEqual(first, second) || !reflect.DeepEqual(first, row.User) {
 				t.Fatalf("copies differ: %+v, %+v", first, second)
 			}
 			first.change()
-			if reflect.DeepEqual(first, second) || !reflect.DeepEqual(second, row.user) || fmt.Sprintf("%+v", row.user.Roles)+row.user.Seen.String() != want {
+			if reflect.DeepEqual(first, second) || !reflect.DeepEqual(second, row.User) || fmt.Sprintf("%+v", row.User.Roles)+row.User.Seen.String() != want {
 				t.Errorf("the change is seen: %+v", second)
 			}
 		}
@@ -745,8 +746,7 @@ func testOwnRows(t *testing.T) {
 	}
 }
 
-// Copies are whole, whatever a type is made of, and nothing is copied that
-// can't change.
+// Copies are whole, whatever a type is made of.
 func testCopies(t *testing.T) {
 	t.Parallel()
 	type node struct {
@@ -771,8 +771,9 @@ func testCopies(t *testing.T) {
 	one := 1
 	was := everything{Number: big.NewInt(5), At: time.Now(), Zone: time.UTC, Address: netip.MustParseAddr("fe80::1%eth0"), any: []any{&one, "x"},
 		list: []map[string][]byte{{"a": []byte("b")}}, array: [2]*int{&one, &one}, ring: ring, inner: struct{ sql.Null[[]byte] }{sql.Null[[]byte]{V: []byte("c"), Valid: true}}}
-	plan := userPlan[everything]{shares: shares(reflect.TypeFor[everything]())}
-	is := plan.copy(was)
+	mapper, err := store.NewMapper[everything](reflectx.NewMapper("db"), "password", nil)
+	noError(t, err)
+	is := mapper.Clone(was)
 	if !reflect.DeepEqual(is, was) || is.Address != was.Address || is.Zone != was.Zone || is.At != was.At || is.ring == was.ring || is.ring.next != is.ring || is.array[0] != is.array[1] || is.none != nil || is.nothing != nil {
 		t.Errorf("%+v, want %+v", is, was)
 	}
@@ -783,16 +784,6 @@ func testCopies(t *testing.T) {
 	is.inner.V[0] = 'x'
 	if was.Number.Int64() != 5 || one != 1 || was.list[0]["a"][0] != 'b' || ring.value[0] != 1 || was.inner.V[0] != 'c' {
 		t.Errorf("the original changed: %+v", was)
-	}
-	type plainUser struct {
-		ID   int64
-		Name sql.NullString
-		At   sql.NullTime
-		IP   netip.Addr
-		UUID [16]byte
-	}
-	if shares(reflect.TypeFor[plainUser]()) {
-		t.Error("a struct without references is copied")
 	}
 }
 
@@ -1000,12 +991,12 @@ func testPanicsInScan(t *testing.T) {
 	f.login(bobs, bob)
 	for _, set := range []string{"name = 'panic'", "name = 'nil'", "name = 'x', other = 'panic'"} {
 		mustExec(t, db, "UPDATE users SET "+set+" WHERE id = 1")
-		rows, err := f.auth.bySelector.read(t.Context(), []any{selectorOf(alices), selectorOf(bobs)})
+		rows, err := f.auth.bySelector.Read(t.Context(), []any{selectorOf(alices), selectorOf(bobs)})
 		noError(t, err)
-		if _, err := rows.row(selectorOf(alices)); err == nil || !strings.Contains(err.Error(), "panic") {
+		if _, err := rows.Row(selectorOf(alices)); err == nil || !strings.Contains(err.Error(), "panic") {
 			t.Errorf("%s: alice: %v", set, err)
 		}
-		if _, err := rows.row(selectorOf(bobs)); err != nil {
+		if _, err := rows.Row(selectorOf(bobs)); err != nil {
 			t.Errorf("%s: bob: %v", set, err)
 		}
 		for range 50 {

@@ -5,11 +5,9 @@ import (
 	"fmt"
 	"sync"
 	"time"
-)
 
-// purgeChunk is the number of rows that one statement deletes: small enough to
-// hold locks only briefly.
-const purgeChunk = 500
+	"github.com/candysession/session/internal/store"
+)
 
 // purgePause is the pause of a background purge after each chunk, as a multiple
 // of the chunk's duration, so that a busy server gets longer pauses.
@@ -17,7 +15,7 @@ const purgePause = 3
 
 // A purger deletes expired rows, one purge at a time.
 type purger struct {
-	store *store
+	store *store.Store
 	cfg   Config
 	turn  chan struct{} // holds one token while a purge runs
 	stop  context.Context
@@ -28,7 +26,7 @@ type purger struct {
 	running sync.WaitGroup
 }
 
-func newPurger(s *store, cfg Config) *purger {
+func newPurger(s *store.Store, cfg Config) *purger {
 	p := &purger{store: s, cfg: cfg, turn: make(chan struct{}, 1)}
 	p.stop, p.end = context.WithCancel(context.Background())
 	return p
@@ -86,9 +84,13 @@ func (p *purger) drain(ctx context.Context, age time.Duration, pause int) (n int
 	}()
 	for {
 		begun := time.Now()
-		found, deleted, err := p.store.deleteIdle(ctx, age, purgeChunk)
+		ids, err := p.store.FindIdle(ctx, age, store.DeleteChunk)
+		if err != nil || len(ids) == 0 {
+			return n, err
+		}
+		deleted, err := p.store.DeleteIdle(ctx, ids, age)
 		n += deleted
-		if err != nil || found < purgeChunk {
+		if err != nil || len(ids) < store.DeleteChunk {
 			return n, err
 		}
 		if pause > 0 {
@@ -126,19 +128,4 @@ func (m *Manager[U]) PurgeIdle(ctx context.Context, olderThan time.Duration) (n 
 		return 0, fmt.Errorf("%w: PurgeIdle: olderThan is %v; it must be from a second to 50 years", ErrInvalidArgument, olderThan)
 	}
 	return m.purge.run(ctx, olderThan)
-}
-
-// Stats describes the token table.
-type Stats struct {
-	Rows    int64     // all sessions
-	Active  int64     // sessions idle for no longer than Config.MaxAge
-	Expired int64     // other sessions, which the next purge deletes
-	Oldest  time.Time // time of the least recent renewal; zero if there is no session
-	Bytes   int64     // size of data and indexes, as estimated by the server
-}
-
-// Stats returns the size of the token table. It scans one index, which takes some
-// tenths of a second for a million rows.
-func (m *Manager[U]) Stats(ctx context.Context) (Stats, error) {
-	return m.store.stats(ctx)
 }

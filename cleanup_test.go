@@ -83,7 +83,7 @@ func TestPurgeSparesWhatWasRenewed(t *testing.T) {
 	f.idleRows(1, 40*24*time.Hour)
 	id := get[uint64](t, f.db, "SELECT id FROM user_tokens")
 	mustExec(t, f.db, "UPDATE user_tokens SET active = DEFAULT")
-	n, err := f.auth.store.deleteIDs(t.Context(), []uint64{id}, " AND "+f.auth.store.idle, seconds(30*24*time.Hour))
+	n, err := f.auth.store.DeleteIdle(t.Context(), []uint64{id}, 30*24*time.Hour)
 	if n != 0 || err != nil || f.rows() != 1 {
 		t.Errorf("deleted %d, %v", n, err)
 	}

@@ -2,7 +2,8 @@ package session
 
 import (
 	"errors"
-	"strings"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // The reasons why a request is not logged in, as [Manager.Err] reports them.
@@ -17,7 +18,7 @@ var (
 
 	// ErrUnknownSession is reported when no session has this token: it was
 	// logged out, revoked or purged, or never existed.
-	ErrUnknownSession = errors.New("session: unknown session")
+	ErrUnknownSession = store.ErrUnknownSession
 
 	// ErrExpired is reported when the session was idle for longer than
 	// Config.MaxAge, or is older than Config.MaxLifetime.
@@ -65,7 +66,7 @@ var (
 
 	// ErrDuplicate is returned when another user already has a value that the
 	// users table allows once. The error is a [*DuplicateError].
-	ErrDuplicate = errors.New("session: already taken")
+	ErrDuplicate = store.ErrDuplicate
 
 	// ErrPasswordTooLong is returned when a password is longer than the 72
 	// bytes that bcrypt reads.
@@ -74,7 +75,7 @@ var (
 	// ErrUnavailable is returned when the database did not answer, or answered
 	// with an error that says nothing about the session. It also wraps the
 	// driver's error: errors.As finds a *mysql.MySQLError.
-	ErrUnavailable = errors.New("session: database unavailable")
+	ErrUnavailable = store.ErrUnavailable
 
 	// ErrBusy is returned when too many passwords are being hashed: the call
 	// would not get its turn within Config.Timeout. Respond with 503 Service
@@ -82,33 +83,19 @@ var (
 	ErrBusy = errors.New("session: too busy to hash a password")
 
 	// ErrClosed is returned when the Manager was closed.
-	ErrClosed = errors.New("session: manager is closed")
+	ErrClosed = store.ErrClosed
 
 	// ErrConfig is returned when the Config, its file or environment, the tables
 	// or the connections cannot serve. The text names the field, its value and
 	// the allowed values, or the statement that mends the table.
-	ErrConfig = errors.New("session: bad configuration")
+	ErrConfig = store.ErrConfig
 
 	// ErrInvalidArgument is returned when a call is wrong: because of a mistake
 	// in the program, or of values that it passes on unchecked.
-	ErrInvalidArgument = errors.New("session: invalid argument")
+	ErrInvalidArgument = store.ErrInvalidArgument
 )
 
-// A DuplicateError names the columns whose values another user already has.
-// errors.Is finds [ErrDuplicate] in it.
-type DuplicateError struct {
-	// Columns are the columns of the unique index that rejected the user. It is
-	// nil if the index is not known.
-	Columns []string
-}
-
-// Error implements error.
-func (e *DuplicateError) Error() string {
-	if len(e.Columns) == 0 {
-		return ErrDuplicate.Error()
-	}
-	return ErrDuplicate.Error() + ": " + strings.Join(e.Columns, ", ")
-}
-
-// Is reports whether target is ErrDuplicate.
-func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }
+// A DuplicateError names the columns whose values another user already has: its
+// field Columns holds those of the unique index that rejected the user, and is
+// nil if the index is not known. errors.Is finds [ErrDuplicate] in it.
+type DuplicateError = store.DuplicateError

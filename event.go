@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"sync"
 	"time"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // An Event is a security-relevant occurrence, for audit logs and alerting (OWASP
@@ -108,7 +110,7 @@ func (c *Config) eventAt(ctx context.Context, level slog.Level, e Event) {
 		attrs = append(attrs, slog.String("session", e.Session))
 	}
 	if e.User != nil {
-		attrs = append(attrs, slog.Any("user", plainValue(e.User, textColumn)))
+		attrs = append(attrs, slog.Any("user", store.PlainKey(e.User)))
 	}
 	if e.ClientIP != "" {
 		attrs = append(attrs, slog.String("address", e.ClientIP))
@@ -137,15 +139,15 @@ func (c *Config) onEvent(ctx context.Context, e Event) {
 }
 
 // emit emits an event for r and rec, if not nil.
-func (m *Manager[U]) emit(r *http.Request, kind EventKind, of *record, reason error) {
+func (m *Manager[U]) emit(r *http.Request, kind EventKind, of *store.Record, reason error) {
 	if errors.Is(reason, ErrBusy) {
 		kind = EventBusy
 	}
 	e := Event{Kind: kind, ClientIP: m.ip(r), Err: reason}
 	if of != nil {
-		e.User = of.owner
-		if of.id != 0 {
-			e.Session = m.store.publicID(of)
+		e.User = of.Owner
+		if of.ID != 0 {
+			e.Session = m.store.PublicID(of)
 		}
 	}
 	if kind == EventTokenMismatch && e.Session == "" && !m.forgeries.allows(time.Now()) {

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
 	"github.com/candysession/session/throttle"
@@ -26,7 +27,7 @@ func (l *listener) hear(_ context.Context, e Event) {
 	l.events = append(l.events, fmt.Sprintf("%s %s %s %s %v %d", e.Kind, e.Session, plainText(e.User), e.ClientIP, e.Err, e.Count))
 }
 
-func plainText(user any) string { return fmt.Sprint(plainValue(user, textColumn)) }
+func plainText(user any) string { return fmt.Sprint(store.PlainKey(user)) }
 
 // said takes what was heard since the last time.
 func (l *listener) said() string {
@@ -50,9 +51,8 @@ func TestEvents(t *testing.T) {
 		}
 	}
 	id := func(row uint64) string {
-		_, err := f.auth.store.tokenTable(t.Context())
-		noError(t, err)
-		return f.auth.store.publicID(&record{id: row})
+		noError(t, second(f.auth.Stats(t.Context())))
+		return f.auth.store.PublicID(&store.Record{ID: row})
 	}
 	b, stolen := newBrowser(chrome130), newBrowser(firefox)
 	f.isOut(b, ErrNoCookie)

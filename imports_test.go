@@ -12,7 +12,7 @@ import (
 // importRules are the modules and packages, beyond the standard library, that
 // each package may import. docs/architecture.md explains them.
 var importRules = map[string][]string{
-	"session":             {"internal/batch", "internal/configfile", "internal/password", "internal/pool", "internal/testhook", "internal/token", "throttle", "github.com/jmoiron/sqlx", "github.com/go-sql-driver/mysql", "github.com/hashicorp/golang-lru/v2", "golang.org/x/crypto/bcrypt"},
+	"session":             {"internal/batch", "internal/configfile", "internal/password", "internal/pool", "internal/store", "internal/testhook", "internal/token", "throttle", "github.com/jmoiron/sqlx", "github.com/go-sql-driver/mysql", "github.com/hashicorp/golang-lru/v2", "golang.org/x/crypto/bcrypt"},
 	"sessiontest":         {"github.com/candysession/session", "internal/testhook"},
 	"throttle":            {"internal/retry", "github.com/jmoiron/sqlx", "github.com/hashicorp/golang-lru/v2/simplelru"},
 	"internal/batch":      {},
@@ -20,6 +20,7 @@ var importRules = map[string][]string{
 	"internal/password":   {"golang.org/x/crypto/bcrypt", "golang.org/x/text/unicode/norm"},
 	"internal/pool":       {"github.com/go-sql-driver/mysql", "github.com/jmoiron/sqlx"},
 	"internal/retry":      {"github.com/go-sql-driver/mysql"},
+	"internal/store":      {"internal/batch", "internal/pool", "github.com/jmoiron/sqlx", "github.com/go-sql-driver/mysql"},
 	"internal/testhook":   {},
 	"internal/token":      {"golang.org/x/crypto/bcrypt"},
 }

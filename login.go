@@ -10,8 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/token"
-	"github.com/jmoiron/sqlx"
 )
 
 // Credentials holds what identifies a user at a login, keyed by column of the
@@ -39,10 +39,10 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 	defer m.twins.begin(r)()
 	user, err := m.checkCredentials(r, "Login", credentials, password)
 	if err != nil {
-		return user.user, err
+		return user.User, err
 	}
 	confirm := func(id uint64) error { return m.confirm(r, id, user, password) }
-	return m.start(w, r, user, methodPassword, confirm, options)
+	return m.start(w, r, user, store.MethodPassword, confirm, options)
 }
 
 // CheckPassword authenticates a user by password as [Manager.Login] does, with
@@ -51,19 +51,19 @@ func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials C
 // issue their own tokens.
 func (m *Manager[U]) CheckPassword(r *http.Request, credentials Credentials, password string) (U, error) {
 	user, err := m.checkCredentials(r, "CheckPassword", credentials, password)
-	return m.plan.copy(user.user), err
+	return m.mapper.Clone(user.User), err
 }
 
 // checkCredentials returns the user whose identifiers and password these are.
-func (m *Manager[U]) checkCredentials(r *http.Request, call string, credentials Credentials, password string) (user account[U], err error) {
+func (m *Manager[U]) checkCredentials(r *http.Request, call string, credentials Credentials, password string) (user store.Account[U], err error) {
 	conditions, matchable, err := m.parseCredentials(r.Context(), call, credentials)
 	if err != nil {
 		return user, err
 	}
-	var accounts []account[U]
+	var accounts []store.Account[U]
 	if matchable {
-		accounts, err = m.findAccounts(r.Context(), conditions)
-		if isError(err, unwritable...) {
+		accounts, err = m.accounts.Find(r.Context(), conditions)
+		if store.IsUnwritable(err) {
 			err = nil // no user has an identifier that cannot be written
 		}
 		if err != nil {
@@ -76,12 +76,12 @@ func (m *Manager[U]) checkCredentials(r *http.Request, call string, credentials 
 	if len(accounts) == 1 {
 		user = accounts[0]
 	}
-	attempt, err := m.attempt(r, conditions, user.key)
+	attempt, err := m.attempt(r, conditions, user.Key)
 	if err != nil {
-		return account[U]{}, err
+		return store.Account[U]{}, err
 	}
 	if err := m.verifyPassword(r, attempt, user, password); err != nil {
-		return account[U]{}, err
+		return store.Account[U]{}, err
 	}
 	m.upgrade(r.Context(), &user, password)
 	return user, nil
@@ -89,7 +89,7 @@ func (m *Manager[U]) checkCredentials(r *http.Request, call string, credentials 
 
 // parseCredentials splits credentials into conditions. matchable is false if
 // some column cannot hold the given value.
-func (m *Manager[U]) parseCredentials(ctx context.Context, call string, credentials Credentials) (conditions []condition, matchable bool, err error) {
+func (m *Manager[U]) parseCredentials(ctx context.Context, call string, credentials Credentials) (conditions []store.Condition, matchable bool, err error) {
 	columns := credentials.columns()
 	if len(columns) == 0 {
 		return nil, false, fmt.Errorf("%w: %s: the credentials are empty; name a column that identifies the user", ErrInvalidArgument, call)
@@ -97,40 +97,40 @@ func (m *Manager[U]) parseCredentials(ctx context.Context, call string, credenti
 	if slices.ContainsFunc(columns, func(name string) bool { return strings.EqualFold(name, m.cfg.PasswordColumn) }) {
 		return nil, false, fmt.Errorf("%w: %s: the credentials hold the password column %q; the password is an argument of its own", ErrInvalidArgument, call, m.cfg.PasswordColumn)
 	}
-	table, err := m.store.usersTable(ctx)
+	table, err := m.store.Users(ctx)
 	if err != nil {
 		return nil, false, err
 	}
-	if !table.hasPassword { // it may be new
-		m.store.table.Store(nil)
-		if table, err = m.store.usersTable(ctx); err != nil {
+	if !table.HasPassword { // it may be new
+		m.store.ForgetUsers()
+		if table, err = m.store.Users(ctx); err != nil {
 			return nil, false, err
 		}
 	}
-	if !table.hasPassword {
-		return nil, false, fmt.Errorf("%w: %s: the users table %s has no column %s; set Config.PasswordColumn to its column of bcrypt hashes, or GRANT SELECT ON %s to this database user", ErrConfig, call, m.store.users, m.store.password, m.store.users)
+	if !table.HasPassword {
+		return nil, false, fmt.Errorf("%w: %s: the users table %s has no column %s; set Config.PasswordColumn to its column of bcrypt hashes, or GRANT SELECT ON %s to this database user", ErrConfig, call, store.Quote(m.cfg.UsersTable), store.Quote(m.cfg.PasswordColumn), store.Quote(m.cfg.UsersTable))
 	}
 	matchable = true
 	for _, name := range columns {
-		column, ok := table.column(name)
+		column, ok := table.Column(name)
 		if !ok { // it may be new
-			m.store.table.Store(nil)
-			if table, err = m.store.usersTable(ctx); err != nil {
+			m.store.ForgetUsers()
+			if table, err = m.store.Users(ctx); err != nil {
 				return nil, false, err
 			}
-			column, ok = table.column(name)
+			column, ok = table.Column(name)
 		}
 		if !ok {
 			return nil, false, fmt.Errorf("%w: %s: the users table has no column %q to identify a user by", ErrInvalidArgument, call, name)
 		}
-		arg, holds, err := column.arg(credentials[name])
+		arg, holds, err := column.Param(credentials[name])
 		if err != nil {
 			return nil, false, err
 		}
 		if matchable = matchable && holds; !holds {
 			arg = credentials[name] // for the throttle
 		}
-		conditions = append(conditions, condition{column, arg})
+		conditions = append(conditions, store.Condition{Column: column, Value: arg})
 	}
 	return conditions, matchable, nil
 }
@@ -150,17 +150,13 @@ func (c Credentials) columns() []string { return slices.Sorted(maps.Keys(c)) }
 // upgrade replaces a password hash that is not bcrypt's, or costs less than
 // Config.PasswordCost. The user's sessions remain valid. Errors are only logged;
 // the next login tries again.
-func (m *Manager[U]) upgrade(ctx context.Context, user *account[U], password string) {
-	hash, err := m.passwords.Upgraded(user.hash, password)
+func (m *Manager[U]) upgrade(ctx context.Context, user *store.Account[U], password string) {
+	hash, err := m.passwords.Upgraded(user.Hash, password)
 	if hash != "" && err == nil {
-		var replaced bool
-		var renewed []byte
-		replaced, err = m.store.replacePassword(steadfast(ctx), user.key, user.hash, hash, func(ctx context.Context, tx *sqlx.Tx, stamp []byte) error {
-			renewed = stamp
-			return m.store.restamp(ctx, tx, user.key, user.stamp, stamp)
-		})
-		if replaced && err == nil && renewed != nil {
-			user.hash, user.stamp = []byte(hash), renewed
+		var stamp []byte
+		stamp, err = m.store.UpgradePassword(detach(ctx), user.Key, user.Hash, hash, user.Stamp)
+		if stamp != nil {
+			user.Hash, user.Stamp = []byte(hash), stamp
 		}
 	}
 	if err != nil && ctx.Err() == nil {
@@ -184,17 +180,17 @@ func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any, op
 	defer m.twins.begin(r)()
 	user, err := m.accountOf(r.Context(), key)
 	if err != nil {
-		return user.user, err
+		return user.User, err
 	}
-	return m.start(w, r, user, methodApp, nil, options)
+	return m.start(w, r, user, store.MethodApp, nil, options)
 }
 
 // start creates a session for user and replaces the request's current one. If
 // confirm is not nil, it runs after the insert; if it fails, the session is
 // deleted again.
-func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[U], method loginMethod, confirm func(id uint64) error, options []LoginOption) (U, error) {
+func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user store.Account[U], method store.Method, confirm func(id uint64) error, options []LoginOption) (U, error) {
 	var none U
-	before, err := m.withUserOrNot(r)
+	before, err := m.sessionToEnd(r)
 	if err != nil {
 		return none, err
 	}
@@ -210,45 +206,45 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	if err != nil {
 		return none, err
 	}
-	v := &verdict[U]{token: token, user: user.user, record: record{
-		owner:    user.key,
-		selector: token.Selector,
-		hash:     hash,
-		stamp:    user.stamp,
-		method:   method,
-		browser:  m.browser(r),
-		ip:       m.ip(r),
-		created:  user.now,
-		active:   user.now,
-		now:      user.now,
+	v := &verdict[U]{token: token, user: user.User, record: store.Record{
+		Owner:    user.Key,
+		Selector: token.Selector,
+		Hash:     hash,
+		Stamp:    user.Stamp,
+		Method:   method,
+		Browser:  m.browser(r),
+		IP:       m.ip(r),
+		Created:  user.Now,
+		Active:   user.Now,
+		Now:      user.Now,
 	}}
 	if err := r.Context().Err(); err != nil { // the client is gone
-		return none, m.store.explain("save the session", err)
+		return none, m.wrap("save the session", err)
 	}
 	var ended int64
-	if v.record.id, ended, err = m.store.insert(steadfast(r.Context()), &v.record, before.record.id); err != nil {
+	if v.record.ID, ended, err = m.store.Insert(detach(r.Context()), &v.record, before.record.ID); err != nil {
 		return none, err
 	}
 	if confirm != nil {
-		if err := confirm(v.record.id); err != nil {
-			m.store.delete(steadfast(r.Context()), v.record.id) // best effort; no client has this token
+		if err := confirm(v.record.ID); err != nil {
+			m.store.Delete(detach(r.Context()), v.record.ID) // best effort; no client has this token
 			return none, err
 		}
 	}
-	m.verifier.Put(m.verifier.KeyFor(token), v.record.tokenRow())
+	m.verifier.Put(m.verifier.KeyFor(token), tokenRow(&v.record))
 	m.twins.save(shared, token, v.record)
 	m.cookies.write(w, token)
 	m.setVerdict(r, v)
 	m.emit(r, EventLogin, &v.record, nil)
-	m.rememberClient(r, user.key)
-	m.emitRevoked(r.Context(), user.key, ended)
+	m.rememberClient(r, user.Key)
+	m.emitRevoked(r.Context(), user.Key, ended)
 	m.purge.after(r.Context())
-	return m.plan.copy(user.user), nil
+	return m.mapper.Clone(user.User), nil
 }
 
 // meetTwin returns the session that another login of this browser created while
 // this one was in progress, or reports that this one is the first.
-func (m *Manager[U]) meetTwin(r *http.Request, user account[U], before *verdict[U]) (shared *twin, first bool, err error) {
+func (m *Manager[U]) meetTwin(r *http.Request, user store.Account[U], before *verdict[U]) (shared *twin, first bool, err error) {
 	if m.twins == nil {
 		return nil, true, nil
 	}
@@ -257,16 +253,16 @@ func (m *Manager[U]) meetTwin(r *http.Request, user account[U], before *verdict[
 		sent, _ := m.cookies.read(r)
 		came = sent.Selector
 	}
-	key := twinKey{string(keyBytes(user.key)), came, m.browser(r), m.ip(r)}
+	key := twinKey{string(store.KeyBytes(user.Key)), came, m.browser(r), m.ip(r)}
 	shared, first, err = m.twins.meet(r.Context(), r, m.stateOf(r), key, func(other *twin) (bool, error) {
-		row, err := m.certainly.find(r.Context(), other.token.Selector, other.token.Selector)
+		row, err := m.primary.Find(r.Context(), other.token.Selector, other.token.Selector)
 		if errors.Is(err, ErrUnknownSession) {
 			return false, nil
 		}
-		return err == nil && row.id == other.record.id, err
+		return err == nil && row.ID == other.record.ID, err
 	})
 	if err != nil {
-		err = m.store.explain("wait for another login of this browser", err)
+		err = m.wrap("wait for another login of this browser", err)
 	}
 	return shared, first, err
 }
@@ -276,17 +272,17 @@ func (m *Manager[U]) leaveTwin(r *http.Request, shared *twin, first bool) {
 }
 
 // join gives a login the session that another login of its browser created.
-func (m *Manager[U]) join(w http.ResponseWriter, r *http.Request, user account[U], shared *twin, confirm func(id uint64) error) (none U, err error) {
+func (m *Manager[U]) join(w http.ResponseWriter, r *http.Request, user store.Account[U], shared *twin, confirm func(id uint64) error) (none U, err error) {
 	if confirm != nil {
-		if err := confirm(shared.record.id); err != nil {
+		if err := confirm(shared.record.ID); err != nil {
 			return none, err
 		}
 	}
-	v := &verdict[U]{token: shared.token, user: user.user, record: shared.record}
+	v := &verdict[U]{token: shared.token, user: user.User, record: shared.record}
 	m.cookies.write(w, v.token)
 	m.setVerdict(r, v)
 	m.emit(r, EventLogin, &v.record, nil)
-	return m.plan.copy(user.user), nil
+	return m.mapper.Clone(user.User), nil
 }
 
 // Logout deletes the request's session and its cookie, even if the session was
@@ -297,12 +293,12 @@ func (m *Manager[U]) join(w http.ResponseWriter, r *http.Request, user account[U
 // If it returns [ErrUnavailable], the session may still exist and the cookie is
 // kept, so Logout can be retried.
 func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
-	v, err := m.withUserOrNot(r.WithContext(steadfast(r.Context())))
+	v, err := m.sessionToEnd(r.WithContext(detach(r.Context())))
 	if err != nil {
 		return err
 	}
-	if v.record.id != 0 {
-		if _, err := m.store.delete(steadfast(r.Context()), v.record.id); err != nil {
+	if v.record.ID != 0 {
+		if _, err := m.store.Delete(detach(r.Context()), v.record.ID); err != nil {
 			return err
 		}
 		m.emit(r, EventLogout, &v.record, nil)
@@ -327,15 +323,15 @@ func (m *Manager[U]) logoutOthersOf(r *http.Request, v *verdict[U]) (found bool,
 		}
 		found = true
 		var other verdict[U]
-		_, err := m.judge(r, t, &other)
+		_, err := m.authenticateToken(r, t, &other)
 		if errors.Is(err, ErrConfig) {
-			err = m.judgeAlone(r, t, &other)
+			err = m.recordOf(r, t, &other)
 		}
 		if err != nil {
 			return found, err
 		}
-		if id := other.record.id; id != 0 && id != v.record.id {
-			if _, err := m.store.delete(steadfast(r.Context()), id); err != nil {
+		if id := other.record.ID; id != 0 && id != v.record.ID {
+			if _, err := m.store.Delete(detach(r.Context()), id); err != nil {
 				return found, err
 			}
 			m.emit(r, EventLogout, &other.record, nil)
@@ -375,7 +371,7 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	if err != nil {
 		return nil, err
 	}
-	found, err := m.store.retoken(steadfast(r.Context()), &v.record, token.Selector, hash)
+	found, err := m.store.ReplaceToken(detach(r.Context()), &v.record, token.Selector, hash)
 	if err != nil {
 		return nil, err
 	}
@@ -385,9 +381,50 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	}
 	renewed := *v
 	renewed.token, renewed.cached = token, false
-	renewed.record.selector, renewed.record.hash = token.Selector, hash
+	renewed.record.Selector, renewed.record.Hash = token.Selector, hash
 	m.cookies.write(w, token)
 	m.setVerdict(r, &renewed)
 	m.emit(r, EventRotated, &renewed.record, nil)
 	return &renewed, nil
+}
+
+// sessionToEnd returns the verdict on a request whose session is to be deleted.
+// Unlike verdictOn it succeeds if the session's user cannot be read.
+func (m *Manager[U]) sessionToEnd(r *http.Request) (*verdict[U], error) {
+	v, err := m.verdictOn(r)
+	if !errors.Is(err, ErrConfig) {
+		return v, err
+	}
+	first := &verdict[U]{}
+	_, first.err = m.cookies.read(r)
+	for i, t := range m.cookies.all(r) {
+		one := &verdict[U]{}
+		if err := m.recordOf(r, t, one); err != nil || one.record.ID != 0 {
+			return one, err
+		}
+		if i == 0 {
+			first = one
+		}
+	}
+	return first, nil
+}
+
+// recordOf authenticates a token without its user.
+func (m *Manager[U]) recordOf(r *http.Request, t token.Token, v *verdict[U]) error {
+	if err := m.store.CheckPool(r.Context()); err != nil {
+		return err
+	}
+	row, err := m.store.FindRecord(r.Context(), t.Selector)
+	if err != nil {
+		return err
+	}
+	v.err = ErrUnknownSession
+	if row.ID == 0 {
+		return nil
+	}
+	ok, err := m.verify(r.Context(), t, &row)
+	if ok {
+		*v = verdict[U]{err: ErrUserNotFound, token: t, record: row}
+	}
+	return err
 }

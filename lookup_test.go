@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/batch"
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
 )
@@ -46,20 +47,20 @@ func stopped[U any](f *fixture[U]) (release func(also ...string)) {
 const directSlots = 4
 
 // queued returns the number of requests that wait in batches.
-func (l *lookup[U]) queued() int {
-	_, queued := l.loader.Stats()
+func queued(l *store.Lookup[user]) int {
+	_, queued := l.Loader.Stats()
 	return queued
 }
 
-// busy returns the number of slots in use.
-func (l *lookup[U]) busy() int {
-	busy, _ := l.loader.Stats()
+// slotsBusy returns the number of slots in use.
+func slotsBusy(l *store.Lookup[user]) int {
+	busy, _ := l.Loader.Stats()
 	return busy
 }
 
 // isIdle reports whether no lookup runs or waits.
-func (l *lookup[U]) isIdle() bool {
-	busy, queued := l.loader.Stats()
+func isIdle(l *store.Lookup[user]) bool {
+	busy, queued := l.Loader.Stats()
 	return busy == 0 && queued == 0
 }
 
@@ -69,12 +70,12 @@ func occupy(f *fixture[user]) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	for range directSlots {
 		wg.Go(func() {
-			if _, err := f.auth.bySelector.find(context.Background(), token.New().Selector, ""); err != ErrUnknownSession && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrConfig) {
+			if _, err := f.auth.bySelector.Find(context.Background(), token.New().Selector, ""); err != ErrUnknownSession && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrConfig) {
 				f.t.Error(err)
 			}
 		})
 	}
-	waitUntil(f.t, func() bool { return f.auth.bySelector.busy() == directSlots })
+	waitUntil(f.t, func() bool { return slotsBusy(f.auth.bySelector) == directSlots })
 	return &wg
 }
 
@@ -101,7 +102,7 @@ func TestWaitingRequestsShareAStatement(t *testing.T) {
 	cancelled, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() {
-		_, err := f.auth.bySelector.find(cancelled, selectorOf(ours), selectorOf(ours))
+		_, err := f.auth.bySelector.Find(cancelled, selectorOf(ours), selectorOf(ours))
 		left <- err
 	}()
 	for i := range 39 {
@@ -113,27 +114,22 @@ func TestWaitingRequestsShareAStatement(t *testing.T) {
 			case 2:
 				selector, id = token.New().Selector, 0
 			}
-			found, err := f.auth.bySelector.find(context.Background(), selector, selector)
-			if id == 0 && err != ErrUnknownSession || id != 0 && (err != nil || found.user.ID != id || found.selector != selector) {
-				t.Errorf("%d: %+v, %v", id, found.user, err)
+			found, err := f.auth.bySelector.Find(context.Background(), selector, selector)
+			if id == 0 && err != ErrUnknownSession || id != 0 && (err != nil || found.User.ID != id || found.Selector != selector) {
+				t.Errorf("%d: %+v, %v", id, found.User, err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.queued() == 40 })
+	waitUntil(t, func() bool { return queued(f.auth.bySelector) == 40 })
 
 	// One client disconnects. The others get their rows.
 	cancel()
 	wantError(t, <-left, context.Canceled)
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.bySelector.busy() == 0 })
-	if f.auth.bySelector.statements[6].Load() == nil {
-		t.Error("40 waiting requests did not share one statement for 64 keys")
-	}
-	for i := 1; i < 6; i++ {
-		if f.auth.bySelector.statements[i].Load() != nil {
-			t.Errorf("there was a statement for %d keys", 1<<i)
-		}
+	waitUntil(t, func() bool { return slotsBusy(f.auth.bySelector) == 0 })
+	if got := f.auth.bySelector.Prepared(); fmt.Sprint(got) != "[1 64]" {
+		t.Errorf("40 waiting requests did not share one statement for 64 keys: there are statements for %v", got)
 	}
 }
 
@@ -144,26 +140,26 @@ func TestHungLookupsFreeTheirSlots(t *testing.T) {
 	b := newBrowser("")
 	f.login(b, alice)
 	release := stopped(f)
-	f.auth.bySelector.loader.SlotTimeout = time.Millisecond
+	f.auth.bySelector.Loader.SlotTimeout = time.Millisecond
 	var wg sync.WaitGroup
 	for range directSlots + 3 {
 		wg.Go(func() {
-			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.user.ID != 1 {
+			if found, err := f.auth.bySelector.Find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.User.ID != 1 {
 				t.Errorf("%v, %v", found, err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.busy() == 0 || f.auth.bySelector.queued() == 0 })
+	waitUntil(t, func() bool { return slotsBusy(f.auth.bySelector) == 0 || queued(f.auth.bySelector) == 0 })
 
 	// A deadline also holds for a request that has a slot.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if _, err := f.auth.bySelector.find(ctx, selectorOf(b), selectorOf(b)); !errors.Is(err, context.DeadlineExceeded) {
+	if _, err := f.auth.bySelector.Find(ctx, selectorOf(b), selectorOf(b)); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("past its deadline: %v", err)
 	}
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.bySelector.isIdle() })
+	waitUntil(t, func() bool { return isIdle(f.auth.bySelector) })
 	f.isIn(b)
 }
 
@@ -179,18 +175,18 @@ func TestMoreThanABatch(t *testing.T) {
 	const n = batch.MaxKeys*(batch.MaxConcurrent+2) + 5
 	for range n {
 		wg.Go(func() {
-			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.user.ID != 1 {
-				t.Errorf("%+v, %v", found.user, err)
+			if found, err := f.auth.bySelector.Find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.User.ID != 1 {
+				t.Errorf("%+v, %v", found.User, err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.queued() == n-batch.MaxKeys*(batch.MaxConcurrent-directSlots) })
-	if busy := f.auth.bySelector.busy(); busy != batch.MaxConcurrent {
+	waitUntil(t, func() bool { return queued(f.auth.bySelector) == n-batch.MaxKeys*(batch.MaxConcurrent-directSlots) })
+	if busy := slotsBusy(f.auth.bySelector); busy != batch.MaxConcurrent {
 		t.Errorf("%d slots are in use, want %d", busy, batch.MaxConcurrent)
 	}
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.bySelector.isIdle() })
+	waitUntil(t, func() bool { return isIdle(f.auth.bySelector) })
 }
 
 func TestFailedBatchFailsAllItsRequests(t *testing.T) {
@@ -202,12 +198,12 @@ func TestFailedBatchFailsAllItsRequests(t *testing.T) {
 	wg := occupy(f)
 	for range 10 {
 		wg.Go(func() {
-			if _, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); !errors.Is(err, ErrConfig) {
+			if _, err := f.auth.bySelector.Find(context.Background(), selectorOf(b), selectorOf(b)); !errors.Is(err, ErrConfig) {
 				t.Error(err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.queued() == 10 })
+	waitUntil(t, func() bool { return queued(f.auth.bySelector) == 10 })
 	release("ALTER TABLE users RENAME COLUMN email TO mail")
 	wg.Wait()
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN mail TO email")
@@ -247,15 +243,15 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	f.login(gone, bob)
 	mustExec(t, f.db, "INSERT INTO users (id, email) VALUES (3, 'gone@example.com')")
 	mustExec(t, f.db, "UPDATE user_tokens SET user = 99 WHERE token_x = ?", selectorOf(gone))
-	rows, err := named.auth.bySelector.read(t.Context(), []any{selectorOf(ours), selectorOf(bobs), selectorOf(gone)})
+	rows, err := named.auth.bySelector.Read(t.Context(), []any{selectorOf(ours), selectorOf(bobs), selectorOf(gone)})
 	noError(t, err)
-	if found, err := rows.row(selectorOf(ours)); err != nil || found.user.Name != "Alice" {
-		t.Errorf("alice: %+v, %v", found.user, err)
+	if found, err := rows.Row(selectorOf(ours)); err != nil || found.User.Name != "Alice" {
+		t.Errorf("alice: %+v, %v", found.User, err)
 	}
-	if _, err := rows.row(selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
+	if _, err := rows.Row(selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
 		t.Errorf("bob: %v", err)
 	}
-	if found, err := rows.row(selectorOf(gone)); err != nil || found.owner != nil {
+	if found, err := rows.Row(selectorOf(gone)); err != nil || found.Owner != nil {
 		t.Errorf("gone: %+v, %v", found, err)
 	}
 	// The request of who can't be read is an error, not a logout.
@@ -272,9 +268,9 @@ func TestPanicInScan(t *testing.T) {
 	named := manage[strict](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	rows, err := named.auth.bySelector.read(t.Context(), []any{selectorOf(b)})
+	rows, err := named.auth.bySelector.Read(t.Context(), []any{selectorOf(b)})
 	noError(t, err)
-	if _, err := rows.row(selectorOf(b)); err == nil || !strings.Contains(err.Error(), "a bug of the app") {
+	if _, err := rows.Row(selectorOf(b)); err == nil || !strings.Contains(err.Error(), "a bug of the app") {
 		t.Error(err)
 	}
 }
@@ -294,9 +290,9 @@ func TestRevocationIsExactUnderLoad(t *testing.T) {
 	for range 64 {
 		wg.Go(func() {
 			for !stop.Load() {
-				_, err := f.auth.read(context.Background(), secret, f.auth.verifier.KeyFor(secret))
+				_, err := f.auth.sessionByToken(context.Background(), secret, f.auth.verifier.KeyFor(secret))
 				if err == nil {
-					_, err = f.auth.bySelector.find(context.Background(), secret.Selector, secret.Selector)
+					_, err = f.auth.bySelector.Find(context.Background(), secret.Selector, secret.Selector)
 				}
 				if err != nil {
 					t.Error(err)

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/token"
 )
 
@@ -29,8 +30,8 @@ func BenchmarkMemory(b *testing.B) {
 			c := newCache[person](Cache{Fresh: time.Hour, Entries: n})
 			for i := range n {
 				text := token.New().Selector + strings.Repeat("h", 60) + chrome130 + "203.0.113.7"
-				row := found[person]{record: record{id: uint64(i), owner: int64(i), selector: text[:24], hash: text[24:84], browser: text[84 : 84+len(chrome130)], ip: text[84+len(chrome130):]},
-					user: person{int64(i), strings.Repeat("u", 192)}}
+				row := store.SessionRow[person]{Record: store.Record{ID: uint64(i), Owner: int64(i), Selector: text[:24], Hash: text[24:84], Browser: text[84 : 84+len(chrome130)], IP: text[84+len(chrome130):]},
+					User: person{int64(i), strings.Repeat("u", 192)}}
 				c.put(c.begin(), &row, token.Key{}, time.Now())
 			}
 			b.ReportMetric((heap()-before)/n, "B/entry")

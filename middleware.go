@@ -84,9 +84,9 @@ func (m *Manager[U]) load(r *http.Request) (s *stateContext[U], renewed bool, er
 		return nil, false, err
 	}
 	s.verdict.Store(v)
-	renewed = m.slide(r, v)
+	renewed = m.renew(r, v)
 	if v.err == ErrUserNotFound || v.err == ErrAccountChanged || v.err == ErrExpired {
-		m.end(r, v)
+		m.deleteRejected(r, v)
 	}
 	return s, renewed, nil
 }
@@ -186,7 +186,7 @@ func (m *Manager[U]) Fresh(r *http.Request, within time.Duration) bool {
 }
 
 func (v *verdict[U]) fresh(within time.Duration) bool {
-	age := v.record.now - v.record.created
+	age := v.record.Now - v.record.Created
 	return v.err == nil && !v.stale && age >= -1 && age <= seconds(within)
 }
 

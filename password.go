@@ -13,7 +13,7 @@ func (m *Manager[U]) passwordOptions() password.Options {
 	return password.Options{
 		Cost:    m.cfg.PasswordCost,
 		Legacy:  m.cfg.VerifyPassword,
-		Sample:  m.store.samplePasswords,
+		Sample:  m.store.SamplePasswords,
 		Timeout: m.cfg.Timeout,
 	}
 }
@@ -45,5 +45,5 @@ func (m *Manager[U]) passwordError(ctx context.Context, doing string, err error)
 		m.cfg.event(ctx, Event{Kind: EventBusy, Err: ErrBusy})
 		return ErrBusy
 	}
-	return m.store.explain(doing, err)
+	return m.wrap(doing, err)
 }

@@ -57,9 +57,9 @@ func (m *Manager[U]) prepare(w http.ResponseWriter, r *http.Request, v *verdict[
 // newer cookie. It is not written twice in a row: one request wins a renewal,
 // and completions are remembered.
 func (m *Manager[U]) mustWrite(r *http.Request, v *verdict[U], renewed bool) bool {
-	if renewed && m.cookies.isPersistent() && v.record.now-v.record.created > seconds(rewriteAge) {
+	if renewed && m.cookies.isPersistent() && v.record.Now-v.record.Created > seconds(rewriteAge) {
 		// A Rotate of another tab may have replaced the token just now.
-		_, err := m.certainly.find(r.Context(), v.token.Selector, v.token.Selector)
+		_, err := m.primary.Find(r.Context(), v.token.Selector, v.token.Selector)
 		return err == nil
 	}
 	return m.cookies.shared.complete(m.cookies, r, v.token)

@@ -60,8 +60,7 @@ func TestCausalReads(t *testing.T) {
 	if version := get[string](t, f.db, "SELECT VERSION()"); !strings.Contains(version, "MariaDB") {
 		t.Skip("SET STATEMENT is MariaDB's")
 	}
-	galera := true
-	f.auth.store.galera.Store(&galera)
+	f.auth.store.AssumeGalera()
 	b, other := newBrowser(chrome130), newBrowser(firefox)
 	f.login(b, alice)
 	f.login(other, alice)
@@ -77,7 +76,7 @@ func TestCausalReads(t *testing.T) {
 	}
 	f.isOut(b, ErrUnknownSession)
 	f.isOut(other, ErrUnknownSession)
-	if f.auth.certainly.statements[0].Load() == nil {
+	if len(f.auth.primary.Prepared()) == 0 {
 		t.Error("nothing was asked for with certainty")
 	}
 }
@@ -89,7 +88,7 @@ func TestNoCluster(t *testing.T) {
 	testdb.SkipEmbedded(t, "is no server")
 	f.login(newBrowser(""), bob)
 	f.isOut(withToken(token.New()), ErrUnknownSession)
-	if known := f.auth.store.galera.Load(); known == nil || *known || f.auth.certainly.statements[0].Load() != nil {
+	if galera, err := f.auth.store.IsGalera(t.Context()); galera || err != nil || len(f.auth.primary.Prepared()) != 0 {
 		t.Error("a plain server is taken for a cluster")
 	}
 }

@@ -3,7 +3,6 @@ package session
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -19,53 +18,6 @@ import (
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 )
-
-func TestRetries(t *testing.T) {
-	t.Parallel()
-	deadlock := &mysql.MySQLError{Number: erDeadlock}
-	lockWait := fmt.Errorf("wrapped: %w", &mysql.MySQLError{Number: erLockWait})
-	other := &mysql.MySQLError{Number: erDuplicate}
-	missing := &mysql.MySQLError{Number: erNoTable}
-	for _, test := range []struct {
-		name   string
-		errs   []error // of one try after the other
-		again  string  // what each was told
-		result error
-	}{
-		{"at once", []error{nil}, "n", nil},
-		{"conflicts are undone", []error{deadlock, lockWait, nil}, "nnn", nil},
-		{"lost answers are not", []error{mysql.ErrInvalidConn, deadlock, io.ErrUnexpectedEOF, nil}, "nyyy", nil},
-		{"not for ever", []error{deadlock, deadlock, deadlock, deadlock, nil}, "nnnn", deadlock},
-		{"refusals are final", []error{other, nil}, "n", other},
-		{"a table that is missing is made", []error{missing, nil}, "nn", nil},
-		{"once", []error{missing, missing, nil}, "nn", missing},
-		{"a server that can't be reached", []error{&net.OpError{Op: "dial", Err: errors.New("refused")}, nil}, "n", &net.OpError{}},
-	} {
-		made, again := 0, ""
-		x := runner{time.Minute, func(context.Context) error { made++; return nil }, nil}
-		err := x.run(t.Context(), func(ctx context.Context, lost bool) error {
-			if _, ok := ctx.Deadline(); !ok {
-				t.Errorf("%s: no deadline", test.name)
-			}
-			again += map[bool]string{true: "y", false: "n"}[lost]
-			return test.errs[len(again)-1]
-		})
-		if again != test.again || (err == nil) != (test.result == nil) || made > 0 != (test.errs[0] == error(missing)) {
-			t.Errorf("%s: tried %q, %v, %d tables", test.name, again, err, made)
-		}
-	}
-
-	// Late in the timeout, and when nobody waits any more, nothing is tried again.
-	tries := 0
-	x := runner{time.Nanosecond, nil, nil}
-	x.try(t.Context(), func(context.Context, bool) error { tries++; return deadlock })
-	ctx, cancel := context.WithCancel(t.Context())
-	x.timeout = time.Hour
-	x.try(ctx, func(context.Context, bool) error { tries++; cancel(); return deadlock })
-	if tries != 2 {
-		t.Errorf("%d tries", tries)
-	}
-}
 
 // A lossy network loses answers: the server has done what it was told, and the connection is gone.
 type lossy struct {
@@ -315,7 +267,7 @@ func TestTimeout(t *testing.T) {
 			t.Errorf("%s: %d were let in, after %v", name, failed.Load(), took)
 		}
 		release()
-		waitUntil(t, func() bool { return f.auth.byID.isIdle() })
+		waitUntil(t, func() bool { return isIdle(f.auth.byID) })
 
 		// A pool that is used up.
 		f.purged()

@@ -35,6 +35,7 @@ import (
 	"sync"
 
 	"github.com/candysession/session/internal/password"
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/token"
 	"github.com/jmoiron/sqlx"
 )
@@ -48,11 +49,12 @@ import (
 type Manager[U any] struct {
 	cfg        Config
 	cookies    *cookies
-	plan       userPlan[U]
-	store      *store
-	bySelector *lookup[U]
-	byID       *lookup[U] // by primary key, for tokens in the memo
-	certainly  *lookup[U] // causal reads, before rejecting where reads may lag
+	mapper     *store.Mapper[U]
+	store      *store.Store
+	accounts   store.Accounts[U]
+	bySelector *store.Lookup[U]
+	byID       *store.Lookup[U] // by primary key, for tokens in the memo
+	primary    *store.Lookup[U] // causal reads, before rejecting where reads may lag
 	cache      *cache[U]
 	verifier   *token.Verifier
 	forgeries  rateLimit // of the warnings about forged tokens
@@ -81,25 +83,33 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if err != nil {
 		return nil, err
 	}
-	plan, err := planUser[U](db.Mapper, cfg.PasswordColumn)
+	mapper, err := newMapper[U](db, cfg.PasswordColumn)
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager[U]{cfg: cfg, clientIPSet: clientIPSet, cookies: newCookies(cfg), plan: plan, verifier: token.NewVerifier(token.Options{Timeout: cfg.Timeout})}
-	m.twins = newTwins(cfg.MaxSessions)
-	m.store = newStore(db, &m.cfg)
+	m := &Manager[U]{
+		cfg:         cfg,
+		clientIPSet: clientIPSet,
+		cookies:     newCookies(cfg),
+		mapper:      mapper,
+		verifier:    token.NewVerifier(token.Options{Timeout: cfg.Timeout}),
+		twins:       newTwins(cfg.MaxSessions),
+		cache:       newCache[U](cfg.Cache),
+	}
+	storeConfig := cfg.storeConfig()
+	storeConfig.CheckUser = mapper.Check
+	storeConfig.Changed = m.cache.forget
+	storeConfig.Skewed = m.skewed()
+	m.store = store.New(db, storeConfig)
+	m.accounts = store.Accounts[U]{Store: m.store, Mapper: mapper}
 	m.passwords = password.New(m.passwordOptions())
-	m.store.fits = plan.fits
 	reads := db
 	if cfg.Replica != nil {
 		reads = cfg.Replica
 	}
-	m.bySelector = newLookup(m.store, reads, plan, selectorColumn)
-	m.byID = newLookup(m.store, reads, plan, idColumn)
-	m.certainly = newLookup(m.store, db, plan, selectorColumn)
-	m.certainly.certain = true
-	m.cache = newCache[U](cfg.Cache)
-	m.store.changed = m.cache.forget
+	m.bySelector = store.NewLookup(m.store, reads, mapper, store.BySelector, false)
+	m.byID = store.NewLookup(m.store, reads, mapper, store.ByID, false)
+	m.primary = store.NewLookup(m.store, db, mapper, store.BySelector, true)
 	m.purge = newPurger(m.store, cfg)
 	return m, nil
 }
@@ -109,5 +119,5 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 // with [ErrClosed].
 func (m *Manager[U]) Close() error {
 	m.purge.close()
-	return errors.Join(m.byID.close(), m.bySelector.close(), m.certainly.close())
+	return errors.Join(m.byID.Close(), m.bySelector.Close(), m.primary.Close())
 }

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
 	"github.com/candysession/session/throttle"
@@ -241,14 +242,12 @@ func (f *fixture[U]) loginAs(b *browser, key any) *http.Response {
 	})
 }
 
-// lookup is the statement of n lookups.
-func (f *fixture[U]) lookup(by string, n int) string {
+// lookup returns the statement of n lookups.
+func (f *fixture[U]) lookup(by store.LookupColumn, n int) string {
 	f.t.Helper()
-	users, err := f.auth.store.usersTable(f.t.Context())
+	query, err := store.NewLookup(f.auth.store, f.db, f.auth.mapper, by, false).SQL(f.t.Context(), n)
 	noError(f.t, err)
-	tokens, err := f.auth.store.tokenTable(f.t.Context())
-	noError(f.t, err)
-	return f.auth.store.selectSessions(f.auth.store.selectionOf(tokens, users), users, f.auth.plan.columns, by, n)
+	return query
 }
 
 func (f *fixture[U]) rows() int {
@@ -794,7 +793,7 @@ func TestSlide(t *testing.T) {
 	// Of many requests at once, one renews, also where the driver counts rows that an update found and left alone.
 	found := manage[user](t, plain(t, f.dsn, "clientFoundRows=true"), f.dsn, Config{})
 	f.isIn(b) // just renewed
-	if won, err := found.auth.store.slide(t.Context(), get[uint64](t, f.db, "SELECT id FROM user_tokens"), chrome130, 24*time.Hour); won || err != nil {
+	if won, err := found.auth.store.Renew(t.Context(), get[uint64](t, f.db, "SELECT id FROM user_tokens"), chrome130, 24*time.Hour); won || err != nil {
 		t.Errorf("renewed before its time: %v, %v", won, err)
 	}
 	f.age(25 * time.Hour)
@@ -824,8 +823,8 @@ func TestSlideNeverRevivesARow(t *testing.T) {
 	f.login(newBrowser(""), alice)
 	f.age(25 * time.Hour)
 	id := get[uint64](t, f.db, "SELECT id FROM user_tokens")
-	noError(t, second(f.auth.store.delete(t.Context(), id)))
-	won, err := f.auth.store.slide(t.Context(), id, "", time.Hour)
+	noError(t, second(f.auth.store.Delete(t.Context(), id)))
+	won, err := f.auth.store.Renew(t.Context(), id, "", time.Hour)
 	if won || err != nil || f.rows() != 0 {
 		t.Errorf("won %v, %v, %d rows", won, err, f.rows())
 	}

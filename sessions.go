@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"slices"
 	"time"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // LogoutOthers revokes every other session of the request's user, and replaces
@@ -15,12 +17,12 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	ctx := steadfast(r.Context())
-	key, err := m.store.userArg(ctx, v.record.owner)
+	ctx := detach(r.Context())
+	key, err := m.store.KeyParam(ctx, v.record.Owner)
 	if err != nil {
 		return err
 	}
-	n, err := m.store.deleteAllOf(ctx, key, v.record.id)
+	n, err := m.store.DeleteAllOf(ctx, key, v.record.ID)
 	m.forgetUser(ctx, key)
 	m.emitRevoked(ctx, key, n)
 	return err
@@ -37,16 +39,16 @@ func (m *Manager[U]) emitRevoked(ctx context.Context, user any, n int64) {
 // and returns how many it revoked. If ctx belongs to a request logged in as this
 // user, that request is logged out as well.
 func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err error) {
-	ctx = steadfast(ctx)
-	key, err := m.store.userArg(ctx, userKey)
+	ctx = detach(ctx)
+	key, err := m.store.KeyParam(ctx, userKey)
 	if err != nil {
 		return 0, err
 	}
-	n, err = m.store.deleteAllOf(ctx, key, 0)
+	n, err = m.store.DeleteAllOf(ctx, key, 0)
 	m.forgetUser(ctx, key)
 	m.emitRevoked(ctx, key, n)
 	if err == nil {
-		m.endIf(ctx, func(v *verdict[U]) bool { return m.isUser(ctx, v.record.owner, key) })
+		m.endIf(ctx, func(v *verdict[U]) bool { return m.isUser(ctx, v.record.Owner, key) })
 	}
 	return n, err
 }
@@ -63,32 +65,32 @@ type Session struct {
 }
 
 // describe returns the Session of a row.
-func (s *store) describe(r *record) Session {
+func (m *Manager[U]) describe(r *store.Record) Session {
 	return Session{
-		ID:      s.publicID(r),
-		Created: time.Unix(r.created, 0).UTC(),
-		Active:  time.Unix(r.active, 0).UTC(),
-		Browser: r.browser,
-		IP:      r.ip,
+		ID:      m.store.PublicID(r),
+		Created: time.Unix(r.Created, 0).UTC(),
+		Active:  time.Unix(r.Active, 0).UTC(),
+		Browser: r.Browser,
+		IP:      r.IP,
 	}
 }
 
 // Sessions returns the sessions of a user that have not expired, most recently
 // renewed first. With a request's context, the current one is marked.
 func (m *Manager[U]) Sessions(ctx context.Context, userKey any) ([]Session, error) {
-	key, err := m.store.userArg(ctx, userKey)
+	key, err := m.store.KeyParam(ctx, userKey)
 	if err != nil {
 		return nil, err
 	}
-	records, err := m.store.sessionsOf(ctx, key)
+	records, err := m.store.SessionsOf(ctx, key)
 	if err != nil {
 		return nil, err
 	}
 	current := m.stateFrom(ctx)
 	sessions := make([]Session, len(records))
 	for i := range records {
-		sessions[i] = m.store.describe(&records[i])
-		sessions[i].Current = current != nil && current.err == nil && current.record.id == records[i].id
+		sessions[i] = m.describe(&records[i])
+		sessions[i].Current = current != nil && current.err == nil && current.record.ID == records[i].ID
 	}
 	return sessions, nil
 }
@@ -97,21 +99,21 @@ func (m *Manager[U]) Sessions(ctx context.Context, userKey any) ([]Session, erro
 // [ErrSessionNotFound] if the user has no such session, so users cannot revoke
 // each other's sessions.
 func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
-	ctx = steadfast(ctx)
-	key, err := m.store.userArg(ctx, userKey)
+	ctx = detach(ctx)
+	key, err := m.store.KeyParam(ctx, userKey)
 	if err != nil {
 		return err
 	}
-	records, err := m.store.recordsOf(ctx, key, "", nil)
+	records, err := m.store.RecordsOf(ctx, key)
 	if err != nil {
 		return err
 	}
 	m.forgetUser(ctx, key) // the session may have ended on another server
-	i := slices.IndexFunc(records, func(r record) bool { return m.store.publicID(&r) == id })
+	i := slices.IndexFunc(records, func(r store.Record) bool { return m.store.PublicID(&r) == id })
 	if i < 0 {
 		return ErrSessionNotFound
 	}
-	found, err := m.store.delete(ctx, records[i].id)
+	found, err := m.store.Delete(ctx, records[i].ID)
 	if err != nil {
 		return err
 	}
@@ -119,6 +121,20 @@ func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
 		return ErrSessionNotFound
 	}
 	m.cfg.event(ctx, Event{Kind: EventRevoked, User: key, Session: id, Count: 1})
-	m.endIf(ctx, func(v *verdict[U]) bool { return v.record.id == records[i].id })
+	m.endIf(ctx, func(v *verdict[U]) bool { return v.record.ID == records[i].ID })
 	return nil
+}
+
+// isUser reports whether a row's owner is the user with this key.
+func (m *Manager[U]) isUser(ctx context.Context, owner, key any) bool {
+	own, err := m.store.KeyParam(ctx, owner)
+	return err == nil && store.SameKey(own, key)
+}
+
+// forgetUser drops what the cache knows of a user whose sessions were ended:
+// also of those whose rows were gone already, by another server.
+func (m *Manager[U]) forgetUser(ctx context.Context, key any) {
+	if m.cache != nil {
+		m.cache.forget(m.cache.ids(func(owner any) bool { return m.isUser(ctx, owner, key) })...)
+	}
 }

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync/atomic"
 	"time"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // A stateContext carries a Manager's verdict in the context of a request. Its key is
@@ -104,7 +106,7 @@ func (m *Manager[U]) FromContext(ctx context.Context) State[U] {
 	case v.err != nil:
 		return State[U]{Err: v.err}
 	}
-	return State[U]{User: m.plan.copy(v.user), Session: m.sessionOf(v)}
+	return State[U]{User: m.mapper.Clone(v.user), Session: m.sessionOf(v)}
 }
 
 // WithState returns a copy of ctx that carries a state, as if this Manager had
@@ -116,12 +118,12 @@ func (m *Manager[U]) WithState(ctx context.Context, state State[U]) context.Cont
 	if state.Err == nil {
 		now := time.Now().Unix()
 		v.user = state.User
-		v.record = record{
-			browser: state.Session.Browser,
-			ip:      state.Session.IP,
-			created: state.Session.Created.Unix(),
-			active:  state.Session.Active.Unix(),
-			now:     now,
+		v.record = store.Record{
+			Browser: state.Session.Browser,
+			IP:      state.Session.IP,
+			Created: state.Session.Created.Unix(),
+			Active:  state.Session.Active.Unix(),
+			Now:     now,
 		}
 		v.given, v.stale = &state.Session, state.Session.Stale
 	}
@@ -137,7 +139,7 @@ func (m *Manager[U]) Check(r *http.Request) bool { return m.Err(r) == nil }
 // if the request is not logged in.
 func (m *Manager[U]) User(r *http.Request) (user U, ok bool) {
 	if v := m.stateFrom(r.Context()); v != nil && v.err == nil {
-		return m.plan.copy(v.user), true
+		return m.mapper.Clone(v.user), true
 	}
 	return user, false
 }
@@ -157,7 +159,7 @@ func (m *Manager[U]) sessionOf(v *verdict[U]) Session {
 	if v.given != nil {
 		s = *v.given
 	} else {
-		s = m.store.describe(&v.record)
+		s = m.describe(&v.record)
 	}
 	s.Current, s.Stale = true, v.stale
 	return s

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
 	"github.com/go-sql-driver/mysql"
@@ -54,9 +55,9 @@ func TestKeysAndNames(t *testing.T) {
 			db := open(t, dsn, "")
 			cfg, err := test.cfg.withDefaults()
 			noError(t, err)
-			mustExec(t, db, "CREATE TABLE "+quote(cfg.UsersTable)+" ("+quote(cfg.KeyColumn)+" "+test.key+" PRIMARY KEY, email VARCHAR(255) NOT NULL, "+quote(cfg.PasswordColumn)+" VARCHAR(255))")
+			mustExec(t, db, "CREATE TABLE "+store.Quote(cfg.UsersTable)+" ("+store.Quote(cfg.KeyColumn)+" "+test.key+" PRIMARY KEY, email VARCHAR(255) NOT NULL, "+store.Quote(cfg.PasswordColumn)+" VARCHAR(255))")
 			for i, c := range []Credentials{alice, bob} {
-				mustExec(t, db, "INSERT INTO "+quote(cfg.UsersTable)+" VALUES (?, ?, ?)", test.values[i], c["email"], hashOf(c["password"]))
+				mustExec(t, db, "INSERT INTO "+store.Quote(cfg.UsersTable)+" VALUES (?, ?, ?)", test.values[i], c["email"], hashOf(c["password"]))
 			}
 			f := manage[Row](t, db, dsn, test.cfg)
 			b, other := newBrowser("b"), newBrowser("other")
@@ -580,7 +581,10 @@ func TestCheckUsesTheIndexes(t *testing.T) {
 		mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y) SELECT id, CONCAT(RAND(), id, RAND()), '' FROM users")
 	}
 	mustExec(t, f.db, "ANALYZE TABLE users, user_tokens")
-	for _, by := range []struct{ column, name, index string }{{selectorColumn, "token_x", "token_x"}, {idColumn, "id", "PRIMARY"}} {
+	for _, by := range []struct {
+		column      store.LookupColumn
+		name, index string
+	}{{store.BySelector, "token_x", "token_x"}, {store.ByID, "id", "PRIMARY"}} {
 		var several []any
 		for range 3 {
 			several = append(several, get[string](t, f.db, "SELECT "+by.name+" FROM user_tokens ORDER BY RAND() LIMIT 1"))
@@ -598,7 +602,7 @@ func TestCheckUsesTheIndexes(t *testing.T) {
 	if got := strings.Join(explain(t, f.db, "SELECT id FROM user_tokens WHERE user = ? AND id <> ?", 7, 0), " "); !strings.Contains(got, ":user") {
 		t.Errorf("the list: %s", got)
 	}
-	if got := strings.Join(explain(t, f.db, "SELECT id FROM user_tokens WHERE active < FROM_UNIXTIME(UNIX_TIMESTAMP() - ?) AND "+f.auth.store.idle+" ORDER BY active LIMIT 1000", 100, 100), " "); got != "user_tokens:range:active" {
+	if got := strings.Join(explain(t, f.db, f.auth.store.SelectIdle(), 100, 100, 1000), " "); got != "user_tokens:range:active" {
 		t.Errorf("the purge: %s", got)
 	}
 }
@@ -614,7 +618,7 @@ func TestCancelledRequest(t *testing.T) {
 		wg.Go(func() {
 			ctx, cancel := context.WithCancel(t.Context())
 			go cancel()
-			f.auth.bySelector.find(ctx, selectorOf(b), selectorOf(b))
+			f.auth.bySelector.Find(ctx, selectorOf(b), selectorOf(b))
 		})
 	}
 	wg.Wait()

@@ -23,6 +23,5 @@ func (m *Manager[U]) age(ctx context.Context, r *http.Request, by time.Duration)
 	if err != nil {
 		return err
 	}
-	_, err = m.store.db.ExecContext(ctx, "UPDATE "+m.store.tokens+" SET date = FROM_UNIXTIME(UNIX_TIMESTAMP(date) - ?), active = FROM_UNIXTIME(UNIX_TIMESTAMP(active) - ?) WHERE token_x = ?", seconds(by), seconds(by), t.Selector)
-	return err
+	return m.store.Age(ctx, t.Selector, by)
 }

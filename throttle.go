@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/throttle"
 )
 
@@ -51,11 +52,11 @@ type reservation struct {
 // *TooManyAttemptsError. The caller must end it. The user's key is nil if no user
 // has the identifiers. The work is the same for both, so that response times do
 // not reveal which accounts exist.
-func (m *Manager[U]) attempt(r *http.Request, conditions []condition, user any) (*attempt, error) {
+func (m *Manager[U]) attempt(r *http.Request, conditions []store.Condition, user any) (*attempt, error) {
 	if m.cfg.Throttle == throttle.None {
 		return nil, nil
 	}
-	identifier, err := m.store.identifier(r.Context(), conditions)
+	identifier, err := m.store.Identifier(r.Context(), conditions)
 	if err != nil {
 		return nil, err
 	}
@@ -120,12 +121,12 @@ func (m *Manager[U]) knownClientKey(r *http.Request, identifier, account string,
 	client := clientKey(account, networks)
 	if client != "" {
 		if known, err = m.cfg.Throttle.Remembers(r.Context(), client); err != nil {
-			return "", m.store.explain("throttle the login", err)
+			return "", m.wrap("throttle the login", err)
 		}
 	}
 	switch {
-	case user != nil && v.record.id != 0 && v.record.owner != nil && plainKey(v.record.owner) == plainKey(user) && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
-		return throttleKey("session", identifier, account, fmt.Sprint(v.record.id)), nil
+	case user != nil && v.record.ID != 0 && v.record.Owner != nil && plainKey(v.record.Owner) == plainKey(user) && m.cfg.Fingerprint.Match(v.record.Browser, m.browser(r)):
+		return throttleKey("session", identifier, account, fmt.Sprint(v.record.ID)), nil
 	case known:
 		return throttleKey("own", identifier, client), nil
 	}
@@ -159,7 +160,7 @@ func clientKey(account string, networks []string) string {
 func accountName(user any) string { return "user\x00" + plainKey(user) }
 
 // plainKey returns a user's key as text, of whatever type the driver returned it.
-func plainKey(key any) string { return fmt.Sprint(plainValue(key, textColumn)) }
+func plainKey(key any) string { return fmt.Sprint(store.PlainKey(key)) }
 
 // throttleKey returns a key for what is counted. It is a hash, so that a Throttle
 // gets no addresses and identifiers, and short keys.
@@ -207,10 +208,10 @@ func (m *Manager[U]) reserve(r *http.Request, networks []string, reservations []
 // failed.
 func (m *Manager[U]) notReserved(err error) error {
 	if !errors.Is(err, throttle.ErrBusy) {
-		return m.store.explain("throttle the login", err)
+		return m.wrap("throttle the login", err)
 	}
 	if errors.Is(err, context.Canceled) {
-		return m.store.explain("throttle the login", context.Canceled)
+		return m.wrap("throttle the login", context.Canceled)
 	}
 	return fmt.Errorf("%w: attempts from this network or for this account: %w", ErrBusy, err)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/token"
 )
 
@@ -36,7 +37,7 @@ type twin struct {
 	ready  chan struct{} // closed when it is saved, or saving failed
 	saved  bool
 	token  token.Token
-	record record
+	record store.Record
 	users  int    // requests without a response yet
 	ended  uint64 // the time of the last response; 0 while users > 0
 }
@@ -132,7 +133,7 @@ func (t *twins) release(shared *twin, request any) {
 }
 
 // save publishes a saved session to the logins that wait for it.
-func (t *twins) save(own *twin, token token.Token, record record) {
+func (t *twins) save(own *twin, token token.Token, record store.Record) {
 	if t != nil {
 		own.token, own.record, own.saved = token, record, true
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/candysession/session/internal/configfile"
 	"github.com/candysession/session/internal/password"
+	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/token"
 	"golang.org/x/crypto/bcrypt"
 )
@@ -38,7 +39,7 @@ func (e *configError) Unwrap() error { return ErrConfig }
 var identifier = regexp.MustCompile(`^[0-9A-Za-z_$\x{80}-\x{ffff}-]{1,64}$`)
 
 func isTable(name string) bool {
-	database, table := splitName(name)
+	database, table := store.SplitName(name)
 	return identifier.MatchString(table) && (database == nil || identifier.MatchString(database.(string)))
 }
 

@@ -1,4 +1,4 @@
-package session
+package store
 
 import (
 	"bytes"
@@ -15,25 +15,25 @@ import (
 // maxIdentifier is the length up to which spellings are told apart, in bytes.
 const maxIdentifier = 4096
 
-// identifier returns a name for what a login identifies a user by, the same for
+// Identifier returns a name for what a login identifies a user by, the same for
 // all spellings that the database takes for equal. It is exact only where that
 // matters: it may give two users one name, but never one user two. Text costs
 // one statement, whether or not there is such a user.
-func (s *store) identifier(ctx context.Context, conditions []condition) (string, error) {
+func (s *Store) Identifier(ctx context.Context, conditions []Condition) (string, error) {
 	names := make([]string, len(conditions))
 	var parts []string
 	var args []any
 	var weighed []int
 	for i, c := range conditions {
 		names[i] = plainIdentifier(c)
-		if c.column.charset == "" {
+		if c.Column.charset == "" {
 			continue
 		}
 		weigh := func(what string) string {
-			return "WEIGHT_STRING(CONVERT(" + what + " USING " + c.column.charset + ") COLLATE " + c.column.collation + ")"
+			return "WEIGHT_STRING(CONVERT(" + what + " USING " + c.Column.charset + ") COLLATE " + c.Column.collation + ")"
 		}
 		parts = append(parts, weigh("?"), weigh("' '"))
-		args = append(args, trimIgnored(fmt.Sprint(c.arg)))
+		args = append(args, trimIgnored(fmt.Sprint(c.Value)))
 		weighed = append(weighed, i)
 	}
 	if len(parts) > 0 {
@@ -42,7 +42,7 @@ func (s *store) identifier(ctx context.Context, conditions []condition) (string,
 		for i := range weights {
 			into[i] = &weights[i]
 		}
-		err := s.run(ctx, "weigh the identifiers", func(ctx context.Context, _ bool) error {
+		err := s.do(ctx, "weigh the identifiers", func(ctx context.Context) error {
 			return s.db.QueryRowContext(ctx, "SELECT "+strings.Join(parts, ", "), args...).Scan(into...)
 		})
 		var refused *mysql.MySQLError
@@ -62,18 +62,18 @@ func (s *store) identifier(ctx context.Context, conditions []condition) (string,
 	}
 	var b strings.Builder
 	for i, c := range conditions {
-		fmt.Fprintf(&b, "%q=%q ", strings.ToLower(c.column.name), names[i])
+		fmt.Fprintf(&b, "%q=%q ", strings.ToLower(c.Column.Name), names[i])
 	}
 	return b.String(), nil
 }
 
 // plainIdentifier returns a value as the simplest collations compare it.
-func plainIdentifier(c condition) string {
-	if raw, ok := c.arg.([]byte); ok {
+func plainIdentifier(c Condition) string {
+	if raw, ok := c.Value.([]byte); ok {
 		return hex.EncodeToString(bytes.TrimRight(raw, "\x00 "))
 	}
-	text := strings.ToLower(trimIgnored(fmt.Sprint(c.arg)))
-	if c.column.kind == textColumn && c.column.charset == "" { // UUID, which may be written with or without hyphens
+	text := strings.ToLower(trimIgnored(fmt.Sprint(c.Value)))
+	if c.Column.kind == textColumn && c.Column.charset == "" { // UUID, which may be written with or without hyphens
 		text = strings.NewReplacer("-", "", "{", "", "}", "").Replace(text)
 	}
 	return text
