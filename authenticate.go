@@ -20,7 +20,7 @@ type verdict[U any] struct {
 	given  *Session // instead of the record, in a state from WithState
 }
 
-// authenticate judges a request: its cookie, the session of that token.Token, the ages, the user, the browser. Of several
+// authenticate judges a request: its cookie, the session of that token, the ages, the user, the browser. Of several
 // cookies the first that is a valid session counts; without one, the reason is the first cookie's. A request that is
 // refused has a verdict; an error means that nothing is known, because the database failed.
 func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
