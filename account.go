@@ -66,7 +66,7 @@ func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fie
 	if err != nil {
 		return none, err
 	}
-	m.tell(r, EventRegistered, &record{owner: user.key}, nil)
+	m.emit(r, EventRegistered, &record{owner: user.key}, nil)
 	if !o.noLogin {
 		_, err = m.start(w, r, user, methodPassword, nil, o.login)
 	}
@@ -89,12 +89,12 @@ func (m *Manager[U]) CreateUser(ctx context.Context, fields Fields, password str
 	return m.plan.copy(user.user), err
 }
 
-// register adds a user. It looks for values that are taken before it hashes the
-// password, so that a flood of them costs little. If two registrations come
-// together, the unique indexes decide.
+// register adds a user. It looks for duplicates before it hashes the password,
+// so that a flood of them costs little. Of concurrent registrations the unique
+// indexes accept one.
 func (m *Manager[U]) register(ctx context.Context, columns []column, args []any, password string) (user account[U], err error) {
 	if field, err := m.store.taken(ctx, columns, args); err == nil && field != "" {
-		return user, &DuplicateError{Field: field}
+		return user, &DuplicateError{Columns: strings.Split(field, ", ")}
 	}
 	hash, err := m.hashPassword(ctx, password)
 	if err != nil {
@@ -145,7 +145,7 @@ func (m *Manager[U]) parseFields(ctx context.Context, call string, fields Fields
 	return columns, args, nil
 }
 
-// addUser writes a user and reads it back.
+// addUser inserts a user and reads it back.
 func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) (user account[U], err error) {
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
@@ -172,7 +172,7 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 			return err
 		}
 		user = accounts[0]
-		// Sessions of an earlier user with this key must not become this user's.
+		// Sessions of a previous user with this key must not become this user's.
 		ids, err := m.store.idsOf(ctx, tx, user.key)
 		if err != nil || len(ids) == 0 {
 			return err
@@ -182,8 +182,8 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 		return err
 	}
 	err = m.store.runner.run(ctx, func(ctx context.Context, again bool) error {
-		if again { // nothing tells whose a user is that is there already
-			return fmt.Errorf("the user may have been added, or not: %v", lost)
+		if again { // an existing row cannot be attributed to this call
+			return fmt.Errorf("outcome unknown, the user may have been created: %v", lost)
 		}
 		lost = m.store.inTransactionAt(ctx, sql.LevelDefault, add)
 		return lost
@@ -194,24 +194,25 @@ func (m *Manager[U]) addUser(ctx context.Context, columns []column, args []any) 
 	return user, nil
 }
 
-// recentLogin is how long after its login a session may set a password without
-// giving the old one, where that is allowed at all.
+// recentLogin is the time after a login during which a session may set a
+// password without the old one, if that is allowed at all.
 const recentLogin = 10 * time.Minute
 
-// SetPassword replaces the password of the request's user, ends all other
-// sessions of that user, and gives this one a new token, in one transaction (OWASP
-// ASVS 5.0 V7.4.3). Call it before writing the body.
+// SetPassword replaces the password of the request's user, revokes all other
+// sessions of that user, and replaces this one's token, in one transaction (OWASP
+// ASVS 5.0 V7.4.3). Call it before writing the response body.
 //
-// The old password must be right (V6.2.3): otherwise SetPassword returns
-// [ErrInvalidCredentials], and after too many [ErrTooManyAttempts]. Only a user
-// without a usable password, one of a single sign-on for example, gives an empty
-// one, no more than ten minutes after the login: later SetPassword returns
-// [ErrReauthRequired]. A user who has forgotten the password needs [Manager.ResetPassword].
+// old must be the current password (V6.2.3); otherwise SetPassword returns
+// [ErrInvalidCredentials], and after too many attempts [ErrTooManyAttempts]. A
+// user without a usable password, for example of a single sign-on, passes an
+// empty one within ten minutes of the login; later SetPassword returns
+// [ErrReauthRequired]. For a forgotten password, use [Manager.ResetPassword].
 //
-// Without a session it returns [ErrNotLoggedIn], for an empty new password
-// [ErrInvalidArgument], for one longer than 72 bytes [ErrPasswordTooLong]. How good a
-// password must be is the app's decision. If it returns [ErrUnavailable], nothing
-// has changed, unless the answer of the server to the commit was lost.
+// It returns [ErrNotLoggedIn] without a session, [ErrInvalidArgument] for an
+// empty new password, and [ErrPasswordTooLong] for one longer than 72 bytes. It
+// does not judge the strength of the new password. If it returns
+// [ErrUnavailable], nothing has changed, unless the server's response to the
+// commit was lost.
 func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, password string) error {
 	v, err := m.passwordChange(r, "SetPassword", password)
 	if err != nil {
@@ -238,14 +239,15 @@ func (m *Manager[U]) SetPassword(w http.ResponseWriter, r *http.Request, old, pa
 	return m.changePassword(w, r, v, user, password)
 }
 
-// ResetPassword replaces a forgotten password: it is [Manager.SetPassword] without
-// the old one. The request's session must have begun by [Manager.LoginAs], after
-// the app has proved who the user is by a link sent by email for example, no more
-// than ten minutes ago. Otherwise it returns [ErrReauthRequired]. It works once per
-// login.
+// ResetPassword replaces a forgotten password: it is [Manager.SetPassword]
+// without the old one. The request's session must have begun by
+// [Manager.LoginAs] within the last ten minutes, after the app has identified
+// the user, for example by an emailed link. Otherwise it returns
+// [ErrReauthRequired]. It works once per login.
 //
-// It needs columns that the token table of an older version or of CandyPack lacks:
-// without them it returns an error matching [ErrConfig] with the statement to run.
+// It needs columns that a token table of an older version or of CandyPack lacks.
+// Without them it returns an error matching [ErrConfig] with the statement to
+// run.
 func (m *Manager[U]) ResetPassword(w http.ResponseWriter, r *http.Request, password string) error {
 	v, err := m.passwordChange(r, "ResetPassword", password)
 	if err != nil {
@@ -265,7 +267,7 @@ func (m *Manager[U]) ResetPassword(w http.ResponseWriter, r *http.Request, passw
 	return m.changePassword(w, r, v, user, password)
 }
 
-// passwordChange returns the state of a request that is to change a password.
+// passwordChange returns the verdict on a request that is to change a password.
 func (m *Manager[U]) passwordChange(r *http.Request, call, password string) (*verdict[U], error) {
 	v, err := m.certainVerdict(r)
 	switch {
@@ -279,8 +281,8 @@ func (m *Manager[U]) passwordChange(r *http.Request, call, password string) (*ve
 	return v, nil
 }
 
-// changePassword replaces the password that was read, and keeps of the user's
-// sessions only the request's.
+// changePassword replaces the password that was read, and deletes all of the
+// user's sessions except the request's.
 func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *verdict[U], user account[U], password string) error {
 	hash, err := m.hashPassword(r.Context(), password)
 	if err != nil {
@@ -312,14 +314,15 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 	renewed.record.selector, renewed.record.hash = token.Selector, tokenHash
 	m.cookies.write(w, token)
 	m.setVerdict(r, &renewed)
-	m.tell(r, EventPasswordChanged, &renewed.record, nil)
-	m.tell(r, EventRenewed, &renewed.record, nil)
-	m.revoked(r.Context(), user.key, ended)
+	m.emit(r, EventPasswordChanged, &renewed.record, nil)
+	m.emit(r, EventRotated, &renewed.record, nil)
+	m.emitRevoked(r.Context(), user.key, ended)
 	return nil
 }
 
-// accountOf reads the user with this key, to the letter. It returns ErrUserNotFound if
-// there is none, and an error matching ErrInvalidArgument if there can be none.
+// accountOf returns the user with exactly this key. It returns ErrUserNotFound
+// if there is none, and an error matching ErrInvalidArgument if the key column
+// cannot hold the key.
 func (m *Manager[U]) accountOf(ctx context.Context, key any) (user account[U], err error) {
 	table, err := m.store.usersTable(ctx)
 	if err != nil {
@@ -339,24 +342,25 @@ func (m *Manager[U]) accountOf(ctx context.Context, key any) (user account[U], e
 	return accounts[0], nil
 }
 
-// verifyPassword ends an attempt: the password is that of the user, who is nobody if there is none.
+// verifyPassword checks the password and reports the result to the throttle. A
+// user without a hash has no password.
 func (m *Manager[U]) verifyPassword(r *http.Request, attempt *attempt, user account[U], password string) error {
-	defer attempt.failed(r.Context()) // unless it ends in another way below
+	defer attempt.failed(r.Context()) // unless canceled or succeeded below
 	ok, err := m.matchesPassword(r.Context(), user.hash, password)
 	switch {
 	case err != nil: // nothing was compared
 		attempt.canceled(r.Context())
 		return err
 	case !ok:
-		m.tell(r, EventLoginFailed, &record{owner: user.key}, nil)
+		m.emit(r, EventLoginFailed, &record{owner: user.key}, nil)
 		return ErrInvalidCredentials
 	}
 	attempt.succeeded(r.Context())
 	return nil
 }
 
-// confirm verifies the password once more if it was changed since it was verified:
-// the change may have ended all sessions that it saw, and not have seen this one.
+// confirm verifies the password again if it was changed after it was verified:
+// the change may have ended the user's sessions before this one existed.
 func (m *Manager[U]) confirm(r *http.Request, id uint64, verified account[U], password string) error {
 	user, err := m.accountOf(steadfast(r.Context()), verified.key)
 	if err != nil && err != ErrUserNotFound { // without a user there is no hash

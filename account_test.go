@@ -85,7 +85,7 @@ func TestRegisterTaken(t *testing.T) {
 		test.fields["password"] = "a password"
 		err := f.register(test.fields, all)
 		var taken *DuplicateError
-		if !errors.Is(err, ErrDuplicate) || !errors.As(err, &taken) || taken.Field != test.field || errors.Is(err, ErrUnavailable) {
+		if !errors.Is(err, ErrDuplicate) || !errors.As(err, &taken) || strings.Join(taken.Columns, ", ") != test.field || errors.Is(err, ErrUnavailable) {
 			t.Errorf("%v: %v, want it to name %s", test.fields, err, test.field)
 		}
 	}

@@ -25,7 +25,7 @@ type verdict[U any] struct {
 // refused has a verdict; an error means that nothing is known, because the database failed.
 func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 	t, reason := m.cookies.read(r)
-	if reason == ErrNoCookie && m.cfg.CandyPack != CandyPackOff { // CandyPack may have logged out
+	if m.cookies.shared.isLoggedOut(reason) {
 		v.err = reason
 		return nil
 	}
@@ -36,7 +36,7 @@ func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 		if why, err = m.judge(r, t, v); err != nil {
 			return err
 		}
-		if v.err == nil && !m.cookies.incomplete(r, t) {
+		if v.err == nil && !m.cookies.shared.lacksOwn(m.cookies, r, t) {
 			return nil
 		}
 	case ErrMalformedCookie:
@@ -45,7 +45,7 @@ func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 		v.err = reason
 	}
 	if why.alarming() {
-		m.tell(r, why.kind, why.of, why.reason)
+		m.emit(r, why.kind, why.of, why.reason)
 	}
 	for _, t := range m.cookies.others(r) {
 		var other verdict[U]
@@ -59,11 +59,11 @@ func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 			return nil
 		}
 		if why.alarming() {
-			m.tell(r, why.kind, why.of, why.reason)
+			m.emit(r, why.kind, why.of, why.reason)
 		}
 	}
 	if why.kind == EventRejected {
-		m.tell(r, why.kind, why.of, why.reason)
+		m.emit(r, why.kind, why.of, why.reason)
 	}
 	return nil
 }
@@ -85,7 +85,7 @@ func sameUser(a, b *record) bool { return sameKey(a.owner, b.owner) }
 func (m *Manager[U]) judge(r *http.Request, t token.Token, v *verdict[U]) (why refused, err error) {
 	row, age, err := m.find(r.Context(), t)
 	if errors.Is(err, ErrUnknownSession) {
-		why = refused{kind: refusal(err), reason: ErrUnknownSession}
+		why = refused{kind: rejectKind(err), reason: ErrUnknownSession}
 		if row != nil { // it exists, but this is not its token
 			why.of = &row.record
 		}
@@ -111,7 +111,7 @@ func (m *Manager[U]) judge(r *http.Request, t token.Token, v *verdict[U]) (why r
 		v.user = row.user
 		return why, nil
 	}
-	return refused{refusal(v.err), &row.record, v.err}, nil
+	return refused{rejectKind(v.err), &row.record, v.err}, nil
 }
 
 // An age says of what was found whether it was read just now.
@@ -155,7 +155,7 @@ func (m *Manager[U]) look(ctx context.Context, t token.Token, key token.Key) (*f
 	switch {
 	case err == nil && row.owner != nil && !row.changed && !m.expired(&row.record):
 		return row, nil
-	case err != nil && err != ErrUnknownSession && err != errEnded:
+	case err != nil && err != ErrUnknownSession && err != errPreviouslyValid:
 		return row, err
 	}
 	if m.cfg.Replica == nil {
@@ -194,7 +194,7 @@ func (m *Manager[U]) read(ctx context.Context, t token.Token, key token.Key) (*f
 	}
 	row, err := m.bySelector.find(ctx, t.Selector, t.Selector)
 	if err == ErrUnknownSession && entry.ID != 0 {
-		return nil, errEnded
+		return nil, errPreviouslyValid
 	}
 	if err != nil {
 		return nil, err
@@ -254,7 +254,7 @@ func (m *Manager[U]) slide(r *http.Request, v *verdict[U]) (renewed bool) {
 	}
 	if won {
 		v.record.active, v.record.browser = v.record.now, browser
-		m.tell(r, EventRenewed, &v.record, nil)
+		m.emit(r, EventRenewed, &v.record, nil)
 	}
 	return won
 }
@@ -267,10 +267,10 @@ func (m *Manager[U]) end(r *http.Request, v *verdict[U]) {
 	var err error
 	switch {
 	case v.stale:
-	case v.err == ErrUserNotFound && m.cfg.CandyPack != CandyPackOff && v.record.stamp == nil: // CandyPack's, which keeps it
+	case v.err == ErrUserNotFound && m.cookies.shared.keepsOrphan(&v.record):
 	case v.err == ErrUserNotFound, v.err == ErrAccountChanged:
 		err = m.store.deleteRejected(ctx, &v.record)
-	case v.err == ErrExpired && m.cfg.CandyPack != CandyPackOff && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
+	case v.err == ErrExpired && m.cookies.shared.deletesExpired() && m.cfg.Fingerprint.Match(v.record.browser, m.browser(r)):
 		err = m.store.deleteExpired(ctx, v.record.id)
 	}
 	if err != nil {

@@ -9,35 +9,43 @@ import (
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
-// Cache keeps sessions in the memory of this process, for those who would rather ask the database less often than know
-// at once what other processes do. It is off unless Fresh or Stale is set.
+// Cache configures an in-process session cache. It reduces queries at the cost of
+// seeing other processes' changes late. It is off unless Fresh or Stale is set.
 type Cache struct {
-	// Fresh is how long a session that was read is taken as it was, without a query. Logouts, revocations and renewals
-	// through this Manager are seen at once, those of other processes, and changes of the user, within Fresh. Key
-	// "cacheFresh" in milliseconds, default 0: every request reads the session.
+	// Fresh is how long a cached session is used without a query. Changes made
+	// through this Manager are seen immediately; other processes' changes, and
+	// changes to the user, within Fresh.
+	//
+	// Defaults to 0: every request reads its session. JSON: "cacheFresh"
+	// (milliseconds).
 	Fresh time.Duration
 
-	// Stale is how old what is known of a session may be to let it pass while the database fails; Session.Stale marks
-	// such requests. Logins still fail. Not below Fresh. Key "cacheStale" in milliseconds, default 0: such requests get
-	// Config.OnError.
+	// Stale is how old a cached session may be to be accepted while the database
+	// is unavailable. Session.Stale marks such requests. Logins still fail. It
+	// must not be less than Fresh.
+	//
+	// Defaults to 0: Config.OnError responds to such requests. JSON:
+	// "cacheStale" (milliseconds).
 	Stale time.Duration
 
-	// Entries is how many sessions are kept; the one that was not used for longest gives way. One takes about a
-	// kilobyte. Key "cacheEntries", default 100000.
+	// Entries is the maximum number of cached sessions; the least recently used
+	// is evicted. An entry takes about a kilobyte.
+	//
+	// Defaults to 100000. JSON: "cacheEntries".
 	Entries int
 }
 
 func (c Cache) on() bool { return c.Fresh > 0 || c.Stale > 0 }
 
-// cache holds sessions that were read with the right token. A nil cache holds nothing.
+// cache holds sessions whose token was verified. A nil cache holds nothing.
 type cache[U any] struct {
 	mu         sync.Mutex
 	sessions   *simplelru.LRU[string, *cached[U]] // by selector
 	selectors  map[uint64]string                  // by id
-	generation uint64                             // counts what was changed
+	generation uint64                             // counts changes
 }
 
-// A cached session was read with a verifier, when the database had this to say.
+// A cached session, with the token key and the time of its reading.
 type cached[U any] struct {
 	found[U]
 	key  token.Key // of the token
@@ -53,7 +61,8 @@ func newCache[U any](c Cache) *cache[U] {
 	return kept
 }
 
-// get finds a session and returns how long ago it was read; nil if it is not there. Nobody may change it.
+// get returns a cached session and its age, or nil. The caller must not change
+// the session.
 func (c *cache[U]) get(selector string, now time.Time) (*cached[U], time.Duration) {
 	c.mu.Lock()
 	kept, ok := c.sessions.Get(selector)
@@ -64,15 +73,15 @@ func (c *cache[U]) get(selector string, now time.Time) (*cached[U], time.Duratio
 	return kept, now.Sub(kept.read)
 }
 
-// begin tells the generation in which a look-up begins.
+// begin returns the current generation.
 func (c *cache[U]) begin() uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.generation
 }
 
-// put keeps a session that was read since the generation began. If anything was changed meanwhile, it may have been
-// this session, after it was read.
+// put caches row unless anything has changed since generation, in which case row
+// may be outdated.
 func (c *cache[U]) put(generation uint64, row *found[U], key token.Key, read time.Time) {
 	kept := &cached[U]{*row, key, read}
 	c.mu.Lock()
@@ -86,8 +95,8 @@ func (c *cache[U]) put(generation uint64, row *found[U], key token.Key, read tim
 	}
 }
 
-// ids are the sessions that are kept of a user. What is being read meanwhile is
-// not kept: a session of the user may have ended elsewhere since.
+// ids returns the cached sessions of a user. Sessions that are being read now are
+// not cached afterwards, because they may have been revoked elsewhere.
 func (c *cache[U]) ids(of func(owner any) bool) (ids []uint64) {
 	if c == nil {
 		return nil
@@ -106,14 +115,14 @@ func (c *cache[U]) ids(of func(owner any) bool) (ids []uint64) {
 
 type uncached struct{}
 
-// withoutCache is the context of a look-up that asks the table.
+// withoutCache returns a context whose lookups read the table.
 func withoutCache(ctx context.Context) context.Context {
 	return context.WithValue(ctx, uncached{}, true)
 }
 
 func isWithoutCache(ctx context.Context) bool { return ctx.Value(uncached{}) != nil }
 
-// forget drops sessions that were changed or ended.
+// forget removes sessions that were changed or deleted.
 func (c *cache[U]) forget(ids ...uint64) {
 	if c == nil {
 		return

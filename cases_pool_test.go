@@ -645,7 +645,7 @@ type settings map[string]any
 
 func (s *settings) Scan(v any) error { return json.Unmarshal(v.([]byte), s) }
 
-type sharing struct {
+type sharedUser struct {
 	ID       int64
 	Roles    roles
 	Raw      raw
@@ -657,7 +657,7 @@ type sharing struct {
 	Seen     *time.Time
 }
 
-func (u *sharing) change() {
+func (u *sharedUser) change() {
 	u.Roles.names[0], u.Raw.b[0], *u.Name, u.Bytes[0], u.Extra[0], u.More.names[0] = "root", 'x', "Mallory", 'x', 'x', "root"
 	u.Settings["admin"] = true
 	u.Settings["list"].([]any)[0] = "changed"
@@ -693,7 +693,7 @@ func testOwnUsers(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no locks")
 	for _, cfg := range []Config{{}, {Cache: Cache{Fresh: time.Hour}}} {
-		f, b := setupUsers[sharing](t, sharingTable, sharingRow, cfg)
+		f, b := setupUsers[sharedUser](t, sharingTable, sharingRow, cfg)
 		// Together in one batch.
 		row, err := f.auth.bySelector.find(t.Context(), selectorOf(b), selectorOf(b))
 		noError(t, err)
@@ -1000,10 +1000,10 @@ func testPanicsInScan(t *testing.T) {
 		mustExec(t, db, "UPDATE users SET "+set+" WHERE id = 1")
 		rows, err := f.auth.bySelector.read(t.Context(), []any{selectorOf(alices), selectorOf(bobs)})
 		noError(t, err)
-		if _, err := rows.pick(selectorOf(alices)); err == nil || !strings.Contains(err.Error(), "panic") {
+		if _, err := rows.row(selectorOf(alices)); err == nil || !strings.Contains(err.Error(), "panic") {
 			t.Errorf("%s: alice: %v", set, err)
 		}
-		if _, err := rows.pick(selectorOf(bobs)); err != nil {
+		if _, err := rows.row(selectorOf(bobs)); err != nil {
 			t.Errorf("%s: bob: %v", set, err)
 		}
 		for range 50 {

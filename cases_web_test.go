@@ -215,7 +215,7 @@ func plantedCandyPackCookies(t *testing.T) {
 		if test.single != nil {
 			b.cookies[hostCookie] = test.single.cookies[hostCookie]
 		}
-		f.auth.completed = completions{}
+		f.auth.cookies.shared.completed = completions{}
 		held := b.cookies[hostCookie]
 		if id := who(f, b); id != test.who {
 			t.Errorf("%s: served as %d, want %d", name, id, test.who)

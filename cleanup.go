@@ -7,11 +7,12 @@ import (
 	"time"
 )
 
-// purgeChunk is how many rows one statement deletes: few enough that nobody waits for its locks for long.
+// purgeChunk is the number of rows that one statement deletes: small enough to
+// hold locks only briefly.
 const purgeChunk = 500
 
-// purgePause is how long a purge in the background rests after each chunk, as a multiple of what the chunk took. A
-// server that has much to do takes longer, and so gets more rest.
+// purgePause is the pause of a background purge after each chunk, as a multiple
+// of the chunk's duration, so that a busy server gets longer pauses.
 const purgePause = 3
 
 // A purger deletes expired rows, one purge at a time.
@@ -33,8 +34,8 @@ func newPurger(s *store, cfg Config) *purger {
 	return p
 }
 
-// after purges when the request with this context has had its answer. Outside of a server a context may never end;
-// then it purges at once.
+// after starts a background purge once ctx, a request's, is done. If ctx is never
+// done, it starts the purge immediately.
 func (p *purger) after(ctx context.Context) {
 	if ctx.Done() == nil {
 		p.start()
@@ -43,7 +44,7 @@ func (p *purger) after(ctx context.Context) {
 	context.AfterFunc(ctx, p.start)
 }
 
-// start purges in the background, unless a purge is running already.
+// start starts a background purge, unless a purge is running.
 func (p *purger) start() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -57,14 +58,14 @@ func (p *purger) start() {
 	}
 	p.running.Go(func() {
 		defer func() { <-p.turn }()
-		defer func() { recover() }() // of the app's Logger, where nobody else would
+		defer func() { recover() }() // the app's Logger may panic
 		if _, err := p.drain(p.stop, p.cfg.MaxAge, purgePause); err != nil && p.stop.Err() == nil {
 			p.cfg.Logger.Warn("session: expired sessions not purged", "error", err)
 		}
 	})
 }
 
-// run purges now, after the purge that may be running.
+// run purges now, after a running purge has ended.
 func (p *purger) run(ctx context.Context, age time.Duration) (int64, error) {
 	select {
 	case p.turn <- struct{}{}:
@@ -75,7 +76,8 @@ func (p *purger) run(ctx context.Context, age time.Duration) (int64, error) {
 	}
 }
 
-// drain deletes chunk by chunk, and pauses between them for so many times as long as they took.
+// drain deletes chunk by chunk. Between chunks it pauses for a multiple of their
+// duration.
 func (p *purger) drain(ctx context.Context, age time.Duration, pause int) (n int64, err error) {
 	defer func() {
 		if n > 0 {
@@ -99,7 +101,7 @@ func (p *purger) drain(ctx context.Context, age time.Duration, pause int) (n int
 	}
 }
 
-// close ends a purge in the background and waits for it.
+// close stops a background purge and waits for it.
 func (p *purger) close() {
 	p.mu.Lock()
 	p.closed = true
@@ -108,17 +110,17 @@ func (p *purger) close() {
 	p.running.Wait()
 }
 
-// Purge deletes the sessions that were idle for more than Config.MaxAge, in small chunks, and tells how many there
-// were, also if it fails on the way. Every login has this done in the background, when its request has been answered and
-// with pauses, so there is no need to call it but to know when it is done. Sessions past Config.MaxLifetime are no
-// longer renewed, and go when they have been idle so long.
+// Purge deletes sessions idle for longer than Config.MaxAge, in small chunks, and
+// returns the number deleted even on error. Logins trigger a purge in the
+// background, so calling Purge is optional. Sessions past Config.MaxLifetime are
+// deleted once they have been idle for MaxAge.
 func (m *Manager[U]) Purge(ctx context.Context) (n int64, err error) {
 	return m.purge.run(ctx, m.cfg.MaxAge)
 }
 
-// PurgeIdle deletes the sessions that were idle for more than the given time, a second at least, whatever
-// Config.MaxAge says: their users must log in again. A session that is in use counts as idle for up to
-// Config.UpdateAge.
+// PurgeIdle deletes sessions idle for longer than the given duration, regardless
+// of Config.MaxAge; their users must log in again. The duration must be at least
+// one second. A session in use counts as idle for up to Config.UpdateAge.
 func (m *Manager[U]) PurgeIdle(ctx context.Context, olderThan time.Duration) (n int64, err error) {
 	if olderThan < time.Second || olderThan > maxDuration {
 		return 0, fmt.Errorf("%w: PurgeIdle: olderThan is %v; it must be from a second to 50 years", ErrInvalidArgument, olderThan)
@@ -126,16 +128,17 @@ func (m *Manager[U]) PurgeIdle(ctx context.Context, olderThan time.Duration) (n 
 	return m.purge.run(ctx, olderThan)
 }
 
-// Stats is the size of the token table.
+// Stats describes the token table.
 type Stats struct {
 	Rows    int64     // all sessions
-	Active  int64     // those not idle for more than Config.MaxAge
-	Expired int64     // the others, which the next purge deletes
-	Oldest  time.Time // when the session that rested longest was last renewed; zero if there is none
-	Bytes   int64     // of data and indexes, as the server estimates them
+	Active  int64     // sessions idle for no longer than Config.MaxAge
+	Expired int64     // other sessions, which the next purge deletes
+	Oldest  time.Time // time of the least recent renewal; zero if there is no session
+	Bytes   int64     // size of data and indexes, as estimated by the server
 }
 
-// Stats counts the token table. It reads one index from end to end: some tenths of a second for a million rows.
+// Stats returns the size of the token table. It scans one index, which takes some
+// tenths of a second for a million rows.
 func (m *Manager[U]) Stats(ctx context.Context) (Stats, error) {
 	return m.store.stats(ctx)
 }

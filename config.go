@@ -748,11 +748,8 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.UsersTable, defaultTable)
 	setDefault(&c.KeyColumn, "id")
 	setDefault(&c.PasswordColumn, "password")
-	if c.CandyPack == CandyPackOff {
-		setDefault(&c.TokenTable, defaultToken(c.UsersTable))
-	} else {
-		setDefault(&c.TokenTable, "candy_auth")
-	}
+	c.setSharingDefaults()
+	setDefault(&c.TokenTable, defaultToken(c.UsersTable))
 	setDefault(&c.MaxAge, DefaultMaxAge)
 	setDefault(&c.UpdateAge, min(DefaultUpdateAge, c.MaxAge/2))
 	setDefault(&c.PasswordCost, bcrypt.DefaultCost)
@@ -762,7 +759,7 @@ func (c Config) withDefaults() (Config, error) {
 	setDefault(&c.Cookie.Path, "/")
 	setDefault(&c.Cookie.SameSite, http.SameSiteStrictMode)
 	setDefault(&c.Cache.Entries, 100_000)
-	if c.Cookie.Name == "" && c.CandyPack != CandyPackShare {
+	if c.Cookie.Name == "" && newSharing(c.CandyPack).hasOwn() {
 		switch {
 		case c.Cookie.Insecure:
 			c.Cookie.Name = "session"
@@ -775,9 +772,6 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.Fingerprint.Text == nil && c.Fingerprint.Match == nil {
 		c.Fingerprint = FingerprintFamily
-		if c.CandyPack != CandyPackOff {
-			c.Fingerprint = fingerprintCandyPack
-		}
 	}
 	if c.Fingerprint.Text == nil {
 		c.Fingerprint.Text = userAgent

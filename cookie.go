@@ -12,30 +12,32 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// cookieAge is how long a browser keeps the session cookie: as long as any
-// (RFC 6265bis section 5.5). The row alone decides how long the session lives.
+// cookieAge is how long browsers keep the session cookie: as long as they keep
+// any (RFC 6265bis section 5.5). Only the row decides how long the session
+// lasts.
 const cookieAge = 400 * 24 * time.Hour
 
-// rewriteAge is the age of a session whose next renewal gives the browser the
-// cookie once more, so that it does not end before the row.
+// rewriteAge is the age of a session whose next renewal writes the cookie again,
+// so that the cookie does not expire before the row.
 const rewriteAge = 200 * 24 * time.Hour
 
-// A request may carry several cookies of one name. So many of them are looked
-// at, and so many of these that hold a token are tried.
+// Limits of cookies with one name in a request: at most maxNamesakes are parsed,
+// and at most maxCandidates tokens are looked up.
 const (
 	maxNamesakes  = 64
 	maxCandidates = 4
 )
 
-// cookies puts tokens into responses and takes them from requests.
+// cookies reads and writes token cookies.
 type cookies struct {
-	candyPack CandyPackMode
-	attribute http.Cookie // all but the value, of the cookie that holds the whole token
-	hint      string      // the name of the hint; "" if there is none, as the cookie is lax itself
+	shared   *sharing    // nil unless another app shares the sessions
+	template http.Cookie // the session cookie without its value
+	hint     string      // the name of the hint; "" if the session cookie is lax
 }
 
 func newCookies(c Config) *cookies {
-	attribute := http.Cookie{
+	shared := newSharing(c.CandyPack)
+	template := http.Cookie{
 		Name:     c.Cookie.Name,
 		Path:     c.Cookie.Path,
 		Domain:   c.Cookie.Domain,
@@ -44,38 +46,24 @@ func newCookies(c Config) *cookies {
 		SameSite: c.Cookie.SameSite,
 	}
 	if !c.Cookie.Transient {
-		attribute.MaxAge = int(cookieAge / time.Second)
-		if c.CandyPack == CandyPackShare {
-			attribute.MaxAge = int(candyCookieAge / time.Second)
-		}
+		template.MaxAge = int(shared.cookieAge() / time.Second)
 	}
 	hint := ""
-	switch {
-	case c.Cookie.SameSite == http.SameSiteLaxMode:
-	case c.CandyPack == CandyPackShare:
-		hint = candyHint
-	default:
-		hint = c.Cookie.Name + ".hint"
+	if c.Cookie.SameSite != http.SameSiteLaxMode {
+		hint = shared.hint(c.Cookie.Name)
 	}
-	return &cookies{c.CandyPack, attribute, hint}
+	return &cookies{shared, template, hint}
 }
 
-// read takes the token from a request: ErrNoCookie or ErrMalformedCookie if there is none. Empty cookies count as absent:
-// CandyPack's logout leaves them behind. Of cookies with one name the first is read, as it has the longest path (RFC
-// 6265 section 5.4); the rest are the others. While both layouts are in use, CandyPack's decides, empty or not: each login
-// and logout of either app changes that, but CandyPack's own leave the other as it was.
+// read returns the token of a request, ErrNoCookie or ErrMalformedCookie. An
+// empty cookie counts as absent. Of cookies with one name it reads the first,
+// which has the longest path (RFC 6265 section 5.4); the rest are the others.
 func (c *cookies) read(r *http.Request) (token.Token, error) {
-	if c.candyPack != CandyPackOff {
-		selector, verifier, there := candyToken(r)
-		switch {
-		case selector == "" && verifier == "" && (there || c.candyPack == CandyPackShare):
-			return token.Token{}, ErrNoCookie
-		case there:
-			return parsed(selector, verifier)
-		}
+	if t, decided, err := c.shared.read(r); decided {
+		return t, err
 	}
 	selector, verifier := "", ""
-	for value := range values(r, c.attribute.Name) {
+	for value := range values(r, c.template.Name) {
 		selector, verifier, _ = strings.Cut(value, ".")
 		break
 	}
@@ -92,12 +80,11 @@ func parsed(selector, verifier string) (token.Token, error) {
 	return token.Token{}, ErrMalformedCookie
 }
 
-// others are the further tokens of a request, in its order: a browser may have
-// cookies of one name with several paths or domains (RFC 6265 section 4.2.2).
-// With CandyPackSwitch they are those of the cookie that CandyPack has not. Of
-// CandyPack's cookies the first counts, as it does there.
+// others returns the further tokens of a request, in its order: a browser may
+// have cookies of one name with several paths or domains (RFC 6265 section
+// 4.2.2).
 func (c *cookies) others(r *http.Request) (others []token.Token) {
-	if c.candyPack == CandyPackShare {
+	if !c.shared.hasOwn() {
 		return nil
 	}
 	first, err := c.read(r)
@@ -105,7 +92,7 @@ func (c *cookies) others(r *http.Request) (others []token.Token) {
 	if err == nil {
 		tries--
 	}
-	for value := range values(r, c.attribute.Name) {
+	for value := range values(r, c.template.Name) {
 		if seen++; seen > maxNamesakes || len(others) == tries {
 			break
 		}
@@ -117,7 +104,7 @@ func (c *cookies) others(r *http.Request) (others []token.Token) {
 	return others
 }
 
-// all are the tokens of a request that are worth a look.
+// all returns the tokens of a request that may be looked up.
 func (c *cookies) all(r *http.Request) []token.Token {
 	others := c.others(r)
 	if first, err := c.read(r); err == nil {
@@ -126,15 +113,9 @@ func (c *cookies) all(r *http.Request) []token.Token {
 	return others
 }
 
-// incomplete reports whether the browser lacks the cookie that CandyPack has
-// not: it is missing, or of another login.
-func (c *cookies) incomplete(r *http.Request, t token.Token) bool {
-	return c.candyPack == CandyPackSwitch && !c.holds(r, t)
-}
-
-// holds reports whether the cookie of this library is there with the token.
+// holds reports whether the session cookie of a request holds the token.
 func (c *cookies) holds(r *http.Request, t token.Token) bool {
-	for value := range values(r, c.attribute.Name) {
+	for value := range values(r, c.template.Name) {
 		if value == t.Selector+"."+t.Verifier {
 			return true
 		}
@@ -142,11 +123,11 @@ func (c *cookies) holds(r *http.Request, t token.Token) bool {
 	return false
 }
 
-// lasting reports whether the cookies outlive the browser's run.
-func (c *cookies) lasting() bool { return c.attribute.MaxAge != 0 }
+// isPersistent reports whether browsers keep the cookies when they exit.
+func (c *cookies) isPersistent() bool { return c.template.MaxAge != 0 }
 
-// values are the values of the cookies with this name, with quotes if they have some: we never quote, and CandyPack takes
-// them for a part of the value. It reads as net/http does, without making a Cookie of everything that it passes.
+// values returns the values of the cookies with this name, quotes included. It
+// parses as net/http does, but allocates nothing.
 func values(r *http.Request, name string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, line := range r.Header["Cookie"] {
@@ -162,36 +143,29 @@ func values(r *http.Request, name string) iter.Seq[string] {
 	}
 }
 
-// write gives the token to the browser, and the hint that it has one.
+// write sets the token cookies, and the hint.
 func (c *cookies) write(w http.ResponseWriter, t token.Token) {
-	if c.candyPack != CandyPackOff {
-		maxAge := min(c.attribute.MaxAge, int(candyCookieAge/time.Second))
-		c.set(w, candySelector, t.Selector, maxAge)
-		c.set(w, candyVerifier, t.Verifier, maxAge)
-	}
-	if c.candyPack != CandyPackShare {
-		c.set(w, c.attribute.Name, t.Selector+"."+t.Verifier, c.attribute.MaxAge)
+	c.shared.write(c, w, t)
+	if c.shared.hasOwn() {
+		c.set(w, c.template.Name, t.Selector+"."+t.Verifier, c.template.MaxAge)
 	}
 	c.writeHint(w)
 	neverCache(w.Header())
 }
 
-// clear takes the token and the hint from the browser.
+// clear deletes the token cookies and the hint.
 func (c *cookies) clear(w http.ResponseWriter) {
-	if c.candyPack != CandyPackOff {
-		c.set(w, candySelector, "", -1)
-		c.set(w, candyVerifier, "", -1)
-	}
-	if c.candyPack != CandyPackShare {
-		c.set(w, c.attribute.Name, "", -1)
+	c.shared.clear(c, w)
+	if c.shared.hasOwn() {
+		c.set(w, c.template.Name, "", -1)
 	}
 	c.clearHint(w)
 }
 
 // The hint is a cookie without content that says that this browser has a
-// session. A browser that follows a link of another site withholds the strictly
-// same-site cookie, but sends this one: where it comes alone, the browser is
-// worth asking once more.
+// session. A browser that follows a link from another site withholds the
+// SameSite=Strict session cookie, but sends the hint. If the hint arrives alone,
+// a reload brings the session cookie.
 
 // hinted reports whether a request carries the hint.
 func (c *cookies) hinted(r *http.Request) bool {
@@ -205,15 +179,14 @@ func (c *cookies) hinted(r *http.Request) bool {
 	return false
 }
 
-// writeHint gives the hint to the browser. It is no secret, so it leaves to the
-// caller what caches may keep.
+// writeHint sets the hint. The hint is no secret, so caches may store it.
 func (c *cookies) writeHint(w http.ResponseWriter) {
 	if c.hint != "" {
-		c.set(w, c.hint, "1", c.attribute.MaxAge)
+		c.set(w, c.hint, "1", c.template.MaxAge)
 	}
 }
 
-// clearHint takes the hint from the browser. No cache may keep the answer.
+// clearHint deletes the hint. No cache may store the response.
 func (c *cookies) clearHint(w http.ResponseWriter) {
 	if c.hint != "" {
 		c.set(w, c.hint, "", -1)
@@ -221,8 +194,9 @@ func (c *cookies) clearHint(w http.ResponseWriter) {
 	neverCache(w.Header())
 }
 
-// set replaces what this response already sets of the cookie: a login may be followed by a logout, and two Set-Cookie
-// fields of one name are not allowed (RFC 6265bis section 4.1.1).
+// set replaces any Set-Cookie for name already in the response: a login may be
+// followed by a logout, and two Set-Cookie fields of one name are not allowed
+// (RFC 6265bis section 4.1.1).
 func (c *cookies) set(w http.ResponseWriter, name, value string, maxAge int) {
 	header := w.Header()
 	others := header["Set-Cookie"][:0:0]
@@ -231,7 +205,7 @@ func (c *cookies) set(w http.ResponseWriter, name, value string, maxAge int) {
 			others = append(others, line)
 		}
 	}
-	cookie := c.attribute
+	cookie := c.template
 	cookie.Name, cookie.Value, cookie.MaxAge = name, value, maxAge
 	if name == c.hint {
 		cookie.SameSite = http.SameSiteLaxMode
@@ -239,28 +213,28 @@ func (c *cookies) set(w http.ResponseWriter, name, value string, maxAge int) {
 	header["Set-Cookie"] = append(others, cookie.String())
 }
 
-// neverCache keeps an answer out of all caches.
+// neverCache forbids all caches to store the response.
 func neverCache(header http.Header) {
 	header.Set("Cache-Control", "no-store")
 	varyByCookie(header)
 }
 
-// Header values of every checked request, which share them: what is added to
-// one goes into a copy.
+// Header values that all responses share. Header.Add copies them before it
+// appends.
 var (
 	onlyCookie  = []string{"Cookie"}
 	onlyPrivate = []string{"private"}
 )
 
-// private keeps an answer out of the caches that people share (RFC 9111
-// section 5.2.2.7), unless it is kept out already.
+// private forbids shared caches to store the response (RFC 9111 section
+// 5.2.2.7), unless a header already does.
 func private(header http.Header) {
 	if lines := header["Cache-Control"]; len(lines) == 0 || !listed(lines, "no-store", "no-cache", "private") {
 		header["Cache-Control"] = onlyPrivate
 	}
 }
 
-// varyByCookie tells caches that another cookie may get another answer.
+// varyByCookie declares to caches that the response depends on the cookies.
 func varyByCookie(header http.Header) {
 	if lines := header["Vary"]; len(lines) == 0 {
 		header["Vary"] = onlyCookie
@@ -269,7 +243,7 @@ func varyByCookie(header http.Header) {
 	}
 }
 
-// listed reports whether one of the words stands in a header's list.
+// listed reports whether a header's list contains one of the words.
 func listed(lines []string, words ...string) bool {
 	for _, line := range lines {
 		for word := range strings.SplitSeq(line, ",") {
@@ -281,23 +255,16 @@ func listed(lines []string, words ...string) bool {
 	return false
 }
 
-// validateCookie finds what a browser would refuse (RFC 6265bis section 4.1).
+// validateCookie reports a setting with which browsers would reject the cookie
+// (RFC 6265bis section 4.1).
 func (c Config) validateCookie(bad func(field string, value any, allowed string) error) error {
 	quoted := strconv.Quote
 	valid := func(cookie http.Cookie) bool { return cookie.Valid() == nil }
-	switch {
-	case c.CandyPack < CandyPackOff || c.CandyPack > CandyPackSwitch:
-		return bad("CandyPack", int(c.CandyPack), "must be CandyPackOff, CandyPackShare or CandyPackSwitch")
-	case c.CandyPack == CandyPackShare && c.Cookie.Name != "":
-		return bad("Cookie.Name", quoted(c.Cookie.Name), "must be empty with CandyPackShare, whose cookies are "+candySelector+" and "+candyVerifier)
-	case c.CandyPack != CandyPackShare && !valid(http.Cookie{Name: c.Cookie.Name}):
+	if err := c.validateSharing(bad); err != nil {
+		return err
+	}
+	if newSharing(c.CandyPack).hasOwn() && !valid(http.Cookie{Name: c.Cookie.Name}) {
 		return bad("Cookie.Name", quoted(c.Cookie.Name), "must be a cookie name: no spaces, quotes, commas, semicolons, = or control characters")
-	case c.CandyPack != CandyPackOff && (c.Cookie.Name == candySelector || c.Cookie.Name == candyVerifier):
-		return bad("Cookie.Name", quoted(c.Cookie.Name), "is one of CandyPack's; choose another")
-	case c.CandyPack != CandyPackOff && c.Cookie.Domain != "":
-		return bad("Cookie.Domain", quoted(c.Cookie.Domain), "must be empty with CandyPack, whose cookies are for one host")
-	case c.CandyPack != CandyPackOff && c.Cookie.Path != "/":
-		return bad("Cookie.Path", quoted(c.Cookie.Path), "must be / with CandyPack, as that of its cookies is")
 	}
 	if c.Cookie.SameSite != http.SameSiteStrictMode && c.Cookie.SameSite != http.SameSiteLaxMode {
 		return bad("Cookie.SameSite", int(c.Cookie.SameSite), "must be http.SameSiteStrictMode (or 0, which gives that) or http.SameSiteLaxMode")
@@ -310,10 +277,10 @@ func (c Config) validateCookie(bad func(field string, value any, allowed string)
 	}
 	lower := strings.ToLower(c.Cookie.Name)
 	if strings.HasPrefix(lower, "__host-") && (c.Cookie.Insecure || c.Cookie.Domain != "" || c.Cookie.Path != "/") {
-		return bad("Cookie.Name", quoted(c.Cookie.Name), "browsers take a __Host- cookie only with Secure, no domain and the path /")
+		return bad("Cookie.Name", quoted(c.Cookie.Name), "a __Host- cookie requires Secure, no Domain and Path=/")
 	}
 	if strings.HasPrefix(lower, "__secure-") && c.Cookie.Insecure {
-		return bad("Cookie.Name", quoted(c.Cookie.Name), "browsers take a __Secure- cookie only with Secure")
+		return bad("Cookie.Name", quoted(c.Cookie.Name), "a __Secure- cookie requires Secure")
 	}
 	return nil
 }

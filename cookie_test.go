@@ -184,7 +184,7 @@ func FuzzReadCookie(f *testing.F) {
 			if (err == nil) == (tok.Selector == "") || err != nil && err != ErrNoCookie && err != ErrMalformedCookie {
 				t.Fatalf("%q: %v", header, err)
 			}
-			if known, netErr := r.Cookie(c.attribute.Name); c.candyPack == CandyPackOff && err == nil && (netErr != nil || known.Quoted || !strings.HasPrefix(known.Value, tok.Selector)) {
+			if known, netErr := r.Cookie(c.template.Name); c.shared == nil && err == nil && (netErr != nil || known.Quoted || !strings.HasPrefix(known.Value, tok.Selector)) {
 				t.Fatalf("%q: net/http finds %v, %v", header, known, netErr)
 			}
 			if err == nil && (!strings.Contains(header, tok.Selector) || !strings.Contains(header, tok.Verifier)) {

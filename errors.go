@@ -1,94 +1,114 @@
 package session
 
-import "errors"
+import (
+	"errors"
+	"strings"
+)
 
-// Why a request is not logged in, as [Manager.Err] reports it.
+// The reasons why a request is not logged in, as [Manager.Err] reports them.
 var (
-	// ErrNoCookie: the request carries no session cookie, or the session was logged out in this very request.
+	// ErrNoCookie is reported when the request carries no session cookie, and
+	// after Logout in the same request.
 	ErrNoCookie = errors.New("session: no session cookie")
 
-	// ErrMalformedCookie: the session cookie is not something that this library writes. The database was not asked.
+	// ErrMalformedCookie is reported when the session cookie does not have the
+	// form of a token. The database is not queried.
 	ErrMalformedCookie = errors.New("session: malformed session cookie")
 
-	// ErrUnknownSession: no session has this token. It was logged out, revoked or purged, or never existed.
+	// ErrUnknownSession is reported when no session has this token: it was
+	// logged out, revoked or purged, or never existed.
 	ErrUnknownSession = errors.New("session: unknown session")
 
-	// ErrExpired: the session was idle for more than Config.MaxAge, or is older than Config.MaxLifetime.
+	// ErrExpired is reported when the session was idle for longer than
+	// Config.MaxAge, or is older than Config.MaxLifetime.
 	ErrExpired = errors.New("session: expired session")
 
-	// ErrFingerprintMismatch: the session was given to another browser, as Config.Fingerprint judges it.
+	// ErrFingerprintMismatch is reported when the session belongs to another
+	// browser according to Config.Fingerprint.
 	ErrFingerprintMismatch = errors.New("session: session belongs to another browser")
 
-	// ErrUserNotFound: the user is not in the users table. LoginAs returns it too.
+	// ErrUserNotFound is reported when the user is not in the users table.
+	// LoginAs returns it too.
 	ErrUserNotFound = errors.New("session: no such user")
 
 	// ErrAccountChanged is reported when the user's password, or another
 	// column that Config.AccountColumns names, has changed since the login.
 	ErrAccountChanged = errors.New("session: account changed since login")
 
-	// ErrNoMiddleware: the request did not pass through this Manager's Middleware, Require, Guest or Switch,
-	// so nothing is known of it.
+	// ErrNoMiddleware is reported when the request did not pass through this
+	// Manager's Middleware, Require, Guest, Switch or Authenticate.
 	ErrNoMiddleware = errors.New("session: request did not pass through the Manager's Middleware")
 )
 
-// What the calls of a Manager return.
+// The errors that the methods of a Manager return.
 var (
-	// ErrInvalidCredentials: no user has these credentials. It never tells which part was wrong (OWASP
-	// Authentication Cheat Sheet, "Authentication and Error Messages").
+	// ErrInvalidCredentials is returned when no user has these credentials. It
+	// does not reveal which part was wrong (OWASP Authentication Cheat Sheet,
+	// "Authentication and Error Messages").
 	ErrInvalidCredentials = errors.New("session: invalid credentials")
 
-	// ErrTooManyAttempts: too many logins failed from this network, for this identifier from there, or for this account
-	// from everywhere. The error is a *TooManyAttemptsError, which says when to try again. errors.Is takes it for an
-	// ErrInvalidCredentials too, so ask for this one first.
+	// ErrTooManyAttempts is returned when too many logins failed from this
+	// network, for this identifier from there, or for this account from
+	// everywhere. The error is a [*TooManyAttemptsError], which says how long to
+	// wait. Respond with 429 Too Many Requests and Retry-After.
 	ErrTooManyAttempts = errors.New("session: too many attempts")
 
-	// ErrNotLoggedIn: the call needs a logged-in request.
+	// ErrNotLoggedIn is returned when a method needs a logged-in request.
 	ErrNotLoggedIn = errors.New("session: not logged in")
 
-	// ErrReauthRequired: the login was too long ago for what was asked.
+	// ErrReauthRequired is returned when the login was too long ago for the
+	// requested change.
 	ErrReauthRequired = errors.New("session: login too long ago")
 
-	// ErrSessionNotFound: the user has no session of this id.
+	// ErrSessionNotFound is returned when the user has no session with the ID.
 	ErrSessionNotFound = errors.New("session: no such session")
 
-	// ErrDuplicate: another user has this value already, where the users table allows it once. The error is a *DuplicateError.
+	// ErrDuplicate is returned when another user already has a value that the
+	// users table allows once. The error is a [*DuplicateError].
 	ErrDuplicate = errors.New("session: already taken")
 
-	// ErrPasswordTooLong: the password is longer than the 72 bytes that bcrypt reads.
+	// ErrPasswordTooLong is returned when a password is longer than the 72
+	// bytes that bcrypt reads.
 	ErrPasswordTooLong = errors.New("session: password longer than 72 bytes")
 
-	// ErrUnavailable: the database did not answer, or answered with an error that says nothing about the session.
-	// The driver's error is wrapped beside it: errors.As finds a *mysql.MySQLError.
+	// ErrUnavailable is returned when the database did not answer, or answered
+	// with an error that says nothing about the session. It also wraps the
+	// driver's error: errors.As finds a *mysql.MySQLError.
 	ErrUnavailable = errors.New("session: database unavailable")
 
 	// ErrBusy is returned when too many passwords are being hashed: the call
-	// would not get its turn within Config.Timeout. Answer 503 with
-	// Retry-After. It is no ErrUnavailable.
+	// would not get its turn within Config.Timeout. Respond with 503 Service
+	// Unavailable and Retry-After. ErrBusy does not match ErrUnavailable.
 	ErrBusy = errors.New("session: too busy to hash a password")
 
-	// ErrClosed: the Manager was closed.
+	// ErrClosed is returned when the Manager was closed.
 	ErrClosed = errors.New("session: manager is closed")
 
-	// ErrConfig: the Config, or the file or environment it was read from, is wrong. The text names the field, its
-	// value and what is allowed.
+	// ErrConfig is returned when the Config, its file or environment, the tables
+	// or the connections cannot serve. The text names the field, its value and
+	// the allowed values, or the statement that mends the table.
 	ErrConfig = errors.New("session: bad configuration")
 
-	// ErrInvalidArgument: the call itself is wrong: a mistake in the program, or values for Register that the program has not
-	// checked.
-	ErrInvalidArgument = errors.New("session: wrong use")
+	// ErrInvalidArgument is returned when a call is wrong: because of a mistake
+	// in the program, or of values that it passes on unchecked.
+	ErrInvalidArgument = errors.New("session: invalid argument")
 )
 
-// A DuplicateError names what of a registration is taken. errors.Is finds [ErrDuplicate] in it.
+// A DuplicateError names the columns whose values another user already has.
+// errors.Is finds [ErrDuplicate] in it.
 type DuplicateError struct {
-	Field string // the column; several, joined by ", ", where only their combination is unique; "" if it is not known
+	// Columns are the columns of the unique index that rejected the user. It is
+	// nil if the index is not known.
+	Columns []string
 }
 
+// Error implements error.
 func (e *DuplicateError) Error() string {
-	if e.Field == "" {
+	if len(e.Columns) == 0 {
 		return ErrDuplicate.Error()
 	}
-	return ErrDuplicate.Error() + ": " + e.Field
+	return ErrDuplicate.Error() + ": " + strings.Join(e.Columns, ", ")
 }
 
-// Is reports whether the target is ErrDuplicate.
+// Is reports whether target is ErrDuplicate.
 func (e *DuplicateError) Is(target error) bool { return target == ErrDuplicate }

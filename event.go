@@ -11,40 +11,76 @@ import (
 	"time"
 )
 
-// An Event is something that an auditor or an alarm may want to know (OWASP ASVS 5.0 V16.3). It holds no secret: no
-// token, password or hash.
+// An Event is a security-relevant occurrence, for audit logs and alerting (OWASP
+// ASVS 5.0 V16.3). It contains no token, password or hash.
 type Event struct {
 	Kind     EventKind
-	Session  string // the ID that Sessions and Revoke know; "" if there is none
-	User     any    // the user's key; nil if it is not known
-	ClientIP string // the client's, by Config.ClientIP; "" outside of a request
-	Err      error  // why, of EventRejected, EventBusy and EventUnavailable
-	Count    int64  // how many sessions, of EventRevoked and EventPurged
+	Session  string // session ID, as in Session.ID; "" if there is none
+	User     any    // the user's key; nil if unknown
+	ClientIP string // by Config.ClientIP; "" outside of a request
+	Err      error  // the reason of EventRejected, EventBusy and EventUnavailable
+	Count    int64  // number of sessions, of EventRevoked and EventPurged
 }
 
-// An EventKind names what has happened.
+// An EventKind names an occurrence.
 type EventKind string
 
-// The kinds of events. EventTokenMismatch, EventFingerprintMismatch and EventRevokedTokenUsed may show a stolen cookie.
+// The kinds of events. EventTokenMismatch, EventFingerprintMismatch and
+// EventRevokedTokenUsed may indicate a stolen cookie.
 const (
-	EventLogin               EventKind = "login"
-	EventLogout              EventKind = "logout"
-	EventRenewed             EventKind = "renewed"       // a slide, or a new token
-	EventRevoked             EventKind = "revoked"       // one session or more were ended by Revoke, LogoutOthers, LogoutAll, SetPassword or MaxSessions
-	EventPurged              EventKind = "purged"        // expired sessions were deleted
-	EventLoginFailed         EventKind = "failed"        // a login with wrong credentials
-	EventThrottled           EventKind = "throttled"     // a login that has to wait
-	EventPasswordChanged     EventKind = "password"      // a password was changed
-	EventRegistered          EventKind = "registered"    // a user was added
-	EventRejected            EventKind = "refused"       // a session cookie that is malformed, unknown or expired, or whose user is gone or has changed
-	EventTokenMismatch       EventKind = "wrong-token"   // a wrong verifier for a selector, which suggests a leaked table; it names a session only if the selector is CandyPack's
-	EventFingerprintMismatch EventKind = "wrong-browser" // the token of another browser
-	EventRevokedTokenUsed    EventKind = "ended"         // the token of a session that was valid here before it ended
-	EventBusy                EventKind = "busy"          // a password or token was not looked at, as too many waited: an ErrBusy
-	EventUnavailable         EventKind = "unavailable"   // the database failed, and the request was not served
+	EventLogin  EventKind = "login"
+	EventLogout EventKind = "logout"
+
+	// EventRenewed reports that a session was renewed.
+	EventRenewed EventKind = "renewed"
+
+	// EventRotated reports that a session got a new token.
+	EventRotated EventKind = "rotated"
+
+	// EventRevoked reports sessions that Revoke, LogoutOthers, LogoutAll,
+	// SetPassword or MaxSessions ended.
+	EventRevoked EventKind = "revoked"
+
+	// EventPurged reports that expired sessions were deleted.
+	EventPurged EventKind = "purged"
+
+	// EventLoginFailed reports a login with wrong credentials.
+	EventLoginFailed EventKind = "login-failed"
+
+	// EventThrottled reports a login that has to wait.
+	EventThrottled EventKind = "throttled"
+
+	// EventPasswordChanged reports a call of SetPassword or ResetPassword.
+	EventPasswordChanged EventKind = "password-changed"
+
+	// EventRegistered reports that a user was added.
+	EventRegistered EventKind = "registered"
+
+	// EventRejected reports a malformed, unknown or expired session cookie, or
+	// one whose account is gone or changed.
+	EventRejected EventKind = "rejected"
+
+	// EventTokenMismatch reports a wrong verifier for a selector, which suggests
+	// a leaked table. It names a session only if the selector is CandyPack's.
+	EventTokenMismatch EventKind = "token-mismatch"
+
+	// EventFingerprintMismatch reports the token of another browser.
+	EventFingerprintMismatch EventKind = "fingerprint-mismatch"
+
+	// EventRevokedTokenUsed reports the token of a session that was valid in
+	// this process before it ended.
+	EventRevokedTokenUsed EventKind = "revoked-token-used"
+
+	// EventBusy reports a password or token that was not checked because of
+	// overload; see [ErrBusy].
+	EventBusy EventKind = "busy"
+
+	// EventUnavailable reports a request that was not served because the
+	// database failed.
+	EventUnavailable EventKind = "unavailable"
 )
 
-// levels of the log; the others are for debugging.
+// levels are the log levels; other events are logged at Debug.
 var levels = map[EventKind]slog.Level{
 	EventThrottled:     slog.LevelWarn,
 	EventTokenMismatch: slog.LevelWarn,
@@ -52,7 +88,7 @@ var levels = map[EventKind]slog.Level{
 	EventUnavailable:   slog.LevelError,
 }
 
-// event tells Config.OnEvent and the log.
+// event calls OnEvent and logs the event.
 func (c *Config) event(ctx context.Context, e Event) {
 	level, ok := levels[e.Kind]
 	if !ok {
@@ -86,8 +122,8 @@ func (c *Config) eventAt(ctx context.Context, level slog.Level, e Event) {
 	c.Logger.LogAttrs(ctx, level, "session: "+string(e.Kind), attrs...)
 }
 
-// onEvent calls Config.OnEvent. If that panics, only it fails: what the event
-// tells of is done, and outside of a request the panic would end the process.
+// onEvent calls Config.OnEvent and recovers from a panic in it: the event has
+// already happened, and outside of a request the panic would end the process.
 func (c *Config) onEvent(ctx context.Context, e Event) {
 	if c.OnEvent == nil {
 		return
@@ -100,8 +136,8 @@ func (c *Config) onEvent(ctx context.Context, e Event) {
 	c.OnEvent(ctx, e)
 }
 
-// tell is an event of a request, and of a session if the record is of one.
-func (m *Manager[U]) tell(r *http.Request, kind EventKind, of *record, reason error) {
+// emit emits an event for r and rec, if not nil.
+func (m *Manager[U]) emit(r *http.Request, kind EventKind, of *record, reason error) {
 	if errors.Is(reason, ErrBusy) {
 		kind = EventBusy
 	}
@@ -140,12 +176,12 @@ func (l *rateLimit) allows(now time.Time) bool {
 	return l.n <= maxWarnings
 }
 
-// refusal is the event of a cookie that is refused for this reason.
-func refusal(reason error) EventKind {
+// rejectKind returns the event kind for a rejection.
+func rejectKind(reason error) EventKind {
 	switch {
 	case errors.Is(reason, errWrongVerifier):
 		return EventTokenMismatch
-	case errors.Is(reason, errEnded):
+	case errors.Is(reason, errPreviouslyValid):
 		return EventRevokedTokenUsed
 	case reason == ErrFingerprintMismatch:
 		return EventFingerprintMismatch
@@ -153,8 +189,8 @@ func refusal(reason error) EventKind {
 	return EventRejected
 }
 
-// What an ErrUnknownSession may be in more detail.
+// Internal causes of ErrUnknownSession.
 var (
-	errWrongVerifier = fmt.Errorf("%w: wrong verifier", ErrUnknownSession)
-	errEnded         = fmt.Errorf("%w: it was valid before", ErrUnknownSession)
+	errWrongVerifier   = fmt.Errorf("%w: wrong verifier", ErrUnknownSession)
+	errPreviouslyValid = fmt.Errorf("%w: it was valid before", ErrUnknownSession)
 )

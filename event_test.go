@@ -61,9 +61,9 @@ func TestEvents(t *testing.T) {
 	f.isIn(b)
 	expect("a check")
 	_ = f.try(attacker, "alice@example.com", "wrong")
-	expect("a wrong password", "failed  1 203.0.113.9 <nil> 0")
+	expect("a wrong password", "login-failed  1 203.0.113.9 <nil> 0")
 	_ = f.try(attacker, "nobody@example.com", "wrong")
-	expect("an unknown user", "failed  <nil> 203.0.113.9 <nil> 0")
+	expect("an unknown user", "login-failed  <nil> 203.0.113.9 <nil> 0")
 	for range 4 {
 		_ = f.try(attacker, "alice@example.com", "wrong")
 	}
@@ -73,15 +73,15 @@ func TestEvents(t *testing.T) {
 
 	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
 	f.isOut(stolen, ErrFingerprintMismatch)
-	expect("another browser", "wrong-browser "+id(1)+" 1 "+from+" "+ErrFingerprintMismatch.Error()+" 0")
+	expect("another browser", "fingerprint-mismatch "+id(1)+" 1 "+from+" "+ErrFingerprintMismatch.Error()+" 0")
 	guess := forger(b)
 	f.isOut(guess, ErrUnknownSession)
-	expect("a wrong verifier", "wrong-token  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
+	expect("a wrong verifier", "token-mismatch  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
 	f.isOut(withToken(token.New()), ErrUnknownSession)
-	expect("an unknown token", "refused  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
+	expect("an unknown token", "rejected  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
 	guess.cookies["__Host-session"] = "malformed"
 	f.isOut(guess, ErrMalformedCookie)
-	expect("no token", "refused  <nil> "+from+" "+ErrMalformedCookie.Error()+" 0")
+	expect("no token", "rejected  <nil> "+from+" "+ErrMalformedCookie.Error()+" 0")
 
 	f.age(25 * time.Hour)
 	f.isIn(b)
@@ -90,16 +90,16 @@ func TestEvents(t *testing.T) {
 	f.login(newBrowser(chrome130), alice)
 	heard.said()
 	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
-	expect("LogoutOthers", "renewed "+id(1)+" 1 "+from+" <nil> 0", "revoked  1  <nil> 1")
+	expect("LogoutOthers", "rotated "+id(1)+" 1 "+from+" <nil> 0", "revoked  1  <nil> 1")
 	other := newBrowser(chrome130)
 	f.login(other, alice) // session 4
 	heard.said()
 	noError(t, f.auth.Revoke(t.Context(), 1, id(4)))
 	expect("Revoke", "revoked "+id(4)+" 1  <nil> 1")
 	f.isOut(other, ErrUnknownSession)
-	expect("after it", "ended  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
+	expect("after it", "revoked-token-used  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
 	f.isOut(other, ErrUnknownSession)
-	expect("once more", "refused  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
+	expect("once more", "rejected  <nil> "+from+" "+ErrUnknownSession.Error()+" 0")
 	for range 3 {
 		f.login(newBrowser(chrome130), alice)
 	}
@@ -112,7 +112,7 @@ func TestEvents(t *testing.T) {
 		noError(t, f.auth.SetPassword(w, r, alice["password"], "a new password"))
 		noError(t, f.auth.Logout(w, r))
 	})
-	expect("SetPassword and Logout", "password "+id(8)+" 1 "+from+" <nil> 0", "renewed "+id(8)+" 1 "+from+" <nil> 0", "revoked  1  <nil> 2", "logout "+id(8)+" 1 "+from+" <nil> 0")
+	expect("SetPassword and Logout", "password-changed "+id(8)+" 1 "+from+" <nil> 0", "rotated "+id(8)+" 1 "+from+" <nil> 0", "revoked  1  <nil> 2", "logout "+id(8)+" 1 "+from+" <nil> 0")
 	noError(t, f.register(Fields{"email": "x@example.com", "password": "a password"}, formOptions{Columns: []string{"email"}, NoLogin: true}))
 	expect("Register", "registered  3 "+from+" <nil> 0")
 

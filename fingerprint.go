@@ -8,21 +8,24 @@ import (
 	"unicode/utf8"
 )
 
-// A Fingerprint is what ties a session to a browser: a stolen cookie alone is then not enough for who does not copy
-// the browser's User-Agent too.
+// A Fingerprint binds a session to a browser, so that a stolen cookie is useless
+// without, for example, the same User-Agent.
 //
-// Of a Fingerprint of your own, set one function or both: Text defaults to the User-Agent, Match to equality.
+// A custom Fingerprint may set either function. Text defaults to the User-Agent
+// and Match to equality.
 type Fingerprint struct {
-	// Text tells what of the request is stored with the session, in the column browser and in the list of sessions.
-	// It is kept as valid UTF-8 of at most 255 characters; what is beyond is cut.
+	// Text returns the fingerprint of a request. It is stored with the session
+	// (column browser, Session.Browser) as valid UTF-8, truncated to 255
+	// characters.
 	Text func(*http.Request) string
 
-	// Match reports whether a session stored with the first text may be used with the second, which was cut in the
-	// same way. If they match but differ, the stored text follows at the next slide.
+	// Match reports whether a session stored with one fingerprint may be used by
+	// a request with another. If they match but differ, the next renewal stores
+	// the current one.
 	Match func(stored, current string) bool
 }
 
-// The ways to compare browsers.
+// Predefined fingerprints.
 var (
 	// FingerprintFamily compares User-Agents without versions, builds,
 	// networks and languages: browsers update themselves every few weeks, and
@@ -32,14 +35,14 @@ var (
 		return sameFamily(stored, current) || plays(stored, current)
 	}}
 
-	// FingerprintExact compares the whole User-Agent (its first 255 characters), as CandyPack does.
+	// FingerprintExact compares the whole User-Agent (its first 255 characters).
 	FingerprintExact = Fingerprint{userAgent, func(stored, current string) bool { return stored == current }}
 
 	// FingerprintOff stores the User-Agent for the list of sessions, but compares nothing.
 	FingerprintOff = Fingerprint{userAgent, func(string, string) bool { return true }}
 )
 
-// The widths of the columns browser and ip.
+// Widths of the columns browser and ip, in characters.
 const (
 	maxBrowser = 255
 	maxIP      = 45
@@ -47,8 +50,9 @@ const (
 
 func userAgent(r *http.Request) string { return latin1(header(r, "User-Agent")) }
 
-// latin1 reads header bytes as Latin-1: header fields have no other encoding that can be relied on (RFC 9110 section
-// 5.5), no byte is lost, and the result is text that every column takes.
+// latin1 decodes header bytes as Latin-1: header fields have no other reliable
+// encoding (RFC 9110 section 5.5), no byte is lost, and every column accepts the
+// result.
 func latin1(s string) string {
 	if isASCII(s) {
 		return strings.TrimSpace(s)
@@ -69,7 +73,7 @@ func isASCII(s string) bool {
 	return all < utf8.RuneSelf
 }
 
-// fit makes any text valid UTF-8 of at most max characters.
+// fit returns s as valid UTF-8 of at most max characters.
 func fit(s string, max int) string {
 	if len(s) <= max && utf8.ValidString(s) {
 		return s
@@ -84,8 +88,9 @@ func fit(s string, max int) string {
 	return s
 }
 
-// sameFamily compares User-Agents less their versions. Where they are so long that one may have been cut, what is left
-// decides: the cut moves by the few digits that versions grow, so the shorter need only be the beginning of the longer.
+// sameFamily compares User-Agents ignoring version numbers. If they are long
+// enough to have been truncated, one being a prefix of the other suffices,
+// because a longer version number moves the cut.
 func sameFamily(stored, current string) bool {
 	if stored == current {
 		return true
@@ -105,11 +110,12 @@ func sameFamily(stored, current string) bool {
 	return strings.HasPrefix(b, a) && len(b)-len(a) <= growth
 }
 
-// family drops from a User-Agent what changes while the browser stays the same:
-// versions, builds, networks, carriers and languages. Of a product/version (RFC
-// 9110 section 10.1.5) that is all behind the slash, elsewhere each word that
-// begins with a digit. Android 14, rv:130.0, Mac OS X 10_15_7 and
-// Build/AP2A.240805.005 lose their numbers, x86_64 and Win64 stay.
+// family removes from a User-Agent the parts that change while the browser stays
+// the same: versions, builds, networks, carriers and languages. Of a
+// product/version (RFC 9110 section 10.1.5) it removes everything after the
+// slash, elsewhere each word that begins with a digit. Android 14, rv:130.0, Mac
+// OS X 10_15_7 and Build/AP2A.240805.005 lose their numbers; x86_64 and Win64
+// stay.
 func family(userAgent string) string {
 	userAgent = inApp.ReplaceAllString(userAgent, "[$1 $2]")
 	userAgent = carrierName.ReplaceAllString(userAgent, "$1$2")
@@ -130,7 +136,7 @@ func family(userAgent string) string {
 
 var (
 	// The in-app browsers of Facebook add a list, which begins with the app
-	// and tells version, device, language and carrier.
+	// and contains version, device, language and carrier.
 	inApp = regexp.MustCompile(`\[(FBAN|FB_IAB)/([^;\]]*)[^\]]*\]?`)
 
 	carrierName  = regexp.MustCompile(`(?i)\b(carrier|operator|isp)([:=/] ?)[^;,()\[\]]*`)
@@ -143,12 +149,11 @@ var (
 	someModel    = regexp.MustCompile(`(\(Linux; Android ; )[^;)]+\)`)
 )
 
-// anyModel is what Chrome writes in place of an Android device since version
-// 110.
+// anyModel replaces the model of an Android device in Chrome since version 110.
 const anyModel = "(Linux; Android ; K)"
 
-// familyOf is what stays of a word. A word that may stand where a number does
-// leaves a mark.
+// familyOf returns the part of a word that family keeps. A word that may occur in
+// place of a number becomes a mark.
 func familyOf(word string) string {
 	name, _, isProduct := strings.Cut(word, "/")
 	switch {
@@ -186,20 +191,21 @@ func isPlayer(userAgent string) bool {
 	return applePlayer.MatchString(userAgent) || androidPlayer.MatchString(userAgent)
 }
 
-// plays reports whether a media player is that of the stored browser's device.
+// plays reports whether current is the media player of the stored browser's
+// device.
 func plays(stored, current string) bool {
 	if m := applePlayer.FindStringSubmatch(current); m != nil {
 		if !strings.Contains(stored, "AppleWebKit/") || strings.Contains(stored, "Chrome/") || strings.Contains(stored, "Chromium/") {
 			return false // it plays media itself
 		}
-		// An iPad's browser says that it is a Mac, unless told otherwise.
+		// An iPad's browser says that it is a Mac, by default.
 		return strings.Contains(stored, "("+m[1]+";") || m[1] == "iPad" && strings.Contains(stored, "(Macintosh;")
 	}
 	return androidPlayer.MatchString(current) && strings.Contains(stored, "Android ")
 }
 
-// lasting is the text to store of a session's next request: a media player is
-// no browser of its own.
+// lasting returns the fingerprint to store at a renewal: that of the browser,
+// not of its media player.
 func lasting(stored, current string) string {
 	if isPlayer(current) {
 		return stored
@@ -207,7 +213,7 @@ func lasting(stored, current string) string {
 	return current
 }
 
-// remoteIP is the host of the connection: the client, or the proxy in front of the app.
+// remoteIP returns the peer's IP address: the client's, or a proxy's.
 func remoteIP(r *http.Request) string {
 	peer, err := netip.ParseAddrPort(r.RemoteAddr)
 	if err != nil {
@@ -216,7 +222,7 @@ func remoteIP(r *http.Request) string {
 	return peer.Addr().Unmap().WithZone("").String()
 }
 
-// asciiOnly keeps what the column ip takes.
+// asciiOnly removes the characters that the column ip cannot hold.
 func asciiOnly(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r >= utf8.RuneSelf {

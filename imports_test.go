@@ -12,8 +12,11 @@ import (
 // importRules are the modules and packages, beyond the standard library, that
 // each package may import. docs/architecture.md explains them.
 var importRules = map[string][]string{
-	"session":           {"github.com/jmoiron/sqlx", "github.com/go-sql-driver/mysql", "github.com/hashicorp/golang-lru/v2", "golang.org/x/crypto/bcrypt", "golang.org/x/text/unicode/norm", "internal/password", "internal/token"},
+	"session":           {"internal/batch", "internal/password", "internal/testhook", "internal/token", "github.com/jmoiron/sqlx", "github.com/go-sql-driver/mysql", "github.com/hashicorp/golang-lru/v2", "golang.org/x/crypto/bcrypt"},
+	"sessiontest":       {"github.com/candysession/session", "internal/testhook"},
+	"internal/batch":    {},
 	"internal/password": {"golang.org/x/crypto/bcrypt", "golang.org/x/text/unicode/norm"},
+	"internal/testhook": {},
 	"internal/token":    {"golang.org/x/crypto/bcrypt"},
 }
 

@@ -148,7 +148,7 @@ func (c Credentials) LogValue() slog.Value { return slog.StringValue(c.String())
 func (c Credentials) columns() []string { return slices.Sorted(maps.Keys(c)) }
 
 // upgrade replaces a password hash that is not bcrypt's, or costs less than
-// Config.PasswordCost. The user's sessions stay good. A failure is only logged:
+// Config.PasswordCost. The user's sessions remain valid. Errors are only logged;
 // the next login tries again.
 func (m *Manager[U]) upgrade(ctx context.Context, user *account[U], password string) {
 	hash, err := m.passwords.Upgraded(user.hash, password)
@@ -222,7 +222,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 		active:   user.now,
 		now:      user.now,
 	}}
-	if err := r.Context().Err(); err != nil { // nobody is there to take the cookie
+	if err := r.Context().Err(); err != nil { // the client is gone
 		return none, m.store.explain("save the session", err)
 	}
 	var ended int64
@@ -231,7 +231,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	}
 	if confirm != nil {
 		if err := confirm(v.record.id); err != nil {
-			m.store.delete(steadfast(r.Context()), v.record.id) // or not: nobody has its token
+			m.store.delete(steadfast(r.Context()), v.record.id) // best effort; no client has this token
 			return none, err
 		}
 	}
@@ -239,21 +239,21 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user account[
 	m.twins.save(shared, token, v.record)
 	m.cookies.write(w, token)
 	m.setVerdict(r, v)
-	m.tell(r, EventLogin, &v.record, nil)
+	m.emit(r, EventLogin, &v.record, nil)
 	m.rememberClient(r, user.key)
-	m.revoked(r.Context(), user.key, ended)
+	m.emitRevoked(r.Context(), user.key, ended)
 	m.purge.after(r.Context())
 	return m.plan.copy(user.user), nil
 }
 
-// meetTwin finds the session that a login of this browser made while this one
-// was under way, or reports that this one is the first.
+// meetTwin returns the session that another login of this browser created while
+// this one was in progress, or reports that this one is the first.
 func (m *Manager[U]) meetTwin(r *http.Request, user account[U], before *verdict[U]) (shared *twin, first bool, err error) {
 	if m.twins == nil {
 		return nil, true, nil
 	}
 	came := before.token.Selector
-	if came == "" { // or another login has ended that session already
+	if came == "" { // another login may have ended that session already
 		sent, _ := m.cookies.read(r)
 		came = sent.Selector
 	}
@@ -275,7 +275,7 @@ func (m *Manager[U]) leaveTwin(r *http.Request, shared *twin, first bool) {
 	m.twins.leave(shared, first, m.stateOf(r))
 }
 
-// join gives a login the session that another login of its browser has made.
+// join gives a login the session that another login of its browser created.
 func (m *Manager[U]) join(w http.ResponseWriter, r *http.Request, user account[U], shared *twin, confirm func(id uint64) error) (none U, err error) {
 	if confirm != nil {
 		if err := confirm(shared.record.id); err != nil {
@@ -285,15 +285,17 @@ func (m *Manager[U]) join(w http.ResponseWriter, r *http.Request, user account[U
 	v := &verdict[U]{token: shared.token, user: user.user, record: shared.record}
 	m.cookies.write(w, v.token)
 	m.setVerdict(r, v)
-	m.tell(r, EventLogin, &v.record, nil)
+	m.emit(r, EventLogin, &v.record, nil)
 	return m.plan.copy(user.user), nil
 }
 
-// Logout ends the session of this request, in the table and in the browser, also where the session is refused because
-// of its age or browser. If the request carries several session cookies, it ends the session of each. From then on this
-// request is not logged in. Without a session it does nothing, and is no error. Call it before writing the body.
+// Logout deletes the request's session and its cookie, even if the session was
+// rejected for its age or fingerprint. If the request carries several session
+// cookies, Logout deletes the session of each. It does nothing if there is no
+// session. Call it before writing the response body.
 //
-// After a database failure, an [ErrUnavailable], the session may live on; the cookie stays, so that trying again works.
+// If it returns [ErrUnavailable], the session may still exist and the cookie is
+// kept, so Logout can be retried.
 func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
 	v, err := m.withUserOrNot(r.WithContext(steadfast(r.Context())))
 	if err != nil {
@@ -303,7 +305,7 @@ func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
 		if _, err := m.store.delete(steadfast(r.Context()), v.record.id); err != nil {
 			return err
 		}
-		m.tell(r, EventLogout, &v.record, nil)
+		m.emit(r, EventLogout, &v.record, nil)
 	}
 	further, err := m.logoutOthersOf(r, v)
 	if err != nil {
@@ -316,8 +318,8 @@ func (m *Manager[U]) Logout(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
-// logoutOthersOf ends the sessions of a request's cookies that are not the one
-// of the verdict, and reports whether there was such a cookie.
+// logoutOthersOf deletes the sessions of a request's cookies except that of the
+// verdict, and reports whether there was such a cookie.
 func (m *Manager[U]) logoutOthersOf(r *http.Request, v *verdict[U]) (found bool, err error) {
 	for _, t := range m.cookies.all(r) {
 		if t == v.token {
@@ -336,13 +338,13 @@ func (m *Manager[U]) logoutOthersOf(r *http.Request, v *verdict[U]) (found bool,
 			if _, err := m.store.delete(steadfast(r.Context()), id); err != nil {
 				return found, err
 			}
-			m.tell(r, EventLogout, &other.record, nil)
+			m.emit(r, EventLogout, &other.record, nil)
 		}
 	}
 	return found, nil
 }
 
-// newToken makes a token and the hash to store.
+// newToken returns a new token and the hash to store.
 func (m *Manager[U]) newToken() (t token.Token, hash string, err error) {
 	t = token.New()
 	if hash, err = t.Hash(m.cfg.TokenCost); err != nil {
@@ -351,10 +353,11 @@ func (m *Manager[U]) newToken() (t token.Token, hash string, err error) {
 	return t, hash, nil
 }
 
-// Rotate gives the session of this request a new token, and ends the old one everywhere: do it when the user gains
-// rights (OWASP Session Management Cheat Sheet, "Renew the Session ID After Any Privilege Level Change"). Login,
-// LogoutOthers and SetPassword do it by themselves. Call it before writing the body. Without a session it returns
-// [ErrNotLoggedIn].
+// Rotate replaces the token of the request's session. Call it when the user's
+// privileges change (OWASP Session Management Cheat Sheet, "Renew the Session ID
+// After Any Privilege Level Change"), before writing the response body. Login,
+// LogoutOthers and SetPassword already do. It returns [ErrNotLoggedIn] without a
+// session.
 func (m *Manager[U]) Rotate(w http.ResponseWriter, r *http.Request) error {
 	_, err := m.rotate(w, r)
 	return err
@@ -376,7 +379,7 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	if err != nil {
 		return nil, err
 	}
-	if !found { // it was ended elsewhere meanwhile
+	if !found { // ended concurrently
 		m.setVerdict(r, &verdict[U]{err: ErrUnknownSession})
 		return nil, ErrNotLoggedIn
 	}
@@ -385,6 +388,6 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	renewed.record.selector, renewed.record.hash = token.Selector, hash
 	m.cookies.write(w, token)
 	m.setVerdict(r, &renewed)
-	m.tell(r, EventRenewed, &renewed.record, nil)
+	m.emit(r, EventRotated, &renewed.record, nil)
 	return &renewed, nil
 }

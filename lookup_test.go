@@ -12,12 +12,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/candysession/session/internal/batch"
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
 )
 
-// stopped holds back every look-up until the returned function is called. Look-ups that come meanwhile wait: those
-// in the lanes at the server, the others for a lane.
+// stopped blocks every lookup until the returned function is called. Lookups
+// meanwhile wait: those with a slot for the server, the others for a slot.
 func stopped[U any](f *fixture[U]) (release func(also ...string)) {
 	f.t.Helper()
 	testdb.SkipEmbedded(f.t, "has no locks")
@@ -41,36 +42,39 @@ func stopped[U any](f *fixture[U]) (release func(also ...string)) {
 	}
 }
 
-// waiting is how many requests wait in batches.
-func (l *lookup[U]) waiting() (n int) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, b := range l.full {
-		n += len(b.keys)
-	}
-	if l.filling != nil {
-		n += len(l.filling.keys)
-	}
-	return n
+// directSlots is how many lookups run before others wait.
+const directSlots = 4
+
+// queued returns the number of requests that wait in batches.
+func (l *lookup[U]) queued() int {
+	_, queued := l.loader.Stats()
+	return queued
 }
 
-func (l *lookup[U]) lanesBusy() int {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.busy
+// busy returns the number of slots in use.
+func (l *lookup[U]) busy() int {
+	busy, _ := l.loader.Stats()
+	return busy
 }
 
-// occupy takes every lane with a look-up of nobody, so that those who come next wait in one batch.
+// isIdle reports whether no lookup runs or waits.
+func (l *lookup[U]) isIdle() bool {
+	busy, queued := l.loader.Stats()
+	return busy == 0 && queued == 0
+}
+
+// occupy takes every direct slot with a lookup of an unknown selector, so that
+// the next requests wait in one batch.
 func occupy(f *fixture[user]) *sync.WaitGroup {
 	var wg sync.WaitGroup
-	for range lanes {
+	for range directSlots {
 		wg.Go(func() {
 			if _, err := f.auth.bySelector.find(context.Background(), token.New().Selector, ""); err != ErrUnknownSession && !errors.Is(err, ErrUnavailable) && !errors.Is(err, ErrConfig) {
 				f.t.Error(err)
 			}
 		})
 	}
-	waitUntil(f.t, func() bool { return f.auth.bySelector.lanesBusy() == lanes })
+	waitUntil(f.t, func() bool { return f.auth.bySelector.busy() == directSlots })
 	return &wg
 }
 
@@ -86,7 +90,7 @@ func forger(b *browser) *browser {
 	return withToken(token.Token{Selector: selectorOf(b), Verifier: token.New().Verifier})
 }
 
-func TestThoseWhoWaitShareAStatement(t *testing.T) {
+func TestWaitingRequestsShareAStatement(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	ours, bobs := newBrowser(""), newBrowser("")
@@ -115,43 +119,43 @@ func TestThoseWhoWaitShareAStatement(t *testing.T) {
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.waiting() == 40 })
+	waitUntil(t, func() bool { return f.auth.bySelector.queued() == 40 })
 
-	// One leaves; the others stay.
+	// One client disconnects. The others get their rows.
 	cancel()
 	wantError(t, <-left, context.Canceled)
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 })
+	waitUntil(t, func() bool { return f.auth.bySelector.busy() == 0 })
 	if f.auth.bySelector.statements[6].Load() == nil {
-		t.Error("40 who waited did not go out in one statement of 64 places")
+		t.Error("40 waiting requests did not share one statement for 64 keys")
 	}
 	for i := 1; i < 6; i++ {
 		if f.auth.bySelector.statements[i].Load() != nil {
-			t.Errorf("there was a statement of %d places", 1<<i)
+			t.Errorf("there was a statement for %d keys", 1<<i)
 		}
 	}
 }
 
-// A database that hangs keeps those who asked it, but not their lanes.
-func TestHungLookupsGiveTheirLanesBack(t *testing.T) {
+// A database that hangs keeps requests waiting, but not their slots.
+func TestHungLookupsFreeTheirSlots(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
 	release := stopped(f)
-	f.auth.bySelector.patience = time.Millisecond
+	f.auth.bySelector.loader.SlotTimeout = time.Millisecond
 	var wg sync.WaitGroup
-	for range lanes + 3 {
+	for range directSlots + 3 {
 		wg.Go(func() {
 			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.user.ID != 1 {
 				t.Errorf("%v, %v", found, err)
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 || f.auth.bySelector.waiting() == 0 })
+	waitUntil(t, func() bool { return f.auth.bySelector.busy() == 0 || f.auth.bySelector.queued() == 0 })
 
-	// A deadline holds also for who has a lane.
+	// A deadline also holds for a request that has a slot.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	if _, err := f.auth.bySelector.find(ctx, selectorOf(b), selectorOf(b)); !errors.Is(err, context.DeadlineExceeded) {
@@ -159,25 +163,12 @@ func TestHungLookupsGiveTheirLanesBack(t *testing.T) {
 	}
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 && f.auth.bySelector.waiting() == 0 })
+	waitUntil(t, func() bool { return f.auth.bySelector.isIdle() })
 	f.isIn(b)
 }
 
-// Who looks late at a batch that was answered gets the answer, although its context has ended; one that was not is an error.
-func TestLateForABatch(t *testing.T) {
-	t.Parallel()
-	l := setup(t, Config{}).auth.bySelector
-	answered, given := l.newBatch(), l.newBatch()
-	close(answered.done)
-	answered.end()
-	given.end()
-	for range 100 {
-		noError(t, answered.wait(t.Context()))
-	}
-	wantError(t, given.wait(t.Context()), context.Canceled)
-}
-
-// Full batches open lanes of their own, up to a limit; nobody is forgotten.
+// Full batches use slots of their own, up to a limit, and every request gets
+// its row.
 func TestMoreThanABatch(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -185,7 +176,7 @@ func TestMoreThanABatch(t *testing.T) {
 	f.login(b, alice)
 	release := stopped(f)
 	wg := occupy(f)
-	const n = maxBatch*(fullLanes+2) + 5
+	const n = batch.MaxKeys*(batch.MaxConcurrent+2) + 5
 	for range n {
 		wg.Go(func() {
 			if found, err := f.auth.bySelector.find(context.Background(), selectorOf(b), selectorOf(b)); err != nil || found.user.ID != 1 {
@@ -193,48 +184,16 @@ func TestMoreThanABatch(t *testing.T) {
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.waiting() == n-maxBatch*(fullLanes-lanes) })
-	if busy := f.auth.bySelector.lanesBusy(); busy != fullLanes {
-		t.Errorf("%d lanes are open, want %d", busy, fullLanes)
+	waitUntil(t, func() bool { return f.auth.bySelector.queued() == n-batch.MaxKeys*(batch.MaxConcurrent-directSlots) })
+	if busy := f.auth.bySelector.busy(); busy != batch.MaxConcurrent {
+		t.Errorf("%d slots are in use, want %d", busy, batch.MaxConcurrent)
 	}
 	release()
 	wg.Wait()
-	waitUntil(t, func() bool { return f.auth.bySelector.lanesBusy() == 0 && f.auth.bySelector.waiting() == 0 })
+	waitUntil(t, func() bool { return f.auth.bySelector.isIdle() })
 }
 
-// In a crowd two lanes are open, and for few, four; a crowd is over some requests after its peak.
-func TestCrowdsGetFewerLanes(t *testing.T) {
-	t.Parallel()
-	f := setup(t, Config{})
-	f.login(newBrowser(""), alice)
-	release := stopped(f)
-	wg := occupy(f)
-	l := f.auth.bySelector
-	open := func() int {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		return l.open()
-	}
-	if n := open(); n != lanes {
-		t.Errorf("%d lanes are open for %d requests, want %d", n, lanes, lanes)
-	}
-	wg.Go(func() { l.find(context.Background(), token.New().Selector, "") })
-	waitUntil(t, func() bool { return l.waiting() == 1 })
-	if n := open(); n != crowdLanes {
-		t.Errorf("%d lanes are open for %d requests, want %d", n, crowd, crowdLanes)
-	}
-	release()
-	wg.Wait()
-	waitUntil(t, func() bool { return l.lanesBusy() == 0 })
-	for range crowd {
-		l.find(t.Context(), token.New().Selector, "")
-	}
-	if n := open(); n != lanes {
-		t.Errorf("%d lanes are open after the crowd, want %d", n, lanes)
-	}
-}
-
-func TestFailedBatchFailsAllWhoWait(t *testing.T) {
+func TestFailedBatchFailsAllItsRequests(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser("")
@@ -248,7 +207,7 @@ func TestFailedBatchFailsAllWhoWait(t *testing.T) {
 			}
 		})
 	}
-	waitUntil(t, func() bool { return f.auth.bySelector.waiting() == 10 })
+	waitUntil(t, func() bool { return f.auth.bySelector.queued() == 10 })
 	release("ALTER TABLE users RENAME COLUMN email TO mail")
 	wg.Wait()
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN mail TO email")
@@ -290,13 +249,13 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	mustExec(t, f.db, "UPDATE user_tokens SET user = 99 WHERE token_x = ?", selectorOf(gone))
 	rows, err := named.auth.bySelector.read(t.Context(), []any{selectorOf(ours), selectorOf(bobs), selectorOf(gone)})
 	noError(t, err)
-	if found, err := rows.pick(selectorOf(ours)); err != nil || found.user.Name != "Alice" {
+	if found, err := rows.row(selectorOf(ours)); err != nil || found.user.Name != "Alice" {
 		t.Errorf("alice: %+v, %v", found.user, err)
 	}
-	if _, err := rows.pick(selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
+	if _, err := rows.row(selectorOf(bobs)); err == nil || !strings.Contains(err.Error(), "no name") {
 		t.Errorf("bob: %v", err)
 	}
-	if found, err := rows.pick(selectorOf(gone)); err != nil || found.owner != nil {
+	if found, err := rows.row(selectorOf(gone)); err != nil || found.owner != nil {
 		t.Errorf("gone: %+v, %v", found, err)
 	}
 	// The request of who can't be read is an error, not a logout.
@@ -313,14 +272,9 @@ func TestPanicInScan(t *testing.T) {
 	named := manage[strict](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	batch := named.auth.bySelector.newBatch()
-	batch.keys = []any{selectorOf(b)}
-	named.auth.bySelector.fill(batch)
-	<-batch.done
-	if batch.err != nil {
-		t.Error(batch.err)
-	}
-	if _, err := batch.rows.pick(selectorOf(b)); err == nil || !strings.Contains(err.Error(), "a bug of the app") {
+	rows, err := named.auth.bySelector.read(t.Context(), []any{selectorOf(b)})
+	noError(t, err)
+	if _, err := rows.row(selectorOf(b)); err == nil || !strings.Contains(err.Error(), "a bug of the app") {
 		t.Error(err)
 	}
 }

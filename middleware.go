@@ -150,7 +150,7 @@ func (m *Manager[U]) fail(w http.ResponseWriter, r *http.Request, err error) {
 // unless the client has disconnected.
 func (m *Manager[U]) reportFailure(r *http.Request, err error) {
 	if !errors.Is(r.Context().Err(), context.Canceled) {
-		m.tell(r, EventUnavailable, nil, err)
+		m.emit(r, EventUnavailable, nil, err)
 	}
 }
 

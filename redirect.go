@@ -7,14 +7,12 @@ import (
 	"unicode/utf8"
 )
 
-// maxNext is how long a page in the parameter next may be, in a URL: proxies
-// take no more than a few kilobytes for all headers of an answer (4096 bytes is
-// usual in nginx).
+// maxNext is the maximum length of the parameter next in a URL: proxies accept
+// only a few kilobytes of response headers (4096 bytes by default in nginx).
 const maxNext = 1024
 
-// withNext adds the page that was asked for to a URL, if it can be asked for
-// again. A page that is too long is left out: the user gets to the login page
-// all the same.
+// withNext adds the requested page to a URL, if it can be requested again. It
+// omits a page that is too long.
 func withNext(target string, r *http.Request) string {
 	page := r.RequestURI
 	if r.Method != http.MethodGet || !localPath(page) {
@@ -42,9 +40,10 @@ func withNext(target string, r *http.Request) string {
 
 const returnParameter = "next"
 
-// ReturnTo tells where to send a user after login: the page that [Manager.Require] turned away, which stands in the
-// parameter next of the query or form, or else the fallback. It is a path of this site, of at most 1024 bytes, whatever a link claims (OWASP
-// Unvalidated Redirects and Forwards Cheat Sheet).
+// ReturnTo returns the path to redirect to after login: the parameter "next" that
+// [Manager.Require] sets, from the query or the form, if it is a path of this
+// site of at most 1024 bytes, and otherwise fallback (OWASP Unvalidated
+// Redirects and Forwards Cheat Sheet).
 func ReturnTo(r *http.Request, fallback string) string {
 	if target := r.FormValue(returnParameter); localPath(target) && escapedLen(target) <= maxNext {
 		return target
@@ -52,8 +51,8 @@ func ReturnTo(r *http.Request, fallback string) string {
 	return fallback
 }
 
-// escapedLen is how long http.Redirect makes a target, as it escapes what is
-// not ASCII.
+// escapedLen returns the length of a target after http.Redirect has escaped what
+// is not ASCII.
 func escapedLen(target string) int {
 	n := len(target)
 	for i := range len(target) {
@@ -64,9 +63,10 @@ func escapedLen(target string) int {
 	return n
 }
 
-// localPath reports whether a browser takes the target for a path of the same site. It takes // and /\ for the
-// beginning of a host, also where a tab or line feed, which it drops, stands between (WHATWG URL, "basic URL parser"),
-// and http.Redirect resolves dot segments; so neither stands anywhere in a path.
+// localPath reports whether target is a path of the same site to a browser.
+// Browsers treat // and /\ as the start of a host, and drop tabs and line feeds
+// between them (WHATWG URL, "basic URL parser"). http.Redirect resolves dot
+// segments. So localPath accepts none of these anywhere in a path.
 func localPath(target string) bool {
 	if !strings.HasPrefix(target, "/") || strings.HasPrefix(target, "//") || strings.ContainsFunc(target, func(r rune) bool { return r <= ' ' || r == 0x7f || r == '\\' }) {
 		return false

@@ -10,8 +10,8 @@ import (
 	"strings"
 )
 
-// setHeaders tells caches that the response depends on the session, and gives
-// the browser the hint that it has one. Cookies go only into responses to a page
+// setHeaders marks the response as dependent on the session, and gives the
+// browser the hint that it has one. Cookies go only into responses to a page
 // load: caches often keep what pages consist of.
 func (m *Manager[U]) setHeaders(w http.ResponseWriter, r *http.Request, v *verdict[U], page bool) {
 	varyByCookie(w.Header())
@@ -35,7 +35,9 @@ func (m *Manager[U]) prepare(w http.ResponseWriter, r *http.Request, v *verdict[
 	page := opensPage(r)
 	if page && m.mayReload(r) {
 		switch {
-		case v.err == ErrNoCookie && m.cookies.hinted(r): // withheld, perhaps; without the hint the next request is not reloaded
+		case v.err == ErrNoCookie && m.cookies.hinted(r):
+			// The cookie may be withheld. Without the hint, the next
+			// request is not reloaded.
 			m.cookies.clearHint(w)
 			reload(w, r)
 			return true
@@ -49,27 +51,27 @@ func (m *Manager[U]) prepare(w http.ResponseWriter, r *http.Request, v *verdict[
 	return false
 }
 
-// mustWrite reports whether the browser needs the cookie of its session once
-// more: as it gets old, or as it has only CandyPack's. It goes into a page of
-// this library, as a handler could let caches keep it, or take so long that a
-// newer one is there before it. Neither happens twice in a row: a renewal is
-// won once, and completions are remembered.
+// mustWrite reports whether the browser needs its session cookie again, because
+// the cookie is old or the browser has only CandyPack's. The cookie goes into a
+// page of this library: a handler could let caches store it, or respond after a
+// newer cookie. It is not written twice in a row: one request wins a renewal,
+// and completions are remembered.
 func (m *Manager[U]) mustWrite(r *http.Request, v *verdict[U], renewed bool) bool {
-	if renewed && m.cookies.lasting() && v.record.now-v.record.created > seconds(rewriteAge) {
+	if renewed && m.cookies.isPersistent() && v.record.now-v.record.created > seconds(rewriteAge) {
 		// A Rotate of another tab may have replaced the token just now.
 		_, err := m.certainly.find(r.Context(), v.token.Selector, v.token.Selector)
 		return err == nil
 	}
-	return m.cookies.incomplete(r, v.token) && m.completed.first(v.token.Selector)
+	return m.cookies.shared.complete(m.cookies, r, v.token)
 }
 
 func (m *Manager[U]) mayReload(r *http.Request) bool {
 	return m.cfg.Cookie.NoReload == nil || !m.cfg.Cookie.NoReload(r)
 }
 
-// opensPage reports whether a browser opens a page with the request, and not
-// something for a page. A service worker that passes such a request on makes
-// its destination empty, and in Firefox its mode same-origin.
+// opensPage reports whether r is a page load, not a request for a part of a
+// page. A service worker that forwards a page load empties its destination, and
+// in Firefox sets its mode to same-origin.
 func opensPage(r *http.Request) bool {
 	if r.Method != http.MethodGet || header(r, "X-Requested-With") != "" {
 		return false
@@ -88,8 +90,8 @@ func opensPage(r *http.Request) bool {
 
 func acceptsPage(r *http.Request) bool { return strings.Contains(header(r, "Accept"), "text/html") }
 
-// header is the first value of a header whose canonical name is given, which
-// saves the search for that name.
+// header returns the first value of the header with this canonical name. Unlike
+// Header.Get it does not canonicalize the name.
 func header(r *http.Request, canonical string) string {
 	if values := r.Header[canonical]; len(values) > 0 {
 		return values[0]
@@ -97,12 +99,12 @@ func header(r *http.Request, canonical string) string {
 	return ""
 }
 
-// reload has the browser ask again, this time from a page of this site and so
-// with the cookie. A script does that, as it keeps the #fragment, which servers
-// never see. It changes the page's URL before, since a browser would only
-// scroll from a URL to the same one with a fragment. Where a script may not run, a meta
-// refresh asks instead. Of the path that one names the end, which proxies leave
-// as it was.
+// reload responds with a page that loads the requested page again, this time
+// from this site and so with the session cookie. A script does that, because it
+// keeps the #fragment, which servers never see. It changes the page's URL first,
+// since a browser would only scroll from a URL to the same one with a fragment.
+// If scripts do not run, a meta refresh follows. It names only the end of the
+// path, which proxies do not rewrite.
 func reload(w http.ResponseWriter, r *http.Request) {
 	page := r.URL
 	if asked, err := url.ParseRequestURI(r.RequestURI); err == nil {
@@ -115,7 +117,7 @@ func reload(w http.ResponseWriter, r *http.Request) {
 	}
 	neverCache(w.Header())
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", reloadPolicy) // of this page alone, also where the app's is in place
+	w.Header().Set("Content-Security-Policy", reloadPolicy) // for this page only; replaces the app's
 	io.WriteString(w, `<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1; url=`+html.EscapeString(target)+`"><title>One moment</title><script>`+reloadScript+`</script>`)
 }
 

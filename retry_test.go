@@ -212,7 +212,7 @@ func TestLostAnswers(t *testing.T) {
 	network.lose(commit, 1, nil)
 	err = f.register(Fields{"email": "carol@example.com", "password": "carol's"}, formOptions{Columns: []string{"email"}})
 	wantError(t, err, ErrUnavailable)
-	if !strings.Contains(err.Error(), "may have been added") || get[int](t, f.db, "SELECT COUNT(*) FROM users WHERE email = 'carol@example.com'") != 1 {
+	if !strings.Contains(err.Error(), "may have been created") || get[int](t, f.db, "SELECT COUNT(*) FROM users WHERE email = 'carol@example.com'") != 1 {
 		t.Error(err)
 	}
 }
@@ -303,7 +303,7 @@ func TestTimeout(t *testing.T) {
 		var wg sync.WaitGroup
 		var failed atomic.Int64
 		begun := time.Now()
-		for range 3 * lanes {
+		for range 3 * directSlots {
 			wg.Go(func() {
 				if status(b) != http.StatusServiceUnavailable {
 					failed.Add(1)
@@ -315,7 +315,7 @@ func TestTimeout(t *testing.T) {
 			t.Errorf("%s: %d were let in, after %v", name, failed.Load(), took)
 		}
 		release()
-		waitUntil(t, func() bool { return f.auth.byID.lanesBusy() == 0 && f.auth.byID.waiting() == 0 })
+		waitUntil(t, func() bool { return f.auth.byID.isIdle() })
 
 		// A pool that is used up.
 		f.purged()

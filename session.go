@@ -1,10 +1,13 @@
-// Package session keeps people logged in to a net/http app, with a token table in MySQL or MariaDB.
+// Package session provides login sessions for net/http apps, stored in a MySQL
+// or MariaDB table.
 //
-// A [Manager] wraps the app's handlers. Its Middleware looks at each request once, before the handler runs, and the
-// handler asks: [Manager.Check], [Manager.User]. [Manager.Login] checks a password against the users table that the
-// app already has, and gives the browser a token of which the database keeps only a bcrypt hash; [Manager.Logout]
-// takes it back. A session lives for [Config].MaxAge after its last renewal; those who come back stay in, at the cost
-// of one write per [Config].UpdateAge.
+// A [Manager] authenticates requests. [Manager.Middleware] loads the session
+// before the handler runs; handlers then call [Manager.Check] and
+// [Manager.User]. [Manager.Login] verifies a password against the app's own
+// users table and issues a token, of which the database stores only a bcrypt
+// hash. [Manager.Logout] revokes it. A session expires Config.MaxAge after its
+// last renewal. Requests renew it at most once per Config.UpdateAge, so an
+// active session costs at most one write in that period.
 //
 //	type User struct {
 //		ID    int64  `db:"id"`
@@ -21,8 +24,9 @@
 //	mux.Handle("/account", auth.Require(account))
 //	http.ListenAndServe(":8080", auth.Middleware(mux))
 //
-// A database that fails is never taken for a user who is not logged in: the request is answered with 503, and the
-// next one after recovery is logged in as before.
+// A database failure is never reported as "not logged in". The request fails
+// with 503 Service Unavailable, and the session is valid again once the database
+// recovers.
 package session
 
 import (
@@ -35,36 +39,39 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// A Manager keeps the sessions of one users table. U is what the app knows of a user: a struct whose fields are
-// columns of that table by their db tags (by the lower-case field name without one), or [Row].
+// A Manager manages the login sessions of the users in one table. U is the app's
+// user type: a struct whose fields map to columns by db tag, or by lower-cased
+// name without one, or [Row].
 //
-// Make one per program with [New]; it may be used by many goroutines at once. Managers do not see each other's state.
+// Create one with [New]. A Manager is safe for concurrent use. Managers are
+// independent of each other.
 type Manager[U any] struct {
 	cfg        Config
 	cookies    *cookies
 	plan       userPlan[U]
 	store      *store
 	bySelector *lookup[U]
-	byID       *lookup[U] // for tokens that were verified before
-	certainly  *lookup[U] // for those that would be refused, where a read may be late
+	byID       *lookup[U] // by primary key, for tokens in the memo
+	certainly  *lookup[U] // causal reads, before rejecting where reads may lag
 	cache      *cache[U]
 	verifier   *token.Verifier
 	forgeries  rateLimit // of the warnings about forged tokens
-	completed  completions
 	twins      *twins
 	passwords  *password.Hasher
 	purge      *purger
 
 	knowsClients bool        // Config.ClientIP was set
-	hidden       sync.Once   // said that clients cannot be told apart
+	hidden       sync.Once   // logs once that client IPs are unavailable
 	unread       unreadTexts // logged, as they are no addresses
 	places       places
 }
 
-// New makes a Manager on a database, whose driver must be go-sql-driver/mysql. It does not connect: the token table
-// is made when it is first needed, or by [Manager.Migrate]. The caller still closes db, after [Manager.Close].
+// New returns a Manager that uses db, whose driver must be go-sql-driver/mysql.
+// New does not connect: the token table is created on first use or by
+// [Manager.Migrate]. The caller closes db after [Manager.Close].
 //
-// A setting that is wrong, or a U that is no struct, has no columns or would hold the password, is an [ErrConfig].
+// New returns an error matching [ErrConfig] if a setting is invalid, or if U is
+// neither a struct nor Row, maps no column, or maps the password column.
 func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if db == nil {
 		return nil, fmt.Errorf("%w: New: db is nil; open one with session.Open", ErrConfig)
@@ -78,7 +85,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.DSN = "" // it holds a password, which nothing here needs
+	cfg.DSN = "" // contains a password; not needed from here on
 	m := &Manager[U]{cfg: cfg, knowsClients: knowsClients, cookies: newCookies(cfg), plan: plan, verifier: token.NewVerifier(token.Options{Timeout: cfg.Timeout})}
 	m.twins = newTwins(cfg.MaxSessions)
 	m.store = newStore(db, &m.cfg)
@@ -98,8 +105,9 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	return m, nil
 }
 
-// Close ends the work in the background and frees the prepared statements; the database stays open. Requests that come
-// with a session after it fail with [ErrClosed].
+// Close stops the background purge and closes the prepared statements; it does
+// not close the database. After Close, requests that carry a session cookie fail
+// with [ErrClosed].
 func (m *Manager[U]) Close() error {
 	m.purge.close()
 	return errors.Join(m.byID.close(), m.bySelector.close(), m.certainly.close())

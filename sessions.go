@@ -7,8 +7,9 @@ import (
 	"time"
 )
 
-// LogoutOthers ends every other session of this request's user, and gives this one a new token: who had copied the
-// old one is out too. Call it before writing the body. Without a session it returns [ErrNotLoggedIn].
+// LogoutOthers revokes every other session of the request's user, and replaces
+// this one's token, which also locks out anyone who copied it. Call it before
+// writing the response body. It returns [ErrNotLoggedIn] without a session.
 func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error {
 	v, err := m.rotate(w, r)
 	if err != nil {
@@ -21,19 +22,20 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 	}
 	n, err := m.store.deleteAllOf(ctx, key, v.record.id)
 	m.forgetUser(ctx, key)
-	m.revoked(ctx, key, n)
+	m.emitRevoked(ctx, key, n)
 	return err
 }
 
-// revoked is the event of sessions that were ended by another.
-func (m *Manager[U]) revoked(ctx context.Context, user any, n int64) {
+// emitRevoked emits EventRevoked if n > 0.
+func (m *Manager[U]) emitRevoked(ctx context.Context, user any, n int64) {
 	if n > 0 {
 		m.cfg.event(ctx, Event{Kind: EventRevoked, User: user, Count: n})
 	}
 }
 
-// LogoutAll ends every session of a user, for example after a password was reset, and tells how many there were.
-// A request that is logged in as this user and passes its context is logged out too.
+// LogoutAll revokes every session of a user, for example after a password reset,
+// and returns how many it revoked. If ctx belongs to a request logged in as this
+// user, that request is logged out as well.
 func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err error) {
 	ctx = steadfast(ctx)
 	key, err := m.store.userArg(ctx, userKey)
@@ -42,25 +44,25 @@ func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err e
 	}
 	n, err = m.store.deleteAllOf(ctx, key, 0)
 	m.forgetUser(ctx, key)
-	m.revoked(ctx, key, n)
+	m.emitRevoked(ctx, key, n)
 	if err == nil {
 		m.endIf(ctx, func(v *verdict[U]) bool { return m.isUser(ctx, v.record.owner, key) })
 	}
 	return n, err
 }
 
-// A Session tells of one session what its user may know. It holds nothing that gives access.
+// A Session describes a session to its user. It contains no credentials.
 type Session struct {
-	ID      string    // names it for Revoke
-	Created time.Time // the login
-	Active  time.Time // the last renewal: up to UpdateAge before the last request
-	Browser string    // the User-Agent, or what Config.Fingerprint made of the request
-	IP      string    // the address of the login
-	Current bool      // it is the session of the request whose context was given
-	Stale   bool      // the database failed, and this is what was known at most Config.Cache.Stale ago
+	ID      string    // identifies the session to Revoke
+	Created time.Time // time of login
+	Active  time.Time // time of the last renewal, which may trail the last request by UpdateAge
+	Browser string    // the User-Agent, or the text of Config.Fingerprint
+	IP      string    // client address at login, by Config.ClientIP
+	Current bool      // whether it is the calling request's session
+	Stale   bool      // whether it was served from the cache because the database failed
 }
 
-// describe returns what a user may know of a session.
+// describe returns the Session of a row.
 func (s *store) describe(r *record) Session {
 	return Session{
 		ID:      s.publicID(r),
@@ -71,8 +73,8 @@ func (s *store) describe(r *record) Session {
 	}
 }
 
-// Sessions lists the sessions of a user that have not expired, the last used first. Give it the request's context to
-// have the current one marked.
+// Sessions returns the sessions of a user that have not expired, most recently
+// renewed first. With a request's context, the current one is marked.
 func (m *Manager[U]) Sessions(ctx context.Context, userKey any) ([]Session, error) {
 	key, err := m.store.userArg(ctx, userKey)
 	if err != nil {
@@ -91,8 +93,9 @@ func (m *Manager[U]) Sessions(ctx context.Context, userKey any) ([]Session, erro
 	return sessions, nil
 }
 
-// Revoke ends one session of a user, by the ID that [Manager.Sessions] tells. If the user has no such session, it
-// returns [ErrSessionNotFound]; so a user cannot end the sessions of another.
+// Revoke revokes one session of a user, by its [Session].ID. It returns
+// [ErrSessionNotFound] if the user has no such session, so users cannot revoke
+// each other's sessions.
 func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
 	ctx = steadfast(ctx)
 	key, err := m.store.userArg(ctx, userKey)

@@ -582,7 +582,7 @@ func (s *store) explainUser(ctx context.Context, err error, columns []column, ar
 		if findErr != nil {
 			return findErr
 		}
-		return &DuplicateError{Field: field}
+		return &DuplicateError{Columns: strings.Split(field, ", ")}
 	case errors.As(err, &my) && slices.Contains(refusals, my.Number):
 		return fmt.Errorf("%w: Register: the users table refuses the fields: %w", ErrInvalidArgument, err)
 	}

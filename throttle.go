@@ -244,7 +244,7 @@ func (m *Manager[U]) reserve(r *http.Request, a *attempt, networks []string) (*a
 		a.reserved = all[:i]
 		a.canceled(r.Context())
 		if err == nil {
-			m.tell(r, EventThrottled, nil, nil)
+			m.emit(r, EventThrottled, nil, nil)
 			return nil, &TooManyAttemptsError{wait}
 		}
 		return nil, m.noTurn(r, err)

@@ -7,23 +7,23 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// twins has logins of one browser that overlap share one session, where users
-// may have only so many: otherwise the later login would end the session of the
-// earlier, and the browser, which keeps the answer that arrives last, could be
-// left with the one that ended. A nil *twins shares nothing.
+// twins lets concurrent logins of one browser share a session if
+// Config.MaxSessions is set. Otherwise the later login would end the session of
+// the earlier one, and the browser, which keeps the cookie of the response that
+// arrives last, could keep that of the ended session. A nil *twins shares
+// nothing.
 //
-// Logins and requests are told apart by pointers. What it holds is never more
-// than the logins that are under way.
+// Logins and requests are identified by pointers. Its size is bounded by the
+// number of logins in progress.
 type twins struct {
 	mu    sync.Mutex
-	clock uint64         // counts beginnings and ends
-	begun map[any]uint64 // when each login that is under way began, by its request
+	clock uint64         // counts starts and ends of logins
+	begun map[any]uint64 // the start of each login in progress, by its request
 	made  map[twinKey]*twin
 	held  map[any][]*twin // by the state of a request whose handler runs
 }
 
-// A twinKey is what logins have in common that are taken for those of one
-// browser.
+// A twinKey identifies the browser and user of a login.
 type twinKey struct {
 	user    string
 	before  string // the selector that the request came with
@@ -31,14 +31,14 @@ type twinKey struct {
 	ip      string
 }
 
-// A twin is a session that logins may share.
+// A twin is a session that concurrent logins share.
 type twin struct {
-	ready  chan struct{} // closed when it is saved, or will not be
+	ready  chan struct{} // closed when it is saved, or saving failed
 	saved  bool
 	token  token.Token
 	record record
-	users  int    // requests that have not been answered
-	ended  uint64 // when the last of them was; 0 while there is one
+	users  int    // requests without a response yet
+	ended  uint64 // the time of the last response; 0 while users > 0
 }
 
 func newTwins(maxSessions int) *twins {
@@ -48,7 +48,8 @@ func newTwins(maxSessions int) *twins {
 	return &twins{begun: map[any]uint64{}, made: map[twinKey]*twin{}, held: map[any][]*twin{}}
 }
 
-// begin notes that a login begins, and returns what to call at its end.
+// begin records the start of a login, and returns a function that records its
+// end.
 func (t *twins) begin(login any) (end func()) {
 	if t == nil {
 		return func() {}
@@ -65,10 +66,10 @@ func (t *twins) begin(login any) (end func()) {
 	}
 }
 
-// meet finds the session that a login may share, which began before all
-// answers with it were given, or makes room for a new one. It waits while that
-// is being saved. The request may be nil; otherwise its answer is given when
-// done is called for it.
+// meet returns the session that a login may share, or reserves a new one: first
+// is then true. A login may share a session if it started before the last
+// response with that session. meet waits while the session is being saved. If
+// request is not nil, done must be called after its response.
 func (t *twins) meet(ctx context.Context, login, request any, key twinKey, lives func(*twin) (bool, error)) (shared *twin, first bool, err error) {
 	if t == nil {
 		return nil, true, nil
@@ -109,7 +110,7 @@ func (t *twins) meet(ctx context.Context, login, request any, key twinKey, lives
 	}
 }
 
-// use counts a request among those of a twin, with t.mu held.
+// use adds a request to a twin, with t.mu held.
 func (t *twins) use(shared *twin, request any) {
 	shared.users++
 	shared.ended = 0
@@ -118,7 +119,7 @@ func (t *twins) use(shared *twin, request any) {
 	}
 }
 
-// release takes back one use, with t.mu held.
+// release undoes one use, with t.mu held.
 func (t *twins) release(shared *twin, request any) {
 	held := t.held[request]
 	for i := range held {
@@ -130,15 +131,15 @@ func (t *twins) release(shared *twin, request any) {
 	t.answered(shared)
 }
 
-// save tells those who wait what was saved.
+// save publishes a saved session to the logins that wait for it.
 func (t *twins) save(own *twin, token token.Token, record record) {
 	if t != nil {
 		own.token, own.record, own.saved = token, record, true
 	}
 }
 
-// leave ends the wait of others for a twin that is the first one's, saved or
-// not, and without a request also its use.
+// leave ends the wait for a twin if the caller is the first, and its use if there
+// is no request.
 func (t *twins) leave(shared *twin, first bool, request any) {
 	if t == nil {
 		return
@@ -153,7 +154,7 @@ func (t *twins) leave(shared *twin, first bool, request any) {
 	}
 }
 
-// done notes that a request was answered.
+// done records the response to a request.
 func (t *twins) done(request any) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -163,7 +164,7 @@ func (t *twins) done(request any) {
 	delete(t.held, request)
 }
 
-// answered notes that one request of a twin was answered, with t.mu held.
+// answered records one response with a twin, with t.mu held.
 func (t *twins) answered(shared *twin) {
 	if shared.users--; shared.users == 0 {
 		t.clock++
@@ -172,7 +173,7 @@ func (t *twins) answered(shared *twin) {
 	}
 }
 
-// sweep forgets what no login that is under way may share, with t.mu held.
+// sweep removes the twins that no login in progress may share, with t.mu held.
 func (t *twins) sweep() {
 	oldest := t.clock + 1
 	for _, at := range t.begun {

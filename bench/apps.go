@@ -26,11 +26,11 @@ import (
 )
 
 const (
-	people    = 1000 // with a session each
+	users     = 1000 // the number of users, each with one session
 	userAgent = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"
 )
 
-// A User has about 200 bytes.
+// A User is a row of the users table, of about 200 bytes.
 type User struct {
 	ID    int64  `db:"id"`
 	Email string `db:"email"`
@@ -38,26 +38,29 @@ type User struct {
 	About string `db:"about"`
 }
 
-// An app is a contestant: a handler that knows its user, and requests of people who are logged in.
+// An app is a contestant: a handler that looks up the user of a request, and
+// the cookies of logged-in users.
 type app struct {
 	name    string
 	handler http.Handler
-	cookies []string // the Cookie header of each person
+	cookies []string // the Cookie header of each user
 }
 
+// A bench is a private server with the contestants that use it.
 type bench struct {
 	dsn     *mysql.Config
 	stop    func()
 	version string
 	pid     string
 	admin   *sqlx.DB
-	db      *sqlx.DB // as session.Open makes it
+	db      *sqlx.DB // opened by session.Open
 	auth    *session.Manager[User]
 
-	ours, bare, scsDefault, scsInterpolated, scsMemory, bcryptEach app
+	subject, baseline, scsDefault, scsInterpolated, scsMemory, bcryptEach app
 }
 
-// newBench starts a server with a buffer pool of this size, and the contestants on it.
+// newBench starts a server with the given buffer pool size and creates the
+// contestants.
 func newBench(bufferPool string) (b *bench, err error) {
 	b = &bench{}
 	if b.dsn, b.stop, err = testdb.Private("--innodb-buffer-pool-size="+bufferPool, "--innodb-log-file-size=256M"); err != nil {
@@ -68,7 +71,7 @@ func newBench(bufferPool string) (b *bench, err error) {
 	}
 	b.admin.MustExec("CREATE DATABASE app")
 	b.dsn.DBName = "app"
-	// By TCP, as apps and servers on different machines speak.
+	// Use TCP, as apps and servers on different machines do.
 	var port string
 	if err := b.admin.Get(&port, "SELECT @@port"); err != nil {
 		return nil, err
@@ -94,7 +97,7 @@ func newBench(bufferPool string) (b *bench, err error) {
 	if err != nil {
 		return nil, err
 	}
-	for i := range people {
+	for i := range users {
 		b.db.MustExec("INSERT INTO users (email, password, name, about) VALUES (?, ?, ?, ?)", email(i), string(hash), fmt.Sprint("Person Number ", i), strings.Repeat("about this person. ", 7))
 	}
 	if b.auth, err = b.manager(session.Config{}); err != nil {
@@ -103,6 +106,7 @@ func newBench(bufferPool string) (b *bench, err error) {
 	return b, b.makeApps()
 }
 
+// manager returns a Manager with cheap password hashes.
 func (b *bench) manager(cfg session.Config) (*session.Manager[User], error) {
 	cfg.PasswordCost = bcrypt.MinCost
 	cfg.Logger = slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelWarn}))
@@ -118,48 +122,50 @@ func (b *bench) close() {
 
 func email(i int) string { return fmt.Sprint("person", i, "@example.com") }
 
+// makeApps creates the contestants and logs in every user of each.
 func (b *bench) makeApps() error {
-	b.ours = app{name: "session", handler: b.auth.Middleware(greet(b.auth))}
+	b.subject = app{name: "session", handler: b.auth.Middleware(greet(b.auth))}
 	login := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if _, err := b.auth.LoginAs(w, r, r.FormValue("id")); err != nil {
 			panic(err)
 		}
 	})
-	for i := range people {
-		b.ours.cookies = append(b.ours.cookies, visit(login, fmt.Sprint("/?id=", i+1)))
+	for i := range users {
+		b.subject.cookies = append(b.subject.cookies, visit(login, fmt.Sprint("/?id=", i+1)))
 	}
 
-	// The bare look-up: the same columns of the same join by the same index, and nothing else.
+	// The baseline selects the same columns with the same join and index, and
+	// does nothing else.
 	query, err := b.db.Prepare("SELECT t.token_x, t.token_y, u.id, t.id, t.browser, t.ip, UNIX_TIMESTAMP(t.date), UNIX_TIMESTAMP(t.active), UNIX_TIMESTAMP(), u.about, u.email, u.id, u.name" +
 		" FROM user_tokens t LEFT JOIN users u ON u.id = t.user WHERE t.token_x = ?")
 	if err != nil {
 		return err
 	}
-	bare := func(ctx context.Context, selector string) (user User, hash []byte, err error) {
+	lookup := func(ctx context.Context, selector string) (user User, hash []byte, err error) {
 		var tokenX, browser, ip string
 		var id, owner, created, active, now int64
 		err = query.QueryRowContext(ctx, selector).Scan(&tokenX, &hash, &owner, &id, &browser, &ip, &created, &active, &now, &user.About, &user.Email, &user.ID, &user.Name)
 		return user, hash, err
 	}
-	b.bare = app{name: "one prepared query per request", cookies: b.ours.cookies, handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b.baseline = app{name: "one prepared query per request", cookies: b.subject.cookies, handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cookie, _ := r.Cookie("__Host-session")
 		selector, _, _ := strings.Cut(cookie.Value, ".")
-		user, _, err := bare(r.Context(), selector)
+		user, _, err := lookup(r.Context(), selector)
 		if err != nil {
 			panic(err)
 		}
 		io.WriteString(w, user.Name)
 	})}
 
-	// What the original does: a query and a bcrypt of cost 10 on each request.
+	// CandyPack runs a query and a bcrypt of cost 10 on each request.
 	hash, err := bcrypt.GenerateFromPassword([]byte(strings.Repeat("0", 32)), 10)
 	if err != nil {
 		return err
 	}
-	b.bcryptEach = app{name: "bcrypt on every request", cookies: b.ours.cookies, handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	b.bcryptEach = app{name: "bcrypt on every request", cookies: b.subject.cookies, handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		cookie, _ := r.Cookie("__Host-session")
 		selector, _, _ := strings.Cut(cookie.Value, ".")
-		user, _, err := bare(r.Context(), selector)
+		user, _, err := lookup(r.Context(), selector)
 		if err == nil {
 			err = bcrypt.CompareHashAndPassword(hash, []byte(strings.Repeat("0", 32)))
 		}
@@ -188,12 +194,12 @@ func (b *bench) makeApps() error {
 			return err
 		}
 		db := sql.OpenDB(connector)
-		db.SetMaxOpenConns(32) // as session.Open
+		db.SetMaxOpenConns(32) // like session.Open
 		db.SetMaxIdleConns(32)
 		sessions := scs.New()
 		sessions.Store = peer.store(db)
 		peer.app.name = peer.name
-		// The user stands in the session: scs needs no second query for it.
+		// The session contains the user, so scs needs no second query.
 		peer.app.handler = sessions.LoadAndSave(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			if sessions.GetInt64(r.Context(), "id") == 0 {
 				panic("not logged in")
@@ -207,14 +213,14 @@ func (b *bench) makeApps() error {
 			sessions.Put(r.Context(), "name", fmt.Sprint("Person Number ", i))
 			sessions.Put(r.Context(), "about", strings.Repeat("about this person. ", 7))
 		}))
-		for i := range people {
+		for i := range users {
 			peer.app.cookies = append(peer.app.cookies, visit(login, fmt.Sprint("/?id=", i+1)))
 		}
 	}
 	return nil
 }
 
-// greet is the page that all contestants serve.
+// greet returns the page that all contestants serve.
 func greet(auth *session.Manager[User]) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, ok := auth.User(r)
@@ -225,7 +231,8 @@ func greet(auth *session.Manager[User]) http.Handler {
 	})
 }
 
-// visit logs a person in, and tells the Cookie header that the browser sends from then on.
+// visit logs a user in and returns the Cookie header of the user's further
+// requests.
 func visit(login http.Handler, target string) string {
 	r := httptest.NewRequest("GET", target, nil)
 	r.Header.Set("User-Agent", userAgent)
@@ -238,8 +245,9 @@ func visit(login http.Handler, target string) string {
 	return strings.Join(header, "; ")
 }
 
-// A visitor sends requests of one person after the other, as net/http would hand them to the handler.
-// Request and response are used again and again, so that what is measured is the contestant.
+// A visitor passes requests of one user after the other to a handler, as
+// net/http would. It reuses the request and the response, to measure only the
+// contestant.
 type visitor struct {
 	app     app
 	next    int
@@ -253,6 +261,7 @@ func newVisitor(ctx context.Context, a app, start int) *visitor {
 	return &visitor{app: a, next: start, request: r, w: discard{}}
 }
 
+// visit sends the request of the next user.
 func (v *visitor) visit() {
 	v.next = (v.next + 7) % len(v.app.cookies)
 	v.request.Header["Cookie"][0] = v.app.cookies[v.next]
@@ -260,7 +269,7 @@ func (v *visitor) visit() {
 	v.app.handler.ServeHTTP(v.w, v.request)
 }
 
-// discard is a response that nobody reads.
+// discard is a response that is not read.
 type discard http.Header
 
 func (d discard) Header() http.Header               { return http.Header(d) }
@@ -268,6 +277,7 @@ func (d discard) Write(p []byte) (int, error)       { return len(p), nil }
 func (d discard) WriteString(s string) (int, error) { return len(s), nil }
 func (d discard) WriteHeader(int)                   {}
 
+// readLines returns the lines of a file.
 func readLines(path string) (lines []string, err error) {
 	data, err := os.ReadFile(path)
 	for s := bufio.NewScanner(bytes.NewReader(data)); s.Scan(); {

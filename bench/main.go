@@ -1,12 +1,14 @@
-// Command bench measures what a checked request costs, against its peers on the same server in the same process, and
-// writes RESULTS.md and throughput.svg beside itself.
+// Command bench measures the cost of an authenticated request and compares it
+// with other session libraries on the same server, in the same process. It
+// writes RESULTS.md and throughput.svg to its directory.
 //
-//	go -C bench run .                   # everything, some 15 minutes
-//	go -C bench run . -quick            # a smoke run: does it work at all
-//	go -C bench run . -rows 10000000    # with a token table of so many rows
+//	go -C bench run .                   # everything, about 15 minutes
+//	go -C bench run . -quick            # a smoke test of the benchmarks
+//	go -C bench run . -rows 10000000    # with a token table of 10 million rows
 //
-// Each comparison runs its contestants in turn, round after round, and gives the median of the rounds' ratios, with the
-// least and the greatest: machines are noisy, but both of a round see the same noise.
+// Each comparison interleaves its contestants, round by round, and reports the
+// median, minimum and maximum of the rounds' ratios. Machines are noisy, but
+// the contestants of one round see the same noise.
 package main
 
 import (
@@ -25,19 +27,19 @@ import (
 )
 
 var (
-	quick = flag.Bool("quick", false, "a smoke run that judges nothing and writes nothing")
-	rows  = flag.Int("rows", 1_000_000, "rows of the token table in the comparison by size")
-	only  = flag.String("only", "", "measure only the lines whose numbers are listed, as in 1,3,7, and leave the others of RESULTS.md as they are")
-	// The program runs itself as the client of the whole-server comparison.
-	client  = flag.String("client", "", "internal: be the HTTP client of this address")
-	cookies = flag.String("cookies", "", "internal: the client's file of cookies")
+	quick = flag.Bool("quick", false, "run a smoke test, which checks no bar and writes no file")
+	rows  = flag.Int("rows", 1_000_000, "number of rows of the token table in the comparison by size")
+	only  = flag.String("only", "", "measure only the rows with these numbers, such as 1,3,7, and keep the other rows of RESULTS.md")
+	// The program starts itself as the client of the whole-server comparison.
+	client  = flag.String("client", "", "internal: run as the HTTP client of this address")
+	cookies = flag.String("cookies", "", "internal: file with the client's cookies")
 )
 
 func main() {
 	log.SetFlags(0)
 	flag.Parse()
 	if *client != "" {
-		if err := beClient(*client, *cookies); err != nil {
+		if err := runClient(*client, *cookies); err != nil {
 			log.Fatal(err)
 		}
 		return
@@ -47,33 +49,37 @@ func main() {
 	}
 }
 
-// A line is one row of the table of results.
-type line struct {
+// A row is one row of the table of results.
+type row struct {
 	number   int
 	measured string
-	bar      string
-	got      string
+	bar      string // the required result
+	result   string
 	met      bool
 }
 
+// A report collects the results of one run.
 type report struct {
-	lines []line
-	plot  []series
+	rows []row
+	plot []series
 
-	throughput string // what an earlier run wrote of the plot
+	throughput string // the throughput section of an earlier run
 }
 
-func (r *report) add(number int, measured, bar, got string, met bool) {
-	r.lines = append(r.lines, line{number, measured, bar, got, met})
-	fmt.Printf("%2d  %-90s %-22s %s  %s\n", number, measured, bar, got, map[bool]string{true: "", false: "MISSED"}[met || *quick])
+// add records a result and prints it.
+func (r *report) add(number int, measured, bar, result string, met bool) {
+	r.rows = append(r.rows, row{number, measured, bar, result, met})
+	fmt.Printf("%2d  %-90s %-22s %s  %s\n", number, measured, bar, result, map[bool]string{true: "", false: "MISSED"}[met || *quick])
 }
 
-func wanted(number int) bool {
+// selected reports whether the row with this number is to be measured.
+func selected(number int) bool {
 	return *only == "" || slices.Contains(strings.Split(*only, ","), strconv.Itoa(number))
 }
 
 func run() error {
-	// The heap of this program is so small that it would be collected a hundred times a second, unlike that of an app.
+	// This program's heap is so small that it would be collected a hundred
+	// times a second, unlike an app's.
 	debug.SetGCPercent(400)
 	b, err := newBench("512M")
 	if err != nil {
@@ -97,7 +103,7 @@ func run() error {
 		{[]int{16}, b.refusals},
 		{[]int{17}, b.flood},
 	} {
-		if slices.ContainsFunc(part.numbers, wanted) {
+		if slices.ContainsFunc(part.numbers, selected) {
 			if err := part.measure(results); err != nil {
 				return err
 			}
@@ -106,8 +112,8 @@ func run() error {
 	if *quick {
 		return nil
 	}
-	results.keep("RESULTS.md")
-	slices.SortStableFunc(results.lines, func(a, b line) int { return a.number - b.number })
+	results.mergeEarlier("RESULTS.md")
+	slices.SortStableFunc(results.rows, func(a, b row) int { return a.number - b.number })
 	text := results.markdown(b.version)
 	fmt.Println("\n" + text)
 	if len(results.plot) > 0 {
@@ -118,8 +124,8 @@ func run() error {
 	return os.WriteFile("RESULTS.md", []byte(text), 0o644)
 }
 
-// keep takes over what an earlier run wrote and this one has not measured.
-func (r *report) keep(path string) {
+// mergeEarlier adds the rows of an earlier run that this run did not measure.
+func (r *report) mergeEarlier(path string) {
 	earlier, err := os.ReadFile(path)
 	if err != nil {
 		return
@@ -128,10 +134,10 @@ func (r *report) keep(path string) {
 	for text := range strings.Lines(table) {
 		cells := strings.Split(strings.Trim(strings.TrimSpace(text), "|"), " | ")
 		number, err := strconv.Atoi(strings.TrimSpace(cells[0]))
-		if len(cells) != 5 || err != nil || slices.ContainsFunc(r.lines, func(l line) bool { return l.number == number }) {
+		if len(cells) != 5 || err != nil || slices.ContainsFunc(r.rows, func(l row) bool { return l.number == number }) {
 			continue
 		}
-		r.lines = append(r.lines, line{number, cells[1], cells[2], cells[3], strings.TrimSpace(cells[4]) == "met"})
+		r.rows = append(r.rows, row{number, cells[1], cells[2], cells[3], strings.TrimSpace(cells[4]) == "met"})
 	}
 	if plotted != "" && len(r.plot) == 0 {
 		r.throughput = throughputHeading + plotted
@@ -140,15 +146,16 @@ func (r *report) keep(path string) {
 
 const throughputHeading = "\n![Checked requests"
 
+// markdown returns the text of RESULTS.md.
 func (r *report) markdown(server string) string {
 	var s strings.Builder
-	s.WriteString("# Results\n\nWritten by `go -C bench run . -rows 10000000`; single lines by `-only`. Ratios are medians of rounds in which the contestants took turns (least to greatest). GOGC=400 for all, as the heap of this program is far smaller than an app's.\n\n")
+	s.WriteString("# Results\n\nWritten by `go -C bench run . -rows 10000000`; single rows by `-only`. Ratios are medians of interleaved rounds (minimum to maximum). GOGC=400 for all, as the heap of this program is far smaller than an app's.\n\n")
 	fmt.Fprintf(&s, "%s, %d processors, %s, %s, go-sql-driver/mysql %s, scs %s; %s\n\n", cpu(), runtime.NumCPU(), runtime.Version(), server, module("github.com/go-sql-driver/mysql"), module("github.com/alexedwards/scs/v2"), time.Now().UTC().Format("2006-01-02"))
-	s.WriteString("| # | measured | bar | got | |\n|---|---|---|---|---|\n")
-	for _, l := range r.lines {
-		fmt.Fprintf(&s, "| %d | %s | %s | %s | %s |\n", l.number, l.measured, l.bar, l.got, map[bool]string{true: "met", false: "**missed**"}[l.met])
+	s.WriteString("| # | measured | bar | result | |\n|---|---|---|---|---|\n")
+	for _, l := range r.rows {
+		fmt.Fprintf(&s, "| %d | %s | %s | %s | %s |\n", l.number, l.measured, l.bar, l.result, map[bool]string{true: "met", false: "**missed**"}[l.met])
 	}
-	s.WriteString("\nThe contestants share a server, its connections (a pool of 32) and this process; scs keeps the user in the session and needs no join. A MySQL store for gorilla/sessions could not be had from the module proxy.\n")
+	s.WriteString("\nThe contestants share a server, its connections (a pool of 32) and this process; scs keeps the user in the session and needs no join.\n")
 	s.WriteString(r.throughput)
 	if len(r.plot) > 0 {
 		s.WriteString(throughputHeading + " per second against concurrency](throughput.svg)\n\n| concurrent |")
@@ -167,6 +174,7 @@ func (r *report) markdown(server string) string {
 	return s.String()
 }
 
+// cpu returns the processor's model name.
 func cpu() string {
 	info, _ := os.ReadFile("/proc/cpuinfo")
 	for l := range strings.Lines(string(info)) {
@@ -177,39 +185,42 @@ func cpu() string {
 	return runtime.GOARCH
 }
 
+// module returns the version of a required module.
 func module(path string) string {
 	out, _ := exec.Command("go", "list", "-m", "-f", "{{.Version}}", path).Output()
 	return strings.TrimSpace(string(out))
 }
 
-// A spread is what several rounds gave.
-type spread []float64
+// samples are the results of several rounds.
+type samples []float64
 
-func (s spread) median() float64 {
+func (s samples) median() float64 {
 	sorted := slices.Sorted(slices.Values(s))
 	return sorted[len(sorted)/2]
 }
 
-func (s spread) String() string {
-	return fmt.Sprintf("%s (%s to %s)", digits(s.median()), digits(slices.Min(s)), digits(slices.Max(s)))
+func (s samples) String() string {
+	return fmt.Sprintf("%s (%s to %s)", formatSig(s.median()), formatSig(slices.Min(s)), formatSig(slices.Max(s)))
 }
 
-// digits gives three of them.
-func digits(x float64) string {
+// formatSig formats x with three significant digits.
+func formatSig(x float64) string {
 	if x == 0 {
 		return "0"
 	}
 	return strconv.FormatFloat(x, 'f', max(0, 2-int(math.Floor(math.Log10(math.Abs(x))))), 64)
 }
 
-func ratios(a, b spread) spread {
-	r := make(spread, len(a))
+// ratios returns a[i] / b[i] for each round i.
+func ratios(a, b samples) samples {
+	r := make(samples, len(a))
 	for i := range a {
 		r[i] = a[i] / b[i]
 	}
 	return r
 }
 
+// rounds returns the number of rounds to run: n, or 1 in a smoke test.
 func rounds(n int) int {
 	if *quick {
 		return 1
@@ -217,17 +228,18 @@ func rounds(n int) int {
 	return n
 }
 
-// length is how long one turn takes.
-func length(d time.Duration) time.Duration {
+// duration returns how long to run one contestant in one round.
+func duration(d time.Duration) time.Duration {
 	if *quick {
 		return 50 * time.Millisecond
 	}
 	return d
 }
 
-// inTurn runs every contestant once per round, in an order that is turned about each round.
-func inTurn(n int, contestants ...func() (float64, error)) ([]spread, error) {
-	results := make([]spread, len(contestants))
+// interleave runs every contestant once per round. Every second round runs
+// them in reverse order.
+func interleave(n int, contestants ...func() (float64, error)) ([]samples, error) {
+	results := make([]samples, len(contestants))
 	for round := range n {
 		for i := range contestants {
 			if round%2 == 1 {

@@ -6,14 +6,14 @@ import (
 	"strings"
 )
 
-// A series is a line of the plot: y by x.
+// A series is a curve of the plot.
 type series struct {
 	name string
 	x    []int
 	y    []float64
 }
 
-// plot draws throughput against concurrency, which doubles from step to step.
+// plot returns an SVG of throughput against concurrency, on a logarithmic axis.
 func plot(all []series) string {
 	const width, height, left, bottom, top, right = 760, 420, 70, 50, 20, 20
 	if len(all) == 0 {
@@ -41,7 +41,7 @@ func plot(all []series) string {
 	for i, x := range all[0].x {
 		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle" fill="#555">%d</text>`+"\n", xAt(i), height-bottom+20, x)
 	}
-	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle" fill="#555">requests at once</text>`+"\n", (width+left)/2, height-10)
+	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle" fill="#555">concurrent requests</text>`+"\n", (width+left)/2, height-10)
 	for n, s := range all {
 		color := []string{"#6d3bd1", "#1f7a8c", "#d1603b", "#8a8a8a"}[n%4]
 		var points []string

@@ -18,8 +18,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// refusals asks whether the time of a refused login tells anything: of a missing user, of a wrong password, and of a
-// user whose hash is none.
+// refusals measures row 16: whether the time of a rejected login reveals that
+// the user is missing, the password is wrong, or the stored hash is invalid.
 func (b *bench) refusals(report *report) error {
 	auth, err := session.New[User](b.db, session.Config{Throttle: session.NoThrottle})
 	if err != nil {
@@ -31,7 +31,7 @@ func (b *bench) refusals(report *report) error {
 		return err
 	}
 	b.db.MustExec("INSERT INTO users (email, password, name, about) VALUES ('hash@example.com', ?, '', ''), ('none@example.com', 'none', '', '')", string(hash))
-	var times [3]spread
+	var times [3]samples
 	emails := []string{"miss@example.com", "hash@example.com", "none@example.com"}
 	for round := range rounds(300) {
 		for i := range emails {
@@ -45,58 +45,60 @@ func (b *bench) refusals(report *report) error {
 			}
 		}
 	}
-	medians := spread{times[0].median(), times[1].median(), times[2].median()}
-	apart := 100 * (slices.Max(medians)/slices.Min(medians) - 1)
+	medians := samples{times[0].median(), times[1].median(), times[2].median()}
+	difference := 100 * (slices.Max(medians)/slices.Min(medians) - 1)
 	p := min(sameDistribution(times[0], times[1]), sameDistribution(times[0], times[2]), sameDistribution(times[1], times[2]))
-	report.add(16, fmt.Sprintf("%d refused logins each of a missing user, a wrong password and a hash that is none, in turn (medians %.1f, %.1f, %.1f ms): medians apart; least p of two-sample Kolmogorov–Smirnov tests", len(times[0]), medians[0]/1e3, medians[1]/1e3, medians[2]/1e3),
-		"≤ 3 %; ≥ 0.01", fmt.Sprintf("%.2f %%; %.2f", apart, p), apart <= 3 && p >= 0.01)
+	report.add(16, fmt.Sprintf("%d rejected logins each with a missing user, a wrong password and an invalid stored hash, interleaved (medians %.1f, %.1f, %.1f ms): difference of the medians; smallest p of two-sample Kolmogorov–Smirnov tests", len(times[0]), medians[0]/1e3, medians[1]/1e3, medians[2]/1e3),
+		"≤ 3 %; ≥ 0.01", fmt.Sprintf("%.2f %%; %.2f", difference, p), difference <= 3 && p >= 0.01)
 	return nil
 }
 
-// flood asks what people notice while others send their selectors with wrong verifiers: some five times as many requests
-// as one processor can compare by bcrypt. They pause, as people do: what sends without a pause, in this process, takes
-// the processor by itself.
+// flood measures row 17: the latency of users while attackers send the users'
+// selectors with wrong verifiers, about five times as many as one processor can
+// compare by bcrypt. All clients pause between requests, because a client that
+// does not would use up the processor in this process.
 func (b *bench) flood(report *report) error {
-	auth, err := session.New[User](b.db, session.Config{Logger: slog.New(slog.DiscardHandler)}) // each forgery is a warning
+	// Each forged token is logged as a warning.
+	auth, err := session.New[User](b.db, session.Config{Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		return err
 	}
 	defer auth.Close()
-	visitors := with("session", auth, b.ours.cookies)
+	visitors := newManagerApp("session", auth, b.subject.cookies)
 	warm(visitors)
-	forged := slices.Clone(b.ours.cookies)
-	for i, cookie := range forged {
-		forged[i] = cookie[:len(cookie)-20] + strings.Repeat("A", 20)
+	forgedCookies := slices.Clone(b.subject.cookies)
+	for i, cookie := range forgedCookies {
+		forgedCookies[i] = cookie[:len(cookie)-20] + strings.Repeat("A", 20)
 	}
-	strangers := app{"forged", auth.Middleware(http.NotFoundHandler()), forged}
+	attackers := app{"forged", auth.Middleware(http.NotFoundHandler()), forgedCookies}
 	const pause = 2 * time.Millisecond
 	var forgeries atomic.Int64
-	p99 := func(flooding int) func() (float64, error) {
+	p99 := func(attackerCount int) func() (float64, error) {
 		return func() (float64, error) {
-			ctx, cancel := context.WithTimeout(context.Background(), length(2*time.Second))
+			ctx, cancel := context.WithTimeout(context.Background(), duration(2*time.Second))
 			defer cancel()
 			var running sync.WaitGroup
-			for i := range flooding {
+			for i := range attackerCount {
 				running.Go(func() {
-					for v := newVisitor(ctx, strangers, i*people/flooding); ctx.Err() == nil; forgeries.Add(1) {
+					for v := newVisitor(ctx, attackers, i*users/attackerCount); ctx.Err() == nil; forgeries.Add(1) {
 						v.visit()
 						time.Sleep(pause)
 					}
 				})
 			}
 			var mu sync.Mutex
-			var times spread
+			var times samples
 			for i := range 8 {
 				running.Go(func() {
-					var own spread
-					for v := newVisitor(context.Background(), visitors, i*people/8); ctx.Err() == nil; {
-						begun := time.Now()
+					var latencies samples
+					for v := newVisitor(context.Background(), visitors, i*users/8); ctx.Err() == nil; {
+						start := time.Now()
 						v.visit()
-						own = append(own, float64(time.Since(begun).Microseconds()))
+						latencies = append(latencies, float64(time.Since(start).Microseconds()))
 						time.Sleep(pause)
 					}
 					mu.Lock()
-					times = append(times, own...)
+					times = append(times, latencies...)
 					mu.Unlock()
 				})
 			}
@@ -105,19 +107,19 @@ func (b *bench) flood(report *report) error {
 			return times[len(times)*99/100], nil
 		}
 	}
-	s, err := inTurn(rounds(11), p99(0), p99(16))
+	s, err := interleave(rounds(11), p99(0), p99(16))
 	if err != nil {
 		return err
 	}
 	r := ratios(s[1], s[0])
-	report.add(17, fmt.Sprintf("p99 of the checks of 8 people (%s ms), while 16 others send valid selectors with wrong verifiers (%d in all), against the same without", digits(s[1].median()/1e3), forgeries.Load()),
+	report.add(17, fmt.Sprintf("p99 of the checks of 8 users (%s ms), while 16 attackers send valid selectors with wrong verifiers (%d in total), against the same without the attackers", formatSig(s[1].median()/1e3), forgeries.Load()),
 		"≤ 2 ×", r.String()+" ×", r.median() <= 2)
 	return nil
 }
 
-// sameDistribution is the probability that two samples of one distribution are as far apart as these: the two-sample
-// Kolmogorov–Smirnov test, by its asymptotic distribution.
-func sameDistribution(a, b spread) float64 {
+// sameDistribution returns the p-value of the two-sample Kolmogorov–Smirnov
+// test, from its asymptotic distribution.
+func sameDistribution(a, b samples) float64 {
 	a, b = slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b))
 	distance := 0.0
 	for i, j := 0, 0; i < len(a) && j < len(b); {

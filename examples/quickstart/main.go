@@ -1,9 +1,12 @@
-// Command quickstart is a small web app with accounts: register, log in, see where else you are logged in, log out.
+// Command quickstart is a small web app with accounts: register, log in, list
+// your sessions, log out.
 //
-//	go run ./examples/quickstart                                            # an in-memory database, for looking around
-//	go run ./examples/quickstart -dsn 'user:password@tcp(localhost:3306)/app'  # MySQL or MariaDB
+// With an in-memory database, or with MySQL or MariaDB:
 //
-// It keeps to tables of its own, quickstart_users and quickstart_tokens.
+//	go run ./examples/quickstart
+//	go run ./examples/quickstart -dsn 'user:password@tcp(localhost:3306)/app'
+//
+// It only uses the tables quickstart_users and quickstart_tokens.
 package main
 
 import (
@@ -41,7 +44,7 @@ const schema = `CREATE TABLE IF NOT EXISTS quickstart_users (
 	password VARCHAR(60)  NOT NULL
 )`
 
-// A User is what the app wants to know of the one who is logged in.
+// A User has the columns of the users table that the app needs.
 type User struct {
 	ID    int64  `db:"id" json:"id"`
 	Name  string `db:"name" json:"name"`
@@ -49,13 +52,15 @@ type User struct {
 }
 
 var config = session.Config{
-	UsersTable:    "quickstart_users",
-	TokenTable:    "quickstart_tokens",
-	LoginURL: "/login",
-	HomeURL:  "/account",
-	Cookie: session.Cookie{Insecure: true}, // this is plain http on localhost, where Safari stores no Secure cookie
+	UsersTable: "quickstart_users",
+	TokenTable: "quickstart_tokens",
+	LoginURL:   "/login",
+	HomeURL:    "/account",
+	// Safari stores no Secure cookie of plain http on localhost.
+	Cookie: session.Cookie{Insecure: true},
 }
 
+// An app is the web app with its Manager.
 type app struct {
 	auth *session.Manager[User]
 }
@@ -106,7 +111,7 @@ func run(addr, dsn string) error {
 		return err
 	}
 	fmt.Printf("\n  http://%s\n\n", strings.Replace(listener.Addr().String(), "127.0.0.1", "localhost", 1))
-	if inMemory { // never put an account with a known password into a real database
+	if inMemory { // never create an account with a known password in a real database
 		hash, err := auth.HashPassword(ctx, demoPassword)
 		if err != nil {
 			return err
@@ -114,28 +119,29 @@ func run(addr, dsn string) error {
 		if _, err := db.ExecContext(ctx, "INSERT INTO quickstart_users (name, email, password) VALUES ('Demo', ?, ?)", demoEmail, hash); err != nil {
 			return err
 		}
-		fmt.Printf("  e-mail    %s\n  password  %s\n\n  The database is in memory: all is gone when you press Ctrl-C.\n\n", demoEmail, demoPassword)
+		fmt.Printf("  email     %s\n  password  %s\n\n  The database is in memory and is lost when you press Ctrl-C.\n\n", demoEmail, demoPassword)
 	}
 
 	server := &http.Server{Handler: a.routes(), ReadHeaderTimeout: 5 * time.Second}
-	ended := make(chan error, 1)
+	shutdown := make(chan error, 1)
 	context.AfterFunc(ctx, func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		ended <- server.Shutdown(ctx)
+		shutdown <- server.Shutdown(ctx)
 	})
 	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return err
 	}
-	return <-ended // the requests that were under way have their answers
+	return <-shutdown // after the active requests have been answered
 }
 
-// routes: Middleware looks at the session of each request once; Require and Guest decide who may see what.
+// routes returns the app's handler. Middleware authenticates each request once.
+// Require, Guest and Switch restrict access to pages.
 func (a *app) routes() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /{$}", a.auth.Switch(http.RedirectHandler("/account", http.StatusSeeOther), http.HandlerFunc(a.welcome)))
 	mux.Handle("GET /register", a.auth.Guest(page("register.html")))
-	mux.Handle("POST /register", a.auth.Guest(http.HandlerFunc(a.signUp)))
+	mux.Handle("POST /register", a.auth.Guest(http.HandlerFunc(a.register)))
 	mux.Handle("GET /login", a.auth.Guest(page("login.html")))
 	mux.HandleFunc("POST /login", a.logIn)
 	mux.HandleFunc("POST /logout", a.logOut)
@@ -143,7 +149,7 @@ func (a *app) routes() http.Handler {
 	mux.Handle("POST /sessions/revoke", a.auth.Require(http.HandlerFunc(a.revoke)))
 	mux.Handle("POST /sessions/others", a.auth.Require(http.HandlerFunc(a.logOutOthers)))
 	mux.Handle("GET /api/me", a.auth.Require(http.HandlerFunc(a.me)))
-	// A form on another site can't post here: http.CrossOriginProtection.
+	// CrossOriginProtection rejects posts from forms on other sites.
 	return http.NewCrossOriginProtection().Handler(a.auth.Middleware(mux))
 }
 
@@ -151,17 +157,18 @@ func (a *app) welcome(w http.ResponseWriter, r *http.Request) {
 	render(w, http.StatusOK, "welcome.html", nil)
 }
 
-func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
+// register creates an account and logs the user in.
+func (a *app) register(w http.ResponseWriter, r *http.Request) {
 	name, email, password := strings.TrimSpace(r.PostFormValue("name")), strings.TrimSpace(r.PostFormValue("email")), r.PostFormValue("password")
 	problem := ""
 	if address, err := mail.ParseAddress(email); err != nil || address.Address != email || len(email) > 255 {
-		problem = "This is not an e-mail address."
+		problem = "Enter a valid email address."
 	}
 	if name == "" || len(name) > 100 || !utf8.ValidString(name) {
-		problem = "Please tell your name, in at most 100 letters."
+		problem = "Enter your name (at most 100 characters)."
 	}
 	if len(password) < 8 {
-		problem = "The password needs at least 8 characters."
+		problem = "The password must have at least 8 characters."
 	}
 	if problem == "" {
 		_, err := a.auth.Register(w, r, session.Fields{"name": name, "email": email}, password)
@@ -169,11 +176,11 @@ func (a *app) signUp(w http.ResponseWriter, r *http.Request) {
 		case errors.Is(err, session.ErrTooManyAttempts):
 			problem = "Too many attempts. Please wait a while."
 		case errors.Is(err, session.ErrDuplicate):
-			problem = "There is an account with this e-mail address."
+			problem = "An account with this email already exists."
 		case errors.Is(err, session.ErrPasswordTooLong):
-			problem = "The password may have at most 72 bytes."
+			problem = "The password must have at most 72 bytes."
 		case err != nil:
-			sorry(w, err)
+			serverError(w, err)
 			return
 		}
 	}
@@ -191,9 +198,9 @@ func (a *app) logIn(w http.ResponseWriter, r *http.Request) {
 	case errors.Is(err, session.ErrTooManyAttempts):
 		render(w, http.StatusTooManyRequests, "login.html", form{Problem: "Too many attempts. Please wait a while.", Email: email, Next: session.ReturnTo(r, "")})
 	case errors.Is(err, session.ErrInvalidCredentials):
-		render(w, http.StatusUnauthorized, "login.html", form{Problem: "Wrong e-mail or password.", Email: email, Next: session.ReturnTo(r, "")})
+		render(w, http.StatusUnauthorized, "login.html", form{Problem: "Wrong email or password.", Email: email, Next: session.ReturnTo(r, "")})
 	case err != nil:
-		sorry(w, err)
+		serverError(w, err)
 	default:
 		http.Redirect(w, r, session.ReturnTo(r, "/account"), http.StatusSeeOther)
 	}
@@ -201,7 +208,7 @@ func (a *app) logIn(w http.ResponseWriter, r *http.Request) {
 
 func (a *app) logOut(w http.ResponseWriter, r *http.Request) {
 	if err := a.auth.Logout(w, r); err != nil {
-		sorry(w, err)
+		serverError(w, err)
 		return
 	}
 	http.Redirect(w, r, "/", http.StatusSeeOther)
@@ -211,7 +218,7 @@ func (a *app) account(w http.ResponseWriter, r *http.Request) {
 	user, _ := a.auth.User(r)
 	sessions, err := a.auth.Sessions(r.Context(), user.ID)
 	if err != nil {
-		sorry(w, err)
+		serverError(w, err)
 		return
 	}
 	render(w, http.StatusOK, "account.html", struct {
@@ -223,7 +230,7 @@ func (a *app) account(w http.ResponseWriter, r *http.Request) {
 func (a *app) revoke(w http.ResponseWriter, r *http.Request) {
 	user, _ := a.auth.User(r)
 	if err := a.auth.Revoke(r.Context(), user.ID, r.PostFormValue("id")); err != nil && !errors.Is(err, session.ErrSessionNotFound) {
-		sorry(w, err)
+		serverError(w, err)
 		return
 	}
 	http.Redirect(w, r, "/account", http.StatusSeeOther)
@@ -231,13 +238,14 @@ func (a *app) revoke(w http.ResponseWriter, r *http.Request) {
 
 func (a *app) logOutOthers(w http.ResponseWriter, r *http.Request) {
 	if err := a.auth.LogoutOthers(w, r); err != nil {
-		sorry(w, err)
+		serverError(w, err)
 		return
 	}
 	http.Redirect(w, r, "/account", http.StatusSeeOther)
 }
 
-// me is for programs: without a session, Require answers 401.
+// me returns the user as JSON, for programs. Without a session, Require answers
+// programs with 401.
 func (a *app) me(w http.ResponseWriter, r *http.Request) {
 	user, _ := a.auth.User(r)
 	w.Header().Set("Content-Type", "application/json")
@@ -249,18 +257,21 @@ var files embed.FS
 
 var pages = template.Must(template.New("").Funcs(template.FuncMap{
 	"browser": browserName,
-	"ago":     ago,
+	"timeAgo": timeAgo,
 }).ParseFS(files, "pages/*.html"))
 
-// form is what a form shows again when something was wrong.
+// A form is the data of a page with a form, which is shown again with the
+// problem after invalid input.
 type form struct{ Problem, Name, Email, Next string }
 
+// page returns a handler that shows a page with an empty form.
 func page(name string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		render(w, http.StatusOK, name, form{Next: session.ReturnTo(r, "")})
 	})
 }
 
+// render writes a page.
 func render(w http.ResponseWriter, status int, name string, data any) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Cache-Control", "no-store")
@@ -271,12 +282,13 @@ func render(w http.ResponseWriter, status int, name string, data any) {
 	}
 }
 
-func sorry(w http.ResponseWriter, err error) {
+// serverError logs an error and asks the user to try again.
+func serverError(w http.ResponseWriter, err error) {
 	log.Print("quickstart: ", err)
-	http.Error(w, "Something went wrong on our side. Please try again.", http.StatusServiceUnavailable)
+	http.Error(w, "Something went wrong. Please try again.", http.StatusServiceUnavailable)
 }
 
-// browserName makes a User-Agent short enough to read.
+// browserName returns a short name of a User-Agent.
 func browserName(userAgent string) string {
 	for _, b := range [][2]string{{"Edg/", "Edge"}, {"OPR/", "Opera"}, {"Firefox/", "Firefox"}, {"Chrome/", "Chrome"}, {"Safari/", "Safari"}, {"curl/", "curl"}} {
 		if strings.Contains(userAgent, b[0]) {
@@ -291,7 +303,8 @@ func browserName(userAgent string) string {
 	return "Unknown browser"
 }
 
-func ago(t time.Time) string {
+// timeAgo describes how long ago a time was.
+func timeAgo(t time.Time) string {
 	switch d := time.Since(t); {
 	case d < time.Minute:
 		return "just now"

@@ -14,13 +14,14 @@ import (
 	"github.com/candysession/session/examples/internal/embedded"
 )
 
-// visitor is a browser that follows redirects and keeps cookies.
+// A visitor is a browser that follows redirects and stores cookies.
 type visitor struct {
 	t      *testing.T
 	client *http.Client
 	site   string
 }
 
+// send sends a request.
 func (v visitor) send(method, path string, form url.Values) (status int, body string) {
 	v.t.Helper()
 	request, err := http.NewRequest(method, v.site+path, strings.NewReader(form.Encode()))
@@ -42,11 +43,12 @@ func (v visitor) send(method, path string, form url.Values) (status int, body st
 	return response.StatusCode, string(b)
 }
 
-func (v visitor) want(method, path string, form url.Values, status int, says string) string {
+// want sends a request and checks the status and a text of the response.
+func (v visitor) want(method, path string, form url.Values, status int, contains string) string {
 	v.t.Helper()
 	got, body := v.send(method, path, form)
-	if got != status || !strings.Contains(body, says) {
-		v.t.Fatalf("%s %s: %d, want %d and %q in\n%s", method, path, got, status, says, body)
+	if got != status || !strings.Contains(body, contains) {
+		v.t.Fatalf("%s %s: %d, want %d and %q in\n%s", method, path, got, status, contains, body)
 	}
 	return body
 }
@@ -80,12 +82,12 @@ func TestQuickstart(t *testing.T) {
 
 	laptop.want("GET", "/", nil, 200, "stay logged in")
 	laptop.want("GET", "/api/me", nil, 200, "Log in") // a browser is sent to the login page
-	laptop.want("POST", "/register", url.Values{"name": {"Ada"}, "email": {"ada"}, "password": {"analytical engine"}}, 422, "not an e-mail address")
+	laptop.want("POST", "/register", url.Values{"name": {"Ada"}, "email": {"ada"}, "password": {"analytical engine"}}, 422, "valid email address")
 	laptop.want("POST", "/register", url.Values{"name": {"Ada"}, "email": {"ada@example.com"}, "password": {"short"}}, 422, "at least 8")
 	laptop.want("POST", "/register", ada, 200, "Hello, Ada")
 	laptop.want("GET", "/", nil, 200, "Hello, Ada")
-	phone.want("POST", "/register", ada, 422, "There is an account")
-	phone.want("POST", "/login", url.Values{"email": {"ada@example.com"}, "password": {"wrong"}}, 401, "Wrong e-mail or password")
+	phone.want("POST", "/register", ada, 422, "already exists")
+	phone.want("POST", "/login", url.Values{"email": {"ada@example.com"}, "password": {"wrong"}}, 401, "Wrong email or password")
 	phone.want("GET", "/account", nil, 200, `name="next" value="/account"`)
 	phone.want("POST", "/login", url.Values{"email": ada["email"], "password": ada["password"], "next": {"/api/me"}}, 200, `"email":"ada@example.com"`)
 

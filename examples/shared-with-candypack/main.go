@@ -1,9 +1,12 @@
-// Command shared-with-candypack is the Go half of an app that moves from CandyPack route by route: it reads CandyPack's
-// config.json, and shares its users, sessions and cookies.
+// Command shared-with-candypack is the Go part of an app that migrates from
+// CandyPack route by route. It reads CandyPack's config.json and shares the
+// users, sessions and cookies.
 //
-//	MYSQL_HOST=localhost MYSQL_USER=app MYSQL_PASSWORD=… go run ./examples/shared-with-candypack -config examples/shared-with-candypack/config.json
+//	export MYSQL_HOST=localhost MYSQL_USER=app MYSQL_PASSWORD=…
+//	cd examples/shared-with-candypack
+//	go run . -config config.json
 //
-// Both halves must answer for one host name over https, which is for a proxy before them to do.
+// A proxy must serve both parts under one host name over https.
 package main
 
 import (
@@ -30,8 +33,8 @@ type User struct {
 }
 
 func main() {
-	config := flag.String("config", "config.json", "CandyPack's configuration")
-	addr := flag.String("addr", "localhost:8080", "where to listen")
+	config := flag.String("config", "config.json", "CandyPack's configuration file")
+	addr := flag.String("addr", "localhost:8080", "address to listen on")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -40,14 +43,14 @@ func main() {
 	}
 }
 
-// run serves until the context ends, and tells its address when it listens.
+// run serves until the context ends. It calls listening with its address.
 func run(ctx context.Context, config, addr string, listening func(net.Addr)) error {
 	cfg, err := session.LoadConfig(config)
 	if err != nil {
 		return err
 	}
 	cfg.CandyPack = session.CandyPackShare
-	cfg.LoginURL = "/login" // still a page of CandyPack's, perhaps
+	cfg.LoginURL = "/login" // may still be a page of CandyPack
 	db, err := session.Open(cfg.DSN)
 	if err != nil {
 		return err
@@ -81,6 +84,7 @@ func run(ctx context.Context, config, addr string, listening func(net.Addr)) err
 	return nil
 }
 
+// routes returns the app's pages.
 func routes(auth *session.Manager[User]) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /account", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -106,7 +110,7 @@ func routes(auth *session.Manager[User]) http.Handler {
 	return mux
 }
 
-// answer goes on to the account, or says what is wrong.
+// answer redirects to the account, or responds with the error.
 func answer(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case err == nil:
@@ -114,9 +118,9 @@ func answer(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.Is(err, session.ErrTooManyAttempts):
 		http.Error(w, "Too many attempts, please wait a while", http.StatusTooManyRequests)
 	case errors.Is(err, session.ErrInvalidCredentials):
-		http.Error(w, "Wrong e-mail or password", http.StatusUnauthorized)
+		http.Error(w, "Wrong email or password", http.StatusUnauthorized)
 	case errors.Is(err, session.ErrDuplicate):
-		http.Error(w, "This e-mail address has an account", http.StatusConflict)
+		http.Error(w, "An account with this email already exists", http.StatusConflict)
 	case errors.Is(err, session.ErrInvalidArgument), errors.Is(err, session.ErrPasswordTooLong):
 		http.Error(w, "Please fill in the form", http.StatusBadRequest)
 	default:

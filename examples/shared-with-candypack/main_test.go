@@ -20,16 +20,17 @@ import (
 
 func TestMain(m *testing.M) { testdb.Main(m) }
 
-// The example starts from CandyPack's config.json as it is, and takes up the sessions that CandyPack has left.
+// TestSharedWithCandyPack checks that the example runs with an unchanged
+// config.json and accepts sessions that CandyPack created.
 func TestSharedWithCandyPack(t *testing.T) {
-	testdb.SkipEmbedded(t, "does not keep times as CandyPack's rows have them")
+	testdb.SkipEmbedded(t, "does not store times as in CandyPack's rows")
 	dsn, err := mysql.ParseDSN(testdb.DSN(t))
 	must(t, err)
 	db, err := sql.Open("mysql", dsn.FormatDSN())
 	must(t, err)
 	defer db.Close()
 	if _, err := db.Exec("CREATE DATABASE myapp"); err != nil {
-		t.Skip("the database of the config.json can't be made: ", err)
+		t.Skip("cannot create the database of config.json: ", err)
 	}
 	defer db.Exec("DROP DATABASE myapp")
 	dsn.DBName = "myapp"
@@ -42,7 +43,8 @@ func TestSharedWithCandyPack(t *testing.T) {
 		text, err := os.ReadFile(filepath.Join(recorded, file.name))
 		must(t, err)
 		script := regexp.MustCompile(`(?m)^--.*$`).ReplaceAllString(string(text), "")
-		script = strings.ReplaceAll(script, "`candy_auth`", "`user_tokens`") // as config.json has it
+		// config.json names the table user_tokens.
+		script = strings.ReplaceAll(script, "`candy_auth`", "`user_tokens`")
 		for statement := range strings.SplitSeq(script, file.end) {
 			if strings.TrimSpace(statement) != "" {
 				_, err := app.Exec(statement)
@@ -65,15 +67,15 @@ func TestSharedWithCandyPack(t *testing.T) {
 	t.Setenv("MYSQL_USER", dsn.User)
 	t.Setenv("MYSQL_PASSWORD", dsn.Passwd)
 	ctx, cancel := context.WithCancel(t.Context())
-	address, ended := make(chan string, 1), make(chan error, 1)
+	address, done := make(chan string, 1), make(chan error, 1)
 	go func() {
-		ended <- run(ctx, "config.json", "127.0.0.1:0", func(a net.Addr) { address <- a.String() })
+		done <- run(ctx, "config.json", "127.0.0.1:0", func(a net.Addr) { address <- a.String() })
 	}()
 	var site string
 	select {
 	case a := <-address:
 		site = "http://" + a
-	case err := <-ended:
+	case err := <-done:
 		t.Fatal(err)
 	}
 
@@ -88,10 +90,10 @@ func TestSharedWithCandyPack(t *testing.T) {
 	must(t, err)
 	must(t, json.Unmarshal(data, &recording))
 	s := recording.Sessions[0]
-	theirs := "candy_x=" + s.CandyX + "; candy_y=" + s.CandyY
+	candyPackCookies := "candy_x=" + s.CandyX + "; candy_y=" + s.CandyY
 
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	send := func(method, path, cookies string, form url.Values, status int, says string) (set string) {
+	send := func(method, path, cookies string, form url.Values, status int, contains string) (set string) {
 		t.Helper()
 		request, err := http.NewRequest(method, site+path, strings.NewReader(form.Encode()))
 		must(t, err)
@@ -105,7 +107,7 @@ func TestSharedWithCandyPack(t *testing.T) {
 		defer response.Body.Close()
 		body, err := io.ReadAll(response.Body)
 		must(t, err)
-		if response.StatusCode != status || !strings.Contains(string(body)+response.Header.Get("Location"), says) {
+		if response.StatusCode != status || !strings.Contains(string(body)+response.Header.Get("Location"), contains) {
 			t.Fatalf("%s %s: %s, %s", method, path, response.Status, body)
 		}
 		var pairs []string
@@ -115,21 +117,21 @@ func TestSharedWithCandyPack(t *testing.T) {
 		return strings.Join(pairs, "; ")
 	}
 	send("GET", "/account", "", nil, 401, "Unauthorized")
-	send("GET", "/account", theirs, nil, 200, "Hello, alice@example.com")
-	ours := send("POST", "/login", "", url.Values{"email": {"bob@example.com"}, "password": {"shared-pass"}}, 303, "/account")
-	if !strings.HasPrefix(ours, "candy_x=") || !strings.Contains(ours, "; candy_y=") {
-		t.Errorf("the login sets %q", ours)
+	send("GET", "/account", candyPackCookies, nil, 200, "Hello, alice@example.com")
+	goCookies := send("POST", "/login", "", url.Values{"email": {"bob@example.com"}, "password": {"shared-pass"}}, 303, "/account")
+	if !strings.HasPrefix(goCookies, "candy_x=") || !strings.Contains(goCookies, "; candy_y=") {
+		t.Errorf("the login sets %q", goCookies)
 	}
-	send("GET", "/account", ours, nil, 200, "Hello, bob@example.com")
-	send("POST", "/register", "", url.Values{"email": {"bob@example.com"}, "password": {"a password"}}, 409, "has an account")
+	send("GET", "/account", goCookies, nil, 200, "Hello, bob@example.com")
+	send("POST", "/register", "", url.Values{"email": {"bob@example.com"}, "password": {"a password"}}, 409, "already exists")
 	send("POST", "/register", "", url.Values{"email": {"erin@example.com"}}, 400, "fill in")
 	erin := send("POST", "/register", "", url.Values{"email": {"erin@example.com"}, "password": {"a password"}}, 303, "/account")
 	send("GET", "/account", erin, nil, 200, "Hello, erin@example.com")
-	send("POST", "/logout", theirs, nil, 303, "/account")
-	send("GET", "/account", theirs, nil, 401, "Unauthorized")
+	send("POST", "/logout", candyPackCookies, nil, 303, "/account")
+	send("GET", "/account", candyPackCookies, nil, 401, "Unauthorized")
 
 	cancel()
-	must(t, <-ended)
+	must(t, <-done)
 }
 
 func must(t *testing.T, err error) {

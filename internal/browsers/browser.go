@@ -20,30 +20,30 @@ import (
 	"github.com/coder/websocket/wsjson"
 )
 
-// A browser is an installed browser that runs.
+// A browser is a running browser.
 type browser interface {
-	// visit opens an empty page in a profile of its own, without cookies.
+	// visit opens an empty page in a new profile, which has no cookies.
 	visit(context.Context) (tab, error)
-	// version is what the browser calls itself.
+	// version returns the browser's name and version.
 	version() string
 	close()
 }
 
-// A tab is a page that a person looks at.
+// A tab is an open page.
 type tab interface {
-	// open goes to a URL, as if a person had typed it.
+	// open navigates to a URL, as if the user had typed it.
 	open(ctx context.Context, url string) error
-	// click presses the mouse on the element with the id "go", as a person does.
+	// click clicks on the element with the id "go", as a user does.
 	click(context.Context) error
-	// value is what an expression of JavaScript gives, a string.
+	// value evaluates a JavaScript expression, whose result is a string.
 	value(ctx context.Context, expression string) (string, error)
 	close()
 }
 
-// kinds are the browsers in the order of the table.
+// kinds lists the supported browsers in the order of the table.
 var kinds = []struct {
 	name  string
-	needs []string // programs
+	needs []string // required programs
 	start func(context.Context) (browser, error)
 }{
 	{"Chromium", []string{"chromium"}, startChromium},
@@ -51,7 +51,7 @@ var kinds = []struct {
 	{"WebKit", []string{"WebKitWebDriver", "Xvfb"}, startWebKit},
 }
 
-// missing names the first program of some that is not installed.
+// missing returns the first program that is not installed, or "".
 func missing(programs []string) string {
 	for _, program := range programs {
 		if _, err := exec.LookPath(program); err != nil {
@@ -61,12 +61,13 @@ func missing(programs []string) string {
 	return ""
 }
 
-// A program is a child process, with a directory for what it writes. It dies with this one.
+// A program is a child process with a directory for its files.
 type program struct {
 	cmd *exec.Cmd
 	dir string
 }
 
+// launch starts a program and writes its output to a log in dir.
 func launch(dir string, env []string, name string, args ...string) (*program, error) {
 	p := &program{exec.Command(name, args...), dir}
 	log, err := os.Create(filepath.Join(dir, filepath.Base(name)+".log"))
@@ -80,8 +81,9 @@ func launch(dir string, env []string, name string, args ...string) (*program, er
 	return p, p.cmd.Start()
 }
 
-// said waits until the program has written what matches.
-func (p *program) said(ctx context.Context, pattern string) (string, error) {
+// awaitOutput waits until the program's output matches a pattern, and returns
+// the last group of the match.
+func (p *program) awaitOutput(ctx context.Context, pattern string) (string, error) {
 	re := regexp.MustCompile(pattern)
 	for {
 		text, _ := os.ReadFile(filepath.Join(p.dir, filepath.Base(p.cmd.Path)+".log"))
@@ -94,8 +96,8 @@ func (p *program) said(ctx context.Context, pattern string) (string, error) {
 	}
 }
 
-// end kills the program and what it has started.
-func (p *program) end() {
+// kill kills the program and its children.
+func (p *program) kill() {
 	if p == nil || p.cmd.Process == nil {
 		return
 	}
@@ -103,6 +105,7 @@ func (p *program) end() {
 	p.cmd.Wait()
 }
 
+// sleep sleeps for d or until the context ends.
 func sleep(ctx context.Context, d time.Duration) error {
 	select {
 	case <-ctx.Done():
@@ -112,66 +115,73 @@ func sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// A wire carries commands over a WebSocket, one after the other: those of the Chrome DevTools Protocol and those of
-// WebDriver BiDi look the same.
-type wire struct {
-	conn *websocket.Conn
+// A commandConn sends commands over a WebSocket, one after the other. The
+// messages of the Chrome DevTools Protocol and of WebDriver BiDi have the same
+// form.
+type commandConn struct {
+	ws   *websocket.Conn
 	last int
 }
 
-func dial(ctx context.Context, url string) (*wire, error) {
-	conn, _, err := websocket.Dial(ctx, url, nil)
+// dial connects to the WebSocket of a browser.
+func dial(ctx context.Context, url string) (*commandConn, error) {
+	ws, _, err := websocket.Dial(ctx, url, nil)
 	if err != nil {
 		return nil, err
 	}
-	conn.SetReadLimit(-1)
-	return &wire{conn: conn}, nil
+	ws.SetReadLimit(-1)
+	return &commandConn{ws: ws}, nil
 }
 
+// close closes the connection.
+func (c *commandConn) close() { c.ws.CloseNow() }
+
+// An object is a JSON object.
 type object map[string]any
 
-// call sends a command and decodes its result. Events are passed over. A context that ends during a call does not break
-// it off, as that would close the connection.
-func (w *wire) call(ctx context.Context, session, method string, params object, result any) error {
+// call sends a command and decodes its result. It skips events. A context that
+// ends during a call does not abort it, because that would close the
+// connection.
+func (c *commandConn) call(ctx context.Context, session, method string, params object, result any) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 20*time.Second)
 	defer cancel()
-	w.last++
-	command := object{"id": w.last, "method": method, "params": params}
+	c.last++
+	command := object{"id": c.last, "method": method, "params": params}
 	if session != "" {
 		command["sessionId"] = session
 	}
-	if err := wsjson.Write(ctx, w.conn, command); err != nil {
+	if err := wsjson.Write(ctx, c.ws, command); err != nil {
 		return fmt.Errorf("%s: %w", method, err)
 	}
 	for {
-		var answer struct {
+		var message struct {
 			ID     int             `json:"id"`
 			Result json.RawMessage `json:"result"`
 			Error  json.RawMessage `json:"error"`
 			Text   string          `json:"message"`
 		}
-		if err := wsjson.Read(ctx, w.conn, &answer); err != nil {
+		if err := wsjson.Read(ctx, c.ws, &message); err != nil {
 			return fmt.Errorf("%s: %w", method, err)
 		}
 		switch {
-		case answer.ID != w.last:
-		case answer.Error != nil:
-			return fmt.Errorf("%s: %s %s", method, answer.Error, answer.Text)
+		case message.ID != c.last:
+		case message.Error != nil:
+			return fmt.Errorf("%s: %s %s", method, message.Error, message.Text)
 		case result == nil:
 			return nil
 		default:
-			return json.Unmarshal(answer.Result, result)
+			return json.Unmarshal(message.Result, result)
 		}
 	}
 }
 
-// Chromium, over the Chrome DevTools Protocol.
+// chromium controls Chromium over the Chrome DevTools Protocol.
 type chromium struct {
 	program *program
-	wire    *wire
+	conn    *commandConn
 	name    string
 }
 
@@ -191,15 +201,15 @@ func startChromium(ctx context.Context) (b browser, err error) {
 	if err != nil {
 		return nil, err
 	}
-	url, err := c.program.said(ctx, `DevTools listening on (ws://\S+)`)
+	url, err := c.program.awaitOutput(ctx, `DevTools listening on (ws://\S+)`)
 	if err != nil {
 		return nil, err
 	}
-	if c.wire, err = dial(ctx, url); err != nil {
+	if c.conn, err = dial(ctx, url); err != nil {
 		return nil, err
 	}
 	var version struct{ Product string }
-	err = c.wire.call(ctx, "", "Browser.getVersion", nil, &version)
+	err = c.conn.call(ctx, "", "Browser.getVersion", nil, &version)
 	c.name = version.Product
 	return c, err
 }
@@ -207,10 +217,10 @@ func startChromium(ctx context.Context) (b browser, err error) {
 func (c *chromium) version() string { return c.name }
 
 func (c *chromium) close() {
-	if c.wire != nil {
-		c.wire.conn.CloseNow()
+	if c.conn != nil {
+		c.conn.close()
 	}
-	c.program.end()
+	c.program.kill()
 	if c.program != nil {
 		os.RemoveAll(c.program.dir)
 	}
@@ -225,19 +235,19 @@ func (c *chromium) visit(ctx context.Context) (tab, error) {
 	var profile struct{ BrowserContextID string }
 	var target struct{ TargetID string }
 	var session struct{ SessionID string }
-	err := c.wire.call(ctx, "", "Target.createBrowserContext", nil, &profile)
+	err := c.conn.call(ctx, "", "Target.createBrowserContext", nil, &profile)
 	if err == nil {
-		err = c.wire.call(ctx, "", "Target.createTarget", object{"url": "about:blank", "browserContextId": profile.BrowserContextID}, &target)
+		err = c.conn.call(ctx, "", "Target.createTarget", object{"url": "about:blank", "browserContextId": profile.BrowserContextID}, &target)
 	}
 	if err == nil {
-		err = c.wire.call(ctx, "", "Target.attachToTarget", object{"targetId": target.TargetID, "flatten": true}, &session)
+		err = c.conn.call(ctx, "", "Target.attachToTarget", object{"targetId": target.TargetID, "flatten": true}, &session)
 	}
 	return &chromiumTab{c, profile.BrowserContextID, session.SessionID}, err
 }
 
 func (t *chromiumTab) open(ctx context.Context, url string) error {
 	var result struct{ ErrorText string }
-	err := t.wire.call(ctx, t.session, "Page.navigate", object{"url": url}, &result)
+	err := t.conn.call(ctx, t.session, "Page.navigate", object{"url": url}, &result)
 	if err == nil && result.ErrorText != "" {
 		err = errors.New(result.ErrorText)
 	}
@@ -245,10 +255,10 @@ func (t *chromiumTab) open(ctx context.Context, url string) error {
 }
 
 func (t *chromiumTab) click(ctx context.Context) error {
-	at, err := middle(ctx, t)
+	at, err := position(ctx, t)
 	for _, kind := range []string{"mousePressed", "mouseReleased"} {
 		if err == nil {
-			err = t.wire.call(ctx, t.session, "Input.dispatchMouseEvent", object{"type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1}, nil)
+			err = t.conn.call(ctx, t.session, "Input.dispatchMouseEvent", object{"type": kind, "x": at[0], "y": at[1], "button": "left", "clickCount": 1}, nil)
 		}
 	}
 	return err
@@ -259,7 +269,7 @@ func (t *chromiumTab) value(ctx context.Context, expression string) (string, err
 		Result           struct{ Value string }
 		ExceptionDetails json.RawMessage
 	}
-	err := t.wire.call(ctx, t.session, "Runtime.evaluate", object{"expression": expression, "awaitPromise": true, "returnByValue": true}, &result)
+	err := t.conn.call(ctx, t.session, "Runtime.evaluate", object{"expression": expression, "awaitPromise": true, "returnByValue": true}, &result)
 	if err == nil && result.ExceptionDetails != nil {
 		err = fmt.Errorf("%s: %s", expression, result.ExceptionDetails)
 	}
@@ -267,11 +277,12 @@ func (t *chromiumTab) value(ctx context.Context, expression string) (string, err
 }
 
 func (t *chromiumTab) close() {
-	t.wire.call(context.Background(), "", "Target.disposeBrowserContext", object{"browserContextId": t.profile}, nil)
+	t.conn.call(context.Background(), "", "Target.disposeBrowserContext", object{"browserContextId": t.profile}, nil)
 }
 
-// middle is where on the page the element with the id "go" is.
-func middle(ctx context.Context, t tab) (at [2]int, err error) {
+// position returns the coordinates of the middle of the element with the id
+// "go".
+func position(ctx context.Context, t tab) (at [2]int, err error) {
 	text, err := t.value(ctx, `(() => { const r = document.getElementById("go").getBoundingClientRect();
 		return JSON.stringify([Math.round(r.x + r.width / 2), Math.round(r.y + r.height / 2)]) })()`)
 	if err == nil {
@@ -280,10 +291,10 @@ func middle(ctx context.Context, t tab) (at [2]int, err error) {
 	return at, err
 }
 
-// Firefox, over WebDriver BiDi.
+// firefox controls Firefox over WebDriver BiDi.
 type firefox struct {
 	program *program
-	wire    *wire
+	conn    *commandConn
 	name    string
 }
 
@@ -303,17 +314,17 @@ func startFirefox(ctx context.Context) (b browser, err error) {
 	if err != nil {
 		return nil, err
 	}
-	url, err := f.program.said(ctx, `WebDriver BiDi listening on (ws://\S+)`)
+	url, err := f.program.awaitOutput(ctx, `WebDriver BiDi listening on (ws://\S+)`)
 	if err != nil {
 		return nil, err
 	}
-	if f.wire, err = dial(ctx, url+"/session"); err != nil {
+	if f.conn, err = dial(ctx, url+"/session"); err != nil {
 		return nil, err
 	}
 	var session struct {
 		Capabilities struct{ BrowserName, BrowserVersion string }
 	}
-	err = f.wire.call(ctx, "", "session.new", object{"capabilities": object{"alwaysMatch": object{"acceptInsecureCerts": true}}}, &session)
+	err = f.conn.call(ctx, "", "session.new", object{"capabilities": object{"alwaysMatch": object{"acceptInsecureCerts": true}}}, &session)
 	f.name = session.Capabilities.BrowserName + "/" + session.Capabilities.BrowserVersion
 	return f, err
 }
@@ -321,10 +332,10 @@ func startFirefox(ctx context.Context) (b browser, err error) {
 func (f *firefox) version() string { return f.name }
 
 func (f *firefox) close() {
-	if f.wire != nil {
-		f.wire.conn.CloseNow()
+	if f.conn != nil {
+		f.conn.close()
 	}
-	f.program.end()
+	f.program.kill()
 	if f.program != nil {
 		os.RemoveAll(f.program.dir)
 	}
@@ -338,23 +349,23 @@ type firefoxTab struct {
 func (f *firefox) visit(ctx context.Context) (tab, error) {
 	var profile struct{ UserContext string }
 	var page struct{ Context string }
-	err := f.wire.call(ctx, "", "browser.createUserContext", object{}, &profile)
+	err := f.conn.call(ctx, "", "browser.createUserContext", object{}, &profile)
 	if err == nil {
-		err = f.wire.call(ctx, "", "browsingContext.create", object{"type": "tab", "userContext": profile.UserContext}, &page)
+		err = f.conn.call(ctx, "", "browsingContext.create", object{"type": "tab", "userContext": profile.UserContext}, &page)
 	}
 	return &firefoxTab{f, profile.UserContext, page.Context}, err
 }
 
 func (t *firefoxTab) open(ctx context.Context, url string) error {
-	return t.wire.call(ctx, "", "browsingContext.navigate", object{"context": t.page, "url": url, "wait": "none"}, nil)
+	return t.conn.call(ctx, "", "browsingContext.navigate", object{"context": t.page, "url": url, "wait": "none"}, nil)
 }
 
 func (t *firefoxTab) click(ctx context.Context) error {
-	at, err := middle(ctx, t)
+	at, err := position(ctx, t)
 	if err != nil {
 		return err
 	}
-	return t.wire.call(ctx, "", "input.performActions", object{"context": t.page, "actions": []object{{"type": "pointer", "id": "mouse", "actions": []object{
+	return t.conn.call(ctx, "", "input.performActions", object{"context": t.page, "actions": []object{{"type": "pointer", "id": "mouse", "actions": []object{
 		{"type": "pointerMove", "x": at[0], "y": at[1]}, {"type": "pointerDown", "button": 0}, {"type": "pointerUp", "button": 0}}}}}, nil)
 }
 
@@ -364,7 +375,7 @@ func (t *firefoxTab) value(ctx context.Context, expression string) (string, erro
 		Result           struct{ Value string }
 		ExceptionDetails struct{ Text string }
 	}
-	err := t.wire.call(ctx, "", "script.evaluate", object{"expression": expression, "target": object{"context": t.page}, "awaitPromise": true}, &result)
+	err := t.conn.call(ctx, "", "script.evaluate", object{"expression": expression, "target": object{"context": t.page}, "awaitPromise": true}, &result)
 	if err == nil && result.Type != "success" {
 		err = fmt.Errorf("%s: %s", expression, result.ExceptionDetails.Text)
 	}
@@ -372,10 +383,11 @@ func (t *firefoxTab) value(ctx context.Context, expression string) (string, erro
 }
 
 func (t *firefoxTab) close() {
-	t.wire.call(context.Background(), "", "browser.removeUserContext", object{"userContext": t.profile}, nil)
+	t.conn.call(context.Background(), "", "browser.removeUserContext", object{"userContext": t.profile}, nil)
 }
 
-// WebKit, over WebDriver. Its MiniBrowser needs a screen.
+// webkit controls WebKitGTK's MiniBrowser over WebDriver. MiniBrowser needs a
+// screen.
 type webkit struct {
 	screen, driver *program
 	base           string
@@ -396,7 +408,7 @@ func startWebKit(ctx context.Context) (b browser, err error) {
 	if w.screen, err = launch(dir, nil, "Xvfb", "-displayfd", "1", "-screen", "0", "1024x768x24", "-nolisten", "tcp"); err != nil {
 		return nil, err
 	}
-	display, err := w.screen.said(ctx, `(?m)^(\d+)\n`)
+	display, err := w.screen.awaitOutput(ctx, `(?m)^(\d+)\n`)
 	if err != nil {
 		return nil, err
 	}
@@ -411,7 +423,7 @@ func startWebKit(ctx context.Context) (b browser, err error) {
 		if err = w.command(ctx, "GET", "/status", nil, nil); err == nil {
 			return w, nil
 		}
-		if stopped := sleep(ctx, 50*time.Millisecond); stopped != nil {
+		if ctxErr := sleep(ctx, 50*time.Millisecond); ctxErr != nil {
 			return nil, err
 		}
 	}
@@ -420,13 +432,14 @@ func startWebKit(ctx context.Context) (b browser, err error) {
 func (w *webkit) version() string { return w.name }
 
 func (w *webkit) close() {
-	w.driver.end()
-	w.screen.end()
+	w.driver.kill()
+	w.screen.kill()
 	if w.screen != nil {
 		os.RemoveAll(w.screen.dir)
 	}
 }
 
+// command sends a WebDriver command and decodes its result.
 func (w *webkit) command(ctx context.Context, method, path string, body object, result any) error {
 	var text io.Reader
 	if body != nil {
@@ -445,17 +458,17 @@ func (w *webkit) command(ctx context.Context, method, path string, body object, 
 		return err
 	}
 	defer response.Body.Close()
-	var answer struct{ Value json.RawMessage }
-	if err := json.NewDecoder(response.Body).Decode(&answer); err != nil {
+	var reply struct{ Value json.RawMessage }
+	if err := json.NewDecoder(response.Body).Decode(&reply); err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
 	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", path, answer.Value)
+		return fmt.Errorf("%s: %s", path, reply.Value)
 	}
 	if result == nil {
 		return nil
 	}
-	return json.Unmarshal(answer.Value, result)
+	return json.Unmarshal(reply.Value, result)
 }
 
 type webkitTab struct {

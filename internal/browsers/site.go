@@ -15,12 +15,14 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
+// A user is a row of the users table.
 type user struct {
 	ID    int64  `db:"id"`
 	Email string `db:"email"`
 }
 
-// A world is the app, at https://localhost, and another site, at https://127.0.0.1.
+// A world is the app at https://localhost and another site at
+// https://127.0.0.1.
 type world struct {
 	app, other *httptest.Server
 	site       string // the app's URL
@@ -28,10 +30,11 @@ type world struct {
 	db         *sqlx.DB
 	stop       func()
 
-	mu    sync.Mutex
-	asked []string // what browsers asked the app for
+	mu       sync.Mutex
+	requests []string // the requests that the app received
 }
 
+// newWorld starts a database and both sites.
 func newWorld() (_ *world, err error) {
 	w := &world{}
 	defer func() {
@@ -62,18 +65,18 @@ func newWorld() (_ *world, err error) {
 	if w.db, err = session.Open(dsn.FormatDSN()); err != nil {
 		return nil, err
 	}
-	excluded := func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/shared") }
-	cfg := session.Config{LoginURL: "/login", HomeURL: "/home", Cookie: session.Cookie{NoReload: excluded}}
+	noReload := func(r *http.Request) bool { return strings.HasPrefix(r.URL.Path, "/shared") }
+	cfg := session.Config{LoginURL: "/login", HomeURL: "/home", Cookie: session.Cookie{NoReload: noReload}}
 	if w.auth, err = session.New[user](w.db, cfg); err != nil {
 		return nil, err
 	}
 	if _, err := w.auth.Migrate(context.Background()); err != nil {
 		return nil, err
 	}
-	quiet := log.New(io.Discard, "", 0) // browsers that end break off their handshakes
+	discardLog := log.New(io.Discard, "", 0) // browsers abort handshakes when they are killed
 	serve := func(h http.Handler) *httptest.Server {
 		s := httptest.NewUnstartedServer(h)
-		s.Config.ErrorLog = quiet
+		s.Config.ErrorLog = discardLog
 		s.StartTLS()
 		return s
 	}
@@ -101,27 +104,27 @@ func (w *world) close() {
 	}
 }
 
-// page writes a page that says what it is.
+// page writes a page with its name in it.
 func page(w http.ResponseWriter, name, body string) {
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	fmt.Fprintf(w, `<!DOCTYPE html><meta charset="utf-8"><title>%[1]s</title><body data-page="%[1]s"><p>%[1]s</p>%[2]s`, name, body)
 }
 
-// link is what a person clicks.
+// link returns a link for the user to click.
 func link(target string) string {
 	return `<a id="go" style="display:inline-block;padding:2em" href="` + target + `">go</a>`
 }
 
-// pages is the app.
+// pages returns the app's handler.
 func (w *world) pages() http.Handler {
 	auth := w.auth
-	named := func(name string) http.Handler {
+	userPage := func(name string) http.Handler {
 		return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-			who := "a guest"
+			username := "a guest"
 			if u, ok := auth.User(r); ok {
-				who, _, _ = strings.Cut(u.Email, "@")
+				username, _, _ = strings.Cut(u.Email, "@")
 			}
-			page(rw, name+" as "+who, "")
+			page(rw, name+" as "+username, "")
 		})
 	}
 	enter := func(rw http.ResponseWriter, r *http.Request) bool {
@@ -144,11 +147,12 @@ func (w *world) pages() http.Handler {
 		}
 		page(rw, "left", "")
 	})
-	mux.Handle("/account", auth.Require(named("account")))
-	mux.Handle("/login", auth.Guest(named("login form")))
-	mux.Handle("/home", auth.Switch(named("home"), named("home")))
-	mux.Handle("/shared", auth.Switch(named("shared"), named("shared")))
-	// The way out to another site, and the way back from one that vouches for the user.
+	mux.Handle("/account", auth.Require(userPage("account")))
+	mux.Handle("/login", auth.Guest(userPage("login form")))
+	mux.Handle("/home", auth.Switch(userPage("home"), userPage("home")))
+	mux.Handle("/shared", auth.Switch(userPage("shared"), userPage("shared")))
+	// Links to the other site, and the callback of one that authenticates
+	// users.
 	mux.HandleFunc("/to/", func(rw http.ResponseWriter, r *http.Request) {
 		page(rw, "way out", link(w.other.URL+strings.TrimPrefix(r.URL.Path, "/to")))
 	})
@@ -182,11 +186,11 @@ addEventListener("fetch", event => event.respondWith(fetch(event.request)))`)
 		}
 		h := r.Header
 		w.mu.Lock()
-		w.asked = append(w.asked, fmt.Sprintf("%s %s (%s, %s, %s, user %q, accept %q, cookies %q)", r.Method, r.URL, h.Get("Sec-Fetch-Site"), h.Get("Sec-Fetch-Mode"),
+		w.requests = append(w.requests, fmt.Sprintf("%s %s (%s, %s, %s, user %q, accept %q, cookies %q)", r.Method, r.URL, h.Get("Sec-Fetch-Site"), h.Get("Sec-Fetch-Mode"),
 			h.Get("Sec-Fetch-Dest"), h.Get("Sec-Fetch-User"), h.Get("Accept"), cookies))
-		tooMany := len(w.asked) > 20
+		tooMany := len(w.requests) > 20
 		w.mu.Unlock()
-		if tooMany { // a loop ends here
+		if tooMany { // end a redirect loop
 			page(rw, "loop", "")
 			return
 		}
@@ -194,22 +198,24 @@ addEventListener("fetch", event => event.respondWith(fetch(event.request)))`)
 	})
 }
 
-// seen is what the app was asked for since the last call.
-func (w *world) seen() []string {
+// takeRequests returns the requests that the app received since the last call.
+func (w *world) takeRequests() []string {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	asked := w.asked
-	w.asked = nil
-	return asked
+	requests := w.requests
+	w.requests = nil
+	return requests
 }
 
-func (w *world) count() int {
+// requestCount returns the number of requests since takeRequests.
+func (w *world) requestCount() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return len(w.asked)
+	return len(w.requests)
 }
 
-// serveOther is the other site. The rest of the path is where it leads, at the app.
+// serveOther serves the other site. The first part of a path is the kind of
+// page, and the other parts are the path in the app to which it leads.
 func (w *world) serveOther(rw http.ResponseWriter, r *http.Request) {
 	kind, path, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
 	target := w.site + "/" + path
@@ -224,7 +230,7 @@ func (w *world) serveOther(rw http.ResponseWriter, r *http.Request) {
 		page(rw, "other", `<script>addEventListener("load", () => setTimeout(() => location.href = "`+target+`", 100))</script>`)
 	case "meta":
 		page(rw, "other", `<meta http-equiv="refresh" content="0; url=`+target+`">`)
-	case "pay": // returns after six seconds, when a click counts no more
+	case "pay": // returns after six seconds, when the user activation has expired
 		page(rw, "other", `<script>setTimeout(() => location.href = "`+target+`", 6000)</script>`)
 	case "redirect":
 		http.Redirect(rw, r, target, http.StatusFound)

@@ -14,7 +14,8 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// After Close no goroutine is left, whatever was under way: a load, and a purge of expired rows.
+// TestNoGoroutineAfterClose checks that Close leaves no goroutine after a load
+// and during a purge of expired rows.
 func TestNoGoroutineAfterClose(t *testing.T) {
 	dsn, stop, err := testdb.Private()
 	if err != nil {
@@ -60,7 +61,7 @@ func TestNoGoroutineAfterClose(t *testing.T) {
 	if _, err := a.db.Exec("UPDATE user_tokens SET active = active - INTERVAL 1 YEAR"); err != nil {
 		t.Fatal(err)
 	}
-	l.clients[0].login("") // begins a purge
+	l.clients[0].login("") // starts a purge
 	a.close()
 	goleak.VerifyNone(t, before)
 }

@@ -7,15 +7,17 @@ import (
 	"sync/atomic"
 )
 
-// A forwarder passes on connections, until it forgets those that there are: they stay open, and nothing comes through.
+// A forwarder forwards TCP connections. After dropExisting, the connections of
+// that time stay open but transmit nothing.
 type forwarder struct {
 	net.Listener
 	to        string
-	forgotten atomic.Int64 // connections with a number up to this
+	forgotten atomic.Int64 // connections up to this number transmit nothing
 	count     atomic.Int64
-	servers   sync.Map // from the number of a connection to its server's side
+	servers   sync.Map // the server's side of each connection, by number
 }
 
+// forward starts a forwarder to an address, on a free port of 127.0.0.1.
 func forward(to string) (*forwarder, error) {
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -34,10 +36,12 @@ func forward(to string) (*forwarder, error) {
 	return f, nil
 }
 
-func (f *forwarder) forget() { f.forgotten.Store(f.count.Load()) }
+// dropExisting makes all existing connections transmit nothing any more.
+func (f *forwarder) dropExisting() { f.forgotten.Store(f.count.Load()) }
 
-// bury has the server learn that those that were forgotten are dead, as it would by TCP's keepalive.
-func (f *forwarder) bury() {
+// closeForgotten closes the server's side of the connections that transmit
+// nothing, as TCP keep-alive would do in time.
+func (f *forwarder) closeForgotten() {
 	f.servers.Range(func(number, server any) bool {
 		if number.(int64) <= f.forgotten.Load() {
 			server.(net.Conn).Close()
@@ -54,24 +58,24 @@ func (f *forwarder) serve(client net.Conn, number int64) {
 	}
 	f.servers.Store(number, server)
 	defer f.servers.Delete(number)
-	pass := func(to, from net.Conn) {
-		io.Copy(passing{to, f, number}, from)
+	transmit := func(to, from net.Conn) {
+		io.Copy(conditionalConn{to, f, number}, from)
 		if f.forgotten.Load() < number {
 			to.Close()
 		}
 	}
-	go pass(server, client)
-	pass(client, server)
+	go transmit(server, client)
+	transmit(client, server)
 }
 
-// passing drops what is written once its connection is forgotten.
-type passing struct {
+// conditionalConn discards written data once its connection is forgotten.
+type conditionalConn struct {
 	net.Conn
 	f      *forwarder
 	number int64
 }
 
-func (p passing) Write(b []byte) (int, error) {
+func (p conditionalConn) Write(b []byte) (int, error) {
 	if p.f.forgotten.Load() >= p.number {
 		return len(b), nil
 	}

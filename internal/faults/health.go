@@ -9,15 +9,17 @@ import (
 	"time"
 )
 
-// A healthAgent answers HAProxy's health checks of one node over HTTP: 200 while the node takes part in its cluster, 503
-// otherwise. It asks over one connection that it keeps, so a check is cheap and a busy machine does not fail it.
+// A healthAgent answers HAProxy's health checks of one node over HTTP: 200
+// while the node is ready, 503 otherwise. It keeps one connection to the node,
+// so that a check is cheap and succeeds on a busy machine.
 type healthAgent struct {
 	db     *sql.DB
 	server *http.Server
 	port   string
 }
 
-// newHealthAgent starts an agent on a port of 127.0.0.1, for the node at an address.
+// newHealthAgent starts an agent for the node at an address, on a port of
+// 127.0.0.1.
 func newHealthAgent(node string) (*healthAgent, error) {
 	db, err := sql.Open("mysql", "app:app@tcp("+node+")/?timeout=1s&readTimeout=1s&writeTimeout=1s")
 	if err != nil {

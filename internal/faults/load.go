@@ -18,7 +18,7 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// An app is one app server: a Manager on a pool of its own, and its pages.
+// An app is one app server: a Manager with its own connection pool, and pages.
 type app struct {
 	db      *sqlx.DB
 	replica *sqlx.DB // or nil
@@ -31,7 +31,8 @@ type user struct {
 	Email string `db:"email"`
 }
 
-// newApp makes one on a database and, unless its DSN is empty, a replica.
+// newApp returns an app that uses a database and, unless its DSN is empty, a
+// replica.
 func newApp(dsn, replica string, timeout time.Duration, log *slog.Logger) (*app, error) {
 	a := &app{}
 	cfg := session.Config{Timeout: timeout, PasswordCost: 4, Throttle: session.NoThrottle, Logger: log}
@@ -51,14 +52,14 @@ func newApp(dsn, replica string, timeout time.Duration, log *slog.Logger) (*app,
 		return nil, err
 	}
 	a.auth = auth
-	answer := func(w http.ResponseWriter, err error) {
+	respond := func(w http.ResponseWriter, err error) {
 		switch {
 		case err == nil:
 		case errors.Is(err, session.ErrUnavailable):
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		case errors.Is(err, session.ErrSessionNotFound), errors.Is(err, session.ErrNotLoggedIn):
 			http.Error(w, err.Error(), http.StatusConflict)
-		case errors.Is(err, context.Canceled): // nobody is there to see it
+		case errors.Is(err, context.Canceled): // the client has disconnected
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 		default:
 			http.Error(w, err.Error(), http.StatusInternalServerError)
@@ -67,24 +68,24 @@ func newApp(dsn, replica string, timeout time.Duration, log *slog.Logger) (*app,
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
 		_, err := auth.Login(w, r, session.Credentials{"email": r.URL.Query().Get("email")}, password)
-		answer(w, err)
+		respond(w, err)
 	})
-	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) { answer(w, auth.Logout(w, r)) })
+	mux.HandleFunc("POST /logout", func(w http.ResponseWriter, r *http.Request) { respond(w, auth.Logout(w, r)) })
 	mux.Handle("POST /revoke", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, _ := auth.User(r)
-		answer(w, auth.Revoke(r.Context(), u.ID, r.URL.Query().Get("id")))
+		respond(w, auth.Revoke(r.Context(), u.ID, r.URL.Query().Get("id")))
 	})))
 	mux.Handle("POST /everywhere", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		u, _ := auth.User(r)
 		_, err := auth.LogoutAll(r.Context(), u.ID)
-		answer(w, err)
+		respond(w, err)
 	})))
-	mux.Handle("POST /rotate", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, auth.Rotate(w, r)) })))
-	mux.Handle("POST /others", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { answer(w, auth.LogoutOthers(w, r)) })))
+	mux.Handle("POST /rotate", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { respond(w, auth.Rotate(w, r)) })))
+	mux.Handle("POST /others", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { respond(w, auth.LogoutOthers(w, r)) })))
 	mux.Handle("GET /slow", auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { time.Sleep(rand.N(10 * time.Millisecond)) })))
 	mux.HandleFunc("POST /purge", func(w http.ResponseWriter, r *http.Request) {
 		_, err := auth.Purge(r.Context())
-		answer(w, err)
+		respond(w, err)
 	})
 	mux.HandleFunc("GET /", func(w http.ResponseWriter, r *http.Request) {
 		if err := auth.Err(r); err != nil {
@@ -105,42 +106,52 @@ func (a *app) close() {
 	}
 }
 
-// What is known of a session from the answers that its browser got.
+// A state is the state of a session according to the responses so far.
 type state int
 
 const (
-	alive  state = iota // its login was acknowledged
-	ended               // its end was acknowledged
-	unsure              // an operation on it failed, and may have been done
+	alive   state = iota // its login was acknowledged
+	ended                // its end was acknowledged
+	unknown              // a failed operation may have ended it
 )
 
+// A tracked session is one that a client has logged in to.
 type tracked struct {
-	cookie string
-	id     string
-	state  state
-	seen   bool      // it was let in once
-	begun  time.Time // when its login was sent
-	since  time.Time // when its end was acknowledged
+	cookie  string
+	id      string
+	state   state
+	seen    bool      // it was accepted at least once
+	started time.Time // when its login was sent
+	endedAt time.Time // when its end was acknowledged
 }
 
-// A client has one user with sessions in several browsers, and does one thing after the other; so it knows what must be.
+// A client is one user with sessions in several browsers. It sends one request
+// after the other, so it knows the expected state of each session.
 type client struct {
 	load     *load
 	email    string
 	sessions []*tracked
 }
 
-// A load is many clients, and what they have found.
+// A load is a set of clients and the counts of their findings.
 type load struct {
-	apps    []*app
-	age     func(cookie string) error     // makes sessions old enough for a slide; it may fail
-	gone    time.Duration                 // browsers leave within so long of sending a request; 0: they stay
-	grace   time.Duration                 // servers of a cluster may let in for so long after an end was acknowledged
-	dropped atomic.Pointer[time.Time]     // sessions whose login was sent before are not asked about any more
-	tell    func(format string, a ...any) // hears of each violation
+	apps []*app
+	// age makes a session due for renewal. It may fail.
+	age func(cookie string) error
+	// disconnectWithin makes every second client disconnect within this time of
+	// sending a request, unless it is 0.
+	disconnectWithin time.Duration
+	// grace is how long a session may be accepted after its end was
+	// acknowledged, on another server of a cluster.
+	grace time.Duration
+	// dropped is when the token table was dropped. Sessions that started
+	// earlier have no expected state.
+	dropped atomic.Pointer[time.Time]
+	// report is called for each violation.
+	report func(format string, a ...any)
 
 	operations, unavailable                   atomic.Int64
-	lostLogins, livingLogouts, falseLogouts   atomic.Int64
+	lostLogins, revivedLogouts, falseLogouts  atomic.Int64
 	lastUnavailable, longest, otherViolations atomic.Int64 // unix nanoseconds; nanoseconds; count
 
 	stop    atomic.Bool
@@ -154,44 +165,46 @@ const (
 	sessionCookie = "__Host-session"
 )
 
+// start starts the clients.
 func (l *load) start() {
 	for i := range users {
 		c := &client{load: l, email: fmt.Sprintf("user%d@example.com", i)}
 		l.clients = append(l.clients, c)
 		l.running.Go(func() {
 			for !l.stop.Load() {
-				c.act()
+				c.step()
 				time.Sleep(rand.N(2 * time.Millisecond))
 			}
 		})
 	}
 }
 
-// suffer has something happen to the load for a while, and tells how long after its end the last 503 was.
-func (l *load) suffer(begin func() (end func() error, err error), duration time.Duration) (recovery time.Duration, err error) {
+// runUnder injects a fault for the given duration while the load runs. It
+// returns the time from the end of the fault to the last 503.
+func (l *load) runUnder(inject func() (end func() error, err error), duration time.Duration) (recovery time.Duration, err error) {
 	l.start()
 	time.Sleep(time.Second)
-	end, err := begin()
+	end, err := inject()
 	if err == nil {
 		time.Sleep(duration)
 		if err = end(); err == nil {
-			return l.recover(time.Now())
+			return l.awaitRecovery(time.Now())
 		}
-		err = fmt.Errorf("to end it: %w", err)
+		err = fmt.Errorf("end the fault: %w", err)
 	}
 	l.finish()
 	return 0, err
 }
 
-// finish stops the load, and asks once more about every session.
+// finish stops the load and checks every session once more.
 func (l *load) finish() {
 	l.stop.Store(true)
 	l.running.Wait()
 	time.Sleep(l.grace)
-	l.gone = 0
+	l.disconnectWithin = 0
 	for _, c := range l.clients {
 		for _, s := range c.sessions {
-			if s.state == unsure {
+			if s.state == unknown {
 				continue
 			}
 			for range 3 {
@@ -203,21 +216,22 @@ func (l *load) finish() {
 	}
 }
 
-// do sends a request and counts it. 0 stands for a browser that left without an answer that counts.
-func (c *client) do(on *app, method, target, cookie string) (status int, header http.Header, newCookie string) {
+// request sends a request and counts it. It returns status 0 if the client
+// disconnected before a response.
+func (c *client) request(on *app, method, target, cookie string) (status int, header http.Header, newCookie string) {
 	l := c.load
 	ctx := context.Background()
-	if l.gone > 0 && rand.N(2) == 0 {
+	if l.disconnectWithin > 0 && rand.N(2) == 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, time.Hour) // not a deadline that is ever met
-		timer := time.AfterFunc(rand.N(l.gone), cancel)
+		ctx, cancel = context.WithTimeout(ctx, time.Hour) // never reached
+		timer := time.AfterFunc(rand.N(l.disconnectWithin), cancel)
 		defer timer.Stop()
 		defer cancel()
-		ctx = leaving{ctx}
+		ctx = withoutDeadline{ctx}
 	}
 	r := httptest.NewRequestWithContext(ctx, method, target, nil)
 	r.Header.Set("User-Agent", "Mozilla/5.0 (X11; Linux x86_64; rv:131.0) Gecko/20100101 Firefox/131.0")
-	if target == "/slow" { // as a browser opens a page
+	if target == "/slow" { // like a browser that opens a page
 		r.Header.Set("Accept", "text/html")
 		r.Header.Set("Sec-Fetch-Site", "same-origin")
 		r.Header.Set("Sec-Fetch-Mode", "navigate")
@@ -227,9 +241,9 @@ func (c *client) do(on *app, method, target, cookie string) (status int, header 
 		r.AddCookie(&http.Cookie{Name: sessionCookie, Value: cookie})
 	}
 	w := httptest.NewRecorder()
-	begun := time.Now()
+	started := time.Now()
 	on.handler.ServeHTTP(w, r)
-	took := time.Since(begun)
+	took := time.Since(started)
 	l.operations.Add(1)
 	for longest := l.longest.Load(); int64(took) > longest && !l.longest.CompareAndSwap(longest, int64(took)); longest = l.longest.Load() {
 	}
@@ -246,7 +260,7 @@ func (c *client) do(on *app, method, target, cookie string) (status int, header 
 		l.unavailable.Add(1)
 		l.lastUnavailable.Store(time.Now().UnixNano())
 		if newCookie != "" && cookie == "" {
-			l.violation(&l.otherViolations, "a failed login gave a cookie")
+			l.violation(&l.otherViolations, "a failed login set a cookie")
 		}
 	}
 	if response.StatusCode == http.StatusInternalServerError {
@@ -255,20 +269,23 @@ func (c *client) do(on *app, method, target, cookie string) (status int, header 
 	return response.StatusCode, response.Header, newCookie
 }
 
-// leaving is a context without a deadline, as that of a server's request.
-type leaving struct{ context.Context }
+// withoutDeadline hides the deadline of a context, because the context of a
+// server's request has none.
+type withoutDeadline struct{ context.Context }
 
-func (leaving) Deadline() (time.Time, bool) { return time.Time{}, false }
+func (withoutDeadline) Deadline() (time.Time, bool) { return time.Time{}, false }
 
+// violation counts and reports a violation.
 func (l *load) violation(counter *atomic.Int64, format string, a ...any) {
 	counter.Add(1)
-	l.tell(format, a...)
+	l.report(format, a...)
 }
 
+// app returns one of the load's apps.
 func (l *load) app() *app { return l.apps[rand.N(len(l.apps))] }
 
-// act does one thing.
-func (c *client) act() {
+// step performs one randomly chosen operation.
+func (c *client) step() {
 	if len(c.sessions) == 0 {
 		c.login("")
 		return
@@ -290,25 +307,25 @@ func (c *client) act() {
 		if len(c.sessions) < 8 {
 			c.login("")
 		}
-	case n < 76: // the same browser logs in once more
+	case n < 76: // the same browser logs in again
 		if s.state == alive {
 			if c.login(s.cookie) == http.StatusOK {
-				c.ended(s)
+				c.markEnded(s)
 			} else {
-				s.state = unsure
+				s.state = unknown
 			}
 		}
 	case n < 84:
 		if s.state == alive {
-			c.acknowledge(s, on, "/logout", s)
+			c.endSessions(s, on, "/logout", s)
 		}
 	case n < 90:
 		if other := c.sessions[rand.N(len(c.sessions))]; s.state == alive && other != s && other.state == alive && other.id != "" {
-			c.acknowledge(s, on, "/revoke?id="+other.id, other)
+			c.endSessions(s, on, "/revoke?id="+other.id, other)
 		}
 	case n < 92:
 		if s.state == alive {
-			c.acknowledge(s, on, "/everywhere", c.sessions...)
+			c.endSessions(s, on, "/everywhere", c.sessions...)
 		}
 	case n < 95:
 		if s.state == alive && s.id != "" && c.load.age(s.cookie) == nil {
@@ -319,79 +336,85 @@ func (c *client) act() {
 			c.twoTabs(s)
 		}
 	default:
-		c.do(on, "POST", "/purge", "")
+		c.request(on, "POST", "/purge", "")
 	}
 }
 
+// remove stops tracking session i.
 func (c *client) remove(i int) { c.sessions = append(c.sessions[:i], c.sessions[i+1:]...) }
 
+// login logs in from a browser that has the given cookie, or "".
 func (c *client) login(cookie string) (status int) {
-	s := &tracked{begun: time.Now()}
-	status, _, newCookie := c.do(c.load.app(), "POST", "/login?email="+url.QueryEscape(c.email), cookie)
+	s := &tracked{started: time.Now()}
+	status, _, newCookie := c.request(c.load.app(), "POST", "/login?email="+url.QueryEscape(c.email), cookie)
 	switch {
 	case status == http.StatusOK && newCookie == "":
-		c.load.violation(&c.load.otherViolations, "a login gave no cookie")
+		c.load.violation(&c.load.otherViolations, "a login set no cookie")
 	case status == http.StatusOK:
 		s.cookie = newCookie
 		c.sessions = append(c.sessions, s)
 	case status != http.StatusServiceUnavailable && status != 0:
-		c.load.violation(&c.load.otherViolations, "a login was answered with %d", status)
+		c.load.violation(&c.load.otherViolations, "a login returned %d", status)
 	}
 	return status
 }
 
-// check asks whether a session is let in, and compares.
+// check sends a request with a session and compares the response with the
+// expected state.
 func (c *client) check(s *tracked, on *app) int {
 	l := c.load
-	before := s.since
-	asked := time.Now()
-	status, header, _ := c.do(on, "GET", "/", s.cookie)
+	endedAt := s.endedAt
+	sent := time.Now()
+	status, header, _ := c.request(on, "GET", "/", s.cookie)
 	if c.wasDropped(s) {
-		s.state = unsure
+		s.state = unknown
 	}
 	switch {
-	case status == http.StatusOK && s.state == ended && asked.Sub(before) >= l.grace:
-		l.violation(&l.livingLogouts, "let in %v after its end was acknowledged", time.Since(before))
+	case status == http.StatusOK && s.state == ended && sent.Sub(endedAt) >= l.grace:
+		l.violation(&l.revivedLogouts, "accepted %v after its end was acknowledged", time.Since(endedAt))
 	case status == http.StatusOK && s.state == alive:
 		s.seen, s.id = true, header.Get("Session")
 	case status == http.StatusUnauthorized && s.state == alive && s.seen:
-		l.violation(&l.falseLogouts, "session %s is out, %v after its login", s.id, time.Since(s.begun))
-		s.state = unsure
+		l.violation(&l.falseLogouts, "session %s was rejected %v after its login", s.id, time.Since(s.started))
+		s.state = unknown
 	case status == http.StatusUnauthorized && s.state == alive:
-		l.violation(&l.lostLogins, "lost a login of %v ago", time.Since(s.begun))
-		s.state = unsure
-	case status == http.StatusUnauthorized && s.state == unsure:
-		c.ended(s)
+		l.violation(&l.lostLogins, "lost a login from %v ago", time.Since(s.started))
+		s.state = unknown
+	case status == http.StatusUnauthorized && s.state == unknown:
+		c.markEnded(s)
 	}
 	return status
 }
 
-// acknowledge asks for the end of sessions. If that fails, nobody knows.
-func (c *client) acknowledge(s *tracked, on *app, target string, ending ...*tracked) {
-	status, _, _ := c.do(on, "POST", target, s.cookie)
+// endSessions sends a request that ends sessions. If it fails, their state is
+// unknown.
+func (c *client) endSessions(s *tracked, on *app, target string, ending ...*tracked) {
+	status, _, _ := c.request(on, "POST", target, s.cookie)
 	if status == http.StatusUnauthorized {
 		if s.state == alive && !c.wasDropped(s) {
-			c.load.violation(&c.load.falseLogouts, "session %s was refused for %s", s.id, strings.TrimRight(target, "0123456789"))
-			s.state = unsure
+			c.load.violation(&c.load.falseLogouts, "session %s was rejected for %s", s.id, strings.TrimRight(target, "0123456789"))
+			s.state = unknown
 		}
 		return
 	}
 	for _, e := range ending {
 		if status == http.StatusOK {
-			c.ended(e)
+			c.markEnded(e)
 		} else if e.state == alive {
-			e.state = unsure
+			e.state = unknown
 		}
 	}
 }
 
+// wasDropped reports whether the token table was dropped after the login.
 func (c *client) wasDropped(s *tracked) bool {
 	dropped := c.load.dropped.Load()
-	return dropped != nil && s.begun.Before(*dropped)
+	return dropped != nil && s.started.Before(*dropped)
 }
 
-func (c *client) ended(s *tracked) {
+// markEnded records that the end of a session was acknowledged.
+func (c *client) markEnded(s *tracked) {
 	if s.state != ended {
-		s.state, s.since = ended, time.Now()
+		s.state, s.endedAt = ended, time.Now()
 	}
 }

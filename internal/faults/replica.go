@@ -5,10 +5,10 @@ import (
 	"os"
 )
 
-// A primary keeps what a replica needs.
-var primary = []string{"--server-id=1", "--log-bin=bin", "--binlog-format=ROW"}
+// primaryArgs are the arguments of a server that has a replica.
+var primaryArgs = []string{"--server-id=1", "--log-bin=bin", "--binlog-format=ROW"}
 
-// replicate starts a replica of a server, and waits until it has everything.
+// replicate starts a replica of a server, and waits until it has all users.
 func (s *server) replicate(template string) (replica *server, err error) {
 	dir, err := tempDir()
 	if err != nil {
@@ -31,13 +31,13 @@ func (s *server) replicate(template string) (replica *server, err error) {
 	return replica, replica.await(fmt.Sprintf("SELECT COUNT(*) = %d FROM app.users", users))
 }
 
-// remove ends a server that has a directory of its own.
+// remove stops a server and deletes its directory.
 func (s *server) remove() {
 	s.stop()
 	os.RemoveAll(s.dir)
 }
 
-// delay has a replica apply everything so many seconds late.
+// delay makes a replica apply writes the given number of seconds late.
 func (s *server) delay(seconds int) error {
 	return s.exec("STOP SLAVE", fmt.Sprintf("CHANGE MASTER TO MASTER_DELAY=%d", seconds), "START SLAVE")
 }

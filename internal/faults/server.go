@@ -17,7 +17,8 @@ import (
 	_ "github.com/go-sql-driver/mysql"
 )
 
-// A server is a MariaDB that can be killed and started again. What it has acknowledged survives its end.
+// A server is a MariaDB server that can be killed and started again. Its
+// committed transactions survive a kill.
 type server struct {
 	dir    string
 	host   string
@@ -26,10 +27,10 @@ type server struct {
 	env    []string
 	cmd    *exec.Cmd
 	exited <-chan struct{}
-	root   *sql.DB // over the socket, so past every proxy
+	root   *sql.DB // connects to the socket, bypassing every proxy
 }
 
-// template is a data directory that every server starts with a copy of.
+// template creates a directory with the initial data of every server.
 func template() (dir string, err error) {
 	dir, err = tempDir()
 	if err != nil {
@@ -39,7 +40,8 @@ func template() (dir string, err error) {
 		"--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve", "--innodb-log-file-size=8M")...)
 }
 
-// tempDir is in memory where that can be: a disk that is slow to sync is a fault of its own.
+// tempDir creates a temporary directory, in memory where possible, because a
+// disk that is slow to sync would be a further fault.
 func tempDir() (string, error) {
 	parent := "/dev/shm"
 	if _, err := os.Stat(parent); err != nil {
@@ -48,8 +50,9 @@ func tempDir() (string, error) {
 	return os.MkdirTemp(parent, "session-faults-")
 }
 
-// newServer prepares a server in a directory that has the template's data. It has temporary files of its own, as a
-// server that starts deletes those of others in the same place.
+// newServer returns a server for a directory that contains a copy of the
+// template. Temporary files are in the same directory, because a starting
+// server deletes the temporary files of other servers in the same place.
 func newServer(dir, host string, args ...string) *server {
 	s := &server{dir: dir, host: host, port: testdb.FreePort(host)}
 	s.args = append(testdb.AsUser("--no-defaults", "--datadir="+dir+"/data", "--tmpdir="+dir, "--socket="+s.socket(), "--pid-file="+dir+"/pid", "--log-error="+dir+"/log",
@@ -62,7 +65,8 @@ func newServer(dir, host string, args ...string) *server {
 func (s *server) socket() string  { return filepath.Join(s.dir, "s") }
 func (s *server) address() string { return net.JoinHostPort(s.host, s.port) }
 
-// start runs the server until it answers. It dies with this program.
+// start starts the server and waits until it answers. The server ends with this
+// program.
 func (s *server) start() error {
 	if err := s.launch(); err != nil {
 		return err
@@ -70,6 +74,7 @@ func (s *server) start() error {
 	return s.await("SELECT 1")
 }
 
+// launch starts the server without waiting for it.
 func (s *server) launch() error {
 	s.cmd = exec.Command(testdb.Find("mariadbd"), s.args...)
 	s.cmd.Env = append(os.Environ(), s.env...)
@@ -83,7 +88,7 @@ func (s *server) launch() error {
 	return err
 }
 
-// await waits until a query gives true.
+// await waits until a query returns true.
 func (s *server) await(query string) error {
 	for deadline := time.Now().Add(60 * time.Second); ; {
 		var ok bool
@@ -103,11 +108,13 @@ func (s *server) await(query string) error {
 	}
 }
 
+// kill ends the server with SIGKILL.
 func (s *server) kill() {
 	s.cmd.Process.Signal(syscall.SIGKILL)
 	<-s.exited
 }
 
+// stop shuts the server down.
 func (s *server) stop() {
 	if s.cmd == nil {
 		return
@@ -136,13 +143,14 @@ func (s *server) age(cookie string) error {
 	return s.exec("UPDATE app.user_tokens SET active = active - INTERVAL 2 DAY WHERE token_x = '" + selector + "'")
 }
 
-// number is what a query gives.
+// number returns the integer result of a query.
 func (s *server) number(query string) (n int64) {
 	s.root.QueryRow(query).Scan(&n)
 	return n
 }
 
-// prepare makes the database, its users, and the user app, who is no administrator.
+// prepare creates the database, its users, and the account app, which has no
+// administrative privileges.
 func (s *server) prepare(hash string) error {
 	err := s.exec("CREATE DATABASE app", "CREATE USER app@'%' IDENTIFIED BY 'app'", "GRANT ALL ON app.* TO app@'%'",
 		"CREATE TABLE app.users (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, email VARCHAR(190) NOT NULL UNIQUE, password VARCHAR(255) NOT NULL)")
@@ -152,11 +160,12 @@ func (s *server) prepare(hash string) error {
 	return err
 }
 
-// copyTree copies the template.
+// copyTree copies a directory.
 func copyTree(from, to string) error {
 	return command("cp", "-a", from, to)
 }
 
+// command runs a program and returns its output in the error if it fails.
 func command(name string, args ...string) error {
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
@@ -165,7 +174,7 @@ func command(name string, args ...string) error {
 	return nil
 }
 
-// library finds one of the usual files.
+// library returns the path of a shared library, or "" if it is missing.
 func library(name string) string {
 	found, _ := filepath.Glob("/usr/lib/*/" + name)
 	if len(found) == 0 {

@@ -18,38 +18,40 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// A fault is something that happens to one server while an app works with it.
+// A fault is a fault injected into one server while an app uses it.
 type fault struct {
-	name  string
-	what  string // how it is made
-	setUp func(*site) error
-	// begin makes it happen, and returns what ends it.
-	begin   func(*site) (end func() error, err error)
-	args    []string // of the server
-	replica bool     // it has one, which the app uses
-	gone    time.Duration
-	long    int  // times the usual duration
-	quick   bool // it is in the subset for CI
+	name        string
+	description string
+	setUp       func(*testbed) error
+	// inject starts the fault and returns a function that ends it.
+	inject  func(*testbed) (end func() error, err error)
+	args    []string // arguments of the server
+	replica bool     // the app uses a replica
+	// disconnectWithin is passed to the load.
+	disconnectWithin time.Duration
+	long             int  // times the usual duration
+	quick            bool // part of the subset for CI
 }
 
-// A site is an app with its server, and a proxy between them.
-type site struct {
+// A testbed is an app, its server, and a proxy between them.
+type testbed struct {
 	server  *server
 	replica *server    // of the server, or nil
-	front   *forwarder // the app's connections go through it, and then through the proxy
+	front   *forwarder // forwards the app's connections to the proxy
 	proxy   *toxiproxy.Proxy
 	app     *app
 	load    *load
-	notes   []string // what is worth telling of this run
+	notes   []string // details for the result
 }
 
-// repeatedly runs something until it is ended, in the background.
-func repeatedly(do func(context.Context) error) (end func() error, err error) {
+// repeatedly runs a task in a loop, in the background, until end is called or
+// the task fails.
+func repeatedly(task func(context.Context) error) (end func() error, err error) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
 	running.Go(func() {
 		for ctx.Err() == nil {
-			if err = do(ctx); err != nil {
+			if err = task(ctx); err != nil {
 				return
 			}
 		}
@@ -64,6 +66,7 @@ func repeatedly(do func(context.Context) error) (end func() error, err error) {
 	}, nil
 }
 
+// pause sleeps for d or until the context ends.
 func pause(ctx context.Context, d time.Duration) {
 	select {
 	case <-time.After(d):
@@ -71,18 +74,19 @@ func pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// toxic adds one of toxiproxy's toxics to what the server sends.
-func toxic(kind, attributes string) func(*site) (func() error, error) {
-	return func(s *site) (func() error, error) {
+// toxic returns a fault that adds one of toxiproxy's toxics to the server's
+// responses.
+func toxic(kind, attributes string) func(*testbed) (func() error, error) {
+	return func(s *testbed) (func() error, error) {
 		_, err := s.proxy.Toxics.AddToxicJson(strings.NewReader(`{"name": "fault", "type": "` + kind + `", "stream": "downstream", "attributes": {` + attributes + `}}`))
 		return func() error { return s.proxy.Toxics.RemoveToxic(context.Background(), "fault") }, err
 	}
 }
 
 var faults = []fault{
-	{name: "none", what: "for comparison", quick: true, begin: func(*site) (func() error, error) { return func() error { return nil }, nil }},
-	{name: "latency", what: "answers take 100 to 300 ms more", begin: toxic("latency", `"latency": 200, "jitter": 100`)},
-	{name: "reset", what: "all connections are reset, every half second", quick: true, begin: func(s *site) (func() error, error) {
+	{name: "none", description: "for comparison", quick: true, inject: func(*testbed) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "latency", description: "responses are delayed by 100 to 300 ms", inject: toxic("latency", `"latency": 200, "jitter": 100`)},
+	{name: "reset", description: "all connections are reset, every half second", quick: true, inject: func(s *testbed) (func() error, error) {
 		return repeatedly(func(ctx context.Context) error {
 			end, err := toxic("reset_peer", `"timeout": 0`)(s)
 			if err != nil {
@@ -94,16 +98,16 @@ var faults = []fault{
 			return err
 		})
 	}},
-	{name: "half-open", what: "the server's answers get lost, and no connection closes", quick: true, begin: toxic("timeout", `"timeout": 0`), long: 2},
-	{name: "connections forgotten", what: "those of before the fault never work again and do not close, as behind a firewall that lost its state; new ones work. At the end the server gives up the old ones", quick: true,
-		begin: func(s *site) (func() error, error) {
-			s.front.forget()
-			return func() error { s.front.bury(); return nil }, nil
+	{name: "half-open", description: "the server's responses are lost, and no connection closes", quick: true, inject: toxic("timeout", `"timeout": 0`), long: 2},
+	{name: "connections forgotten", description: "connections from before the fault transmit nothing and do not close, as behind a firewall that lost its state; new connections work. At the end the server closes the old ones", quick: true,
+		inject: func(s *testbed) (func() error, error) {
+			s.front.dropExisting()
+			return func() error { s.front.closeForgotten(); return nil }, nil
 		}},
-	{name: "slow close", what: "connections take a second to close", begin: toxic("slow_close", `"delay": 1000`)},
-	{name: "connections used up", what: "others hold all that the server has, and those of the app are killed", quick: true,
-		setUp: func(s *site) error { return s.server.exec("SET GLOBAL max_connections = 60") },
-		begin: func(s *site) (func() error, error) {
+	{name: "slow close", description: "connections take a second to close", inject: toxic("slow_close", `"delay": 1000`)},
+	{name: "connections used up", description: "other clients hold all of the server's connections, and the app's are killed", quick: true,
+		setUp: func(s *testbed) error { return s.server.exec("SET GLOBAL max_connections = 60") },
+		inject: func(s *testbed) (func() error, error) {
 			others, err := sql.Open("mysql", "other:other@tcp("+s.server.address()+")/")
 			if err != nil {
 				return nil, err
@@ -129,7 +133,7 @@ var faults = []fault{
 				return others.Close()
 			}, nil
 		}},
-	{name: "pool used up", what: "the app's own code holds every connection of the pool", quick: true, begin: func(s *site) (func() error, error) {
+	{name: "pool used up", description: "the app's own code holds every connection of the pool", quick: true, inject: func(s *testbed) (func() error, error) {
 		var held []*sqlx.Conn
 		for range s.app.db.Stats().MaxOpenConnections {
 			conn, err := s.app.db.Connx(context.Background())
@@ -145,11 +149,11 @@ var faults = []fault{
 			return nil
 		}, nil
 	}},
-	{name: "server killed", what: "SIGKILL; it is started again after the time", quick: true, begin: func(s *site) (func() error, error) {
+	{name: "server killed", description: "SIGKILL; the server is started again at the end", quick: true, inject: func(s *testbed) (func() error, error) {
 		s.server.kill()
 		return s.server.start, nil
 	}},
-	{name: "server killed, often", what: "SIGKILL and start, again and again", begin: func(s *site) (func() error, error) {
+	{name: "server killed, often", description: "SIGKILL and start, repeatedly", inject: func(s *testbed) (func() error, error) {
 		return repeatedly(func(ctx context.Context) error {
 			s.server.kill()
 			err := s.server.start()
@@ -157,10 +161,10 @@ var faults = []fault{
 			return err
 		})
 	}},
-	{name: "read-only", what: "read_only = 1", quick: true, begin: func(s *site) (func() error, error) {
+	{name: "read-only", description: "read_only = 1", quick: true, inject: func(s *testbed) (func() error, error) {
 		return func() error { return s.server.exec("SET GLOBAL read_only = 0") }, s.server.exec("SET GLOBAL read_only = 1")
 	}},
-	{name: "disk full", what: "the file system of the server is full", begin: func(s *site) (func() error, error) {
+	{name: "disk full", description: "the file system of the server is full", inject: func(s *testbed) (func() error, error) {
 		filler := filepath.Join(s.server.dir, "filler")
 		f, err := os.Create(filler)
 		if err != nil {
@@ -171,13 +175,14 @@ var faults = []fault{
 		for err == nil {
 			_, err = f.Write(block)
 		}
-		// Sessions are small: rows that are larger use up what the table has left.
+		// Sessions are small. Larger rows use up the free space in the table's
+		// file.
 		s.server.exec("CREATE TABLE app.filler (t LONGTEXT)")
 		for i := 0; i < 200 && s.server.exec("INSERT INTO app.filler VALUES (REPEAT('x', 200000))") == nil; i++ {
 		}
 		return func() error { return os.Remove(filler) }, nil
 	}},
-	{name: "table dropped", what: "DROP TABLE; what was in it is not asked about any more", quick: true, begin: func(s *site) (func() error, error) {
+	{name: "table dropped", description: "DROP TABLE; the sessions in it have no expected state", quick: true, inject: func(s *testbed) (func() error, error) {
 		if err := s.server.exec("DROP TABLE app.user_tokens"); err != nil {
 			return nil, err
 		}
@@ -185,11 +190,11 @@ var faults = []fault{
 		s.load.dropped.Store(&now)
 		return func() error { return nil }, nil
 	}},
-	{name: "table locked", what: "ALTER TABLE … FORCE, ALGORITHM=COPY, LOCK=EXCLUSIVE, with 200,000 rows of others, again and again", quick: true,
-		setUp: func(s *site) error {
+	{name: "table locked", description: "ALTER TABLE … FORCE, ALGORITHM=COPY, LOCK=EXCLUSIVE, with 200,000 further rows, repeatedly", quick: true,
+		setUp: func(s *testbed) error {
 			return s.server.exec("INSERT INTO app.user_tokens (user, token_x, token_y) SELECT 1, CONCAT('filler', seq), 'filler' FROM app.users, app.seq_1_to_200000 WHERE id = 1")
 		},
-		begin: func(s *site) (func() error, error) {
+		inject: func(s *testbed) (func() error, error) {
 			n := 0
 			end, err := repeatedly(func(ctx context.Context) error {
 				err := s.server.exec("ALTER TABLE app.user_tokens FORCE, ALGORITHM=COPY, LOCK=EXCLUSIVE")
@@ -203,7 +208,7 @@ var faults = []fault{
 				return err
 			}, err
 		}},
-	{name: "deadlocks", what: "others lock rows in the opposite order (1213)", quick: true, begin: func(s *site) (func() error, error) {
+	{name: "deadlocks", description: "other transactions lock rows in the opposite order (1213)", quick: true, inject: func(s *testbed) (func() error, error) {
 		before := s.server.number("SELECT VARIABLE_VALUE FROM information_schema.GLOBAL_STATUS WHERE VARIABLE_NAME = 'Innodb_deadlocks'")
 		end, err := s.lockers(8, 2*time.Millisecond)
 		return func() error {
@@ -212,31 +217,32 @@ var faults = []fault{
 			return err
 		}, err
 	}},
-	{name: "lock waits", what: "others hold rows for longer than innodb_lock_wait_timeout, a second (1205)", args: []string{"--innodb-lock-wait-timeout=1"},
-		begin: func(s *site) (func() error, error) { return s.lockers(2, 1500*time.Millisecond) }},
-	{name: "replica behind", what: "look-ups go to a replica that has everything one to two seconds late; logouts may take as long, and are held to three", quick: true, replica: true,
-		setUp: func(s *site) error { return s.replica.delay(1) },
-		begin: func(s *site) (func() error, error) { return func() error { return nil }, nil }},
-	{name: "replica killed", what: "the same without delay; SIGKILL of the replica, which is started again after the time", replica: true,
-		begin: func(s *site) (func() error, error) {
+	{name: "lock waits", description: "other transactions lock rows for longer than innodb_lock_wait_timeout, 1 s (1205)", args: []string{"--innodb-lock-wait-timeout=1"},
+		inject: func(s *testbed) (func() error, error) { return s.lockers(2, 1500*time.Millisecond) }},
+	{name: "replica behind", description: "lookups use a replica that lags by one to two seconds; a logout may take effect up to three seconds late", quick: true, replica: true,
+		setUp:  func(s *testbed) error { return s.replica.delay(1) },
+		inject: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "replica killed", description: "lookups use a replica without delay; SIGKILL of the replica, which is started again at the end", replica: true,
+		inject: func(s *testbed) (func() error, error) {
 			s.replica.kill()
 			return s.replica.start, nil
 		}},
-	{name: "clients gone", what: "every second browser leaves within 3 ms of its request", quick: true, gone: 3 * time.Millisecond,
-		begin: func(s *site) (func() error, error) { return func() error { return nil }, nil }},
-	{name: "app's clock behind", what: "the database's clock is an hour ahead of the app's", quick: true, setUp: clock("+3600"),
-		begin: func(s *site) (func() error, error) { return func() error { return nil }, nil }},
-	{name: "app's clock ahead", what: "the database's clock is an hour behind the app's", setUp: clock("-3600"),
-		begin: func(s *site) (func() error, error) { return func() error { return nil }, nil }},
-	{name: "clock set back", what: "the database's clock goes back an hour, and forward again at the end", quick: true, setUp: clock("+0"),
-		begin: func(s *site) (func() error, error) {
+	{name: "clients disconnect", description: "every second client disconnects within 3 ms of its request", quick: true, disconnectWithin: 3 * time.Millisecond,
+		inject: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "app's clock behind", description: "the database's clock is an hour ahead of the app's", quick: true, setUp: clock("+3600"),
+		inject: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "app's clock ahead", description: "the database's clock is an hour behind the app's", setUp: clock("-3600"),
+		inject: func(s *testbed) (func() error, error) { return func() error { return nil }, nil }},
+	{name: "clock set back", description: "the database's clock is set back an hour, and forward again at the end", quick: true, setUp: clock("+0"),
+		inject: func(s *testbed) (func() error, error) {
 			return func() error { return clock("+0")(s) }, clock("-3600")(s)
 		}},
 }
 
-// clock sets the clock of a server that runs under libfaketime.
-func clock(offset string) func(*site) error {
-	return func(s *site) error {
+// clock returns a function that sets the clock of a server that runs under
+// libfaketime.
+func clock(offset string) func(*testbed) error {
+	return func(s *testbed) error {
 		if err := os.WriteFile(s.clockFile(), []byte(offset+"\n"), 0o644); err != nil {
 			return err
 		}
@@ -245,12 +251,13 @@ func clock(offset string) func(*site) error {
 	}
 }
 
-func (s *site) clockFile() string { return filepath.Join(s.server.dir, "clock") }
+func (s *testbed) clockFile() string { return filepath.Join(s.server.dir, "clock") }
 
-func (s *site) note(format string, a ...any) { s.notes = append(s.notes, fmt.Sprintf(format, a...)) }
+// note adds a detail to the result.
+func (s *testbed) note(format string, a ...any) { s.notes = append(s.notes, fmt.Sprintf(format, a...)) }
 
-// killConnections ends those of the app.
-func (s *site) killConnections() {
+// killConnections kills the app's connections on the server.
+func (s *testbed) killConnections() {
 	rows, err := s.server.root.Query("SELECT id FROM information_schema.PROCESSLIST WHERE user = 'app'")
 	if err != nil {
 		return
@@ -268,8 +275,9 @@ func (s *site) killConnections() {
 	}
 }
 
-// lockers lock two rows of one user each, the later one first, and hold them.
-func (s *site) lockers(n int, hold time.Duration) (end func() error, err error) {
+// lockers starts n transactions at a time that each lock two rows of one user,
+// the later row first, and hold each lock for the given time.
+func (s *testbed) lockers(n int, hold time.Duration) (end func() error, err error) {
 	var ends []func() error
 	for range n {
 		end, _ := repeatedly(func(ctx context.Context) error {
@@ -285,7 +293,7 @@ func (s *site) lockers(n int, hold time.Duration) (end func() error, err error) 
 			}
 			for _, id := range []int64{high, low} {
 				if _, err := tx.Exec("UPDATE app.user_tokens SET ip = ip WHERE id = ?", id); err != nil {
-					return nil // it was our turn to lose
+					return nil // chosen as the victim of a deadlock
 				}
 				pause(ctx, hold)
 			}
@@ -301,7 +309,7 @@ func (s *site) lockers(n int, hold time.Duration) (end func() error, err error) 
 	}, nil
 }
 
-// run has a fault happen to a site under load, and tells what came of it.
+// run injects the fault into a new testbed under load, and returns the result.
 func (f *fault) run(template, hash string, duration time.Duration, log *slog.Logger) (row result, err error) {
 	dir, err := tempDir()
 	if err != nil {
@@ -310,7 +318,7 @@ func (f *fault) run(template, hash string, duration time.Duration, log *slog.Log
 	defer os.RemoveAll(dir)
 	if f.name == "disk full" {
 		if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=120m"); err != nil {
-			return row, fmt.Errorf("a file system to fill: %w", err)
+			return row, fmt.Errorf("mount a file system to fill: %w", err)
 		}
 		defer syscall.Unmount(dir, 0)
 	}
@@ -319,9 +327,9 @@ func (f *fault) run(template, hash string, duration time.Duration, log *slog.Log
 	}
 	args := f.args
 	if f.replica {
-		args = primary
+		args = primaryArgs
 	}
-	s := &site{server: newServer(dir, "127.0.0.1", args...)}
+	s := &testbed{server: newServer(dir, "127.0.0.1", args...)}
 	if strings.Contains(f.name, "clock") {
 		preload := library("faketime/libfaketimeMT.so.1")
 		if preload == "" {
@@ -357,7 +365,7 @@ func (f *fault) run(template, hash string, duration time.Duration, log *slog.Log
 			defer s.replica.remove()
 		}
 		if err != nil {
-			return row, fmt.Errorf("a replica: %w", err)
+			return row, fmt.Errorf("start a replica: %w", err)
 		}
 		replica, grace = "app:app@tcp("+s.replica.address()+")/app", 3*time.Second
 	}
@@ -374,23 +382,23 @@ func (f *fault) run(template, hash string, duration time.Duration, log *slog.Log
 		}
 	}
 	s.load = newLoad(f.name, s.app)
-	s.load.gone, s.load.grace = f.gone, grace
+	s.load.disconnectWithin, s.load.grace = f.disconnectWithin, grace
 	s.load.age = s.server.age
-	recovery, err := s.load.suffer(func() (func() error, error) { return f.begin(s) }, duration*time.Duration(max(1, f.long)))
+	recovery, err := s.load.runUnder(func() (func() error, error) { return f.inject(s) }, duration*time.Duration(max(1, f.long)))
 	if err != nil {
 		return row, err
 	}
-	row = s.load.result(f.name, f.what, recovery)
+	row = s.load.result(f.name, f.description, recovery)
 	row.notes = s.notes
-	// Every row that is left is a session that its user can end.
+	// LogoutAll of every user must leave no row.
 	for i := range users {
 		if _, err := s.app.auth.LogoutAll(context.Background(), i+1); err != nil {
 			return row, err
 		}
 	}
 	if n := s.server.number("SELECT COUNT(*) FROM app.user_tokens WHERE token_y <> 'filler'"); n != 0 {
-		row.other += n
-		row.notes = append(row.notes, fmt.Sprintf("%d rows that nobody can revoke", n))
+		row.otherViolations += n
+		row.notes = append(row.notes, fmt.Sprintf("%d rows that LogoutAll did not delete", n))
 	}
 	return row, nil
 }

@@ -9,12 +9,14 @@ import (
 	"time"
 )
 
-// A jar is the session cookie of a browser, which all of its tabs share. The answer that arrives last decides.
+// A jar holds the session cookie that the tabs of a browser share. The response
+// that arrives last decides.
 type jar struct {
 	mu     sync.Mutex
 	cookie string
 }
 
+// apply stores the cookie that a response sets.
 func (j *jar) apply(header http.Header) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -29,7 +31,8 @@ func (j *jar) apply(header http.Header) {
 	}
 }
 
-// A pair is what two tabs of one browser ask for together, while their session is due for renewal.
+// A pair is two requests that two tabs of one browser send concurrently while
+// their session is due for renewal.
 type pair struct{ one, two string }
 
 var pairs = []pair{
@@ -41,8 +44,9 @@ var pairs = []pair{
 	{"POST /login", "POST /login"},
 }
 
-// twoTabs has two tabs of the browser of a session that is alive ask together. Whichever answer arrives last, the browser
-// must hold the cookie of a session then.
+// twoTabs sends a pair of requests from two tabs of a session's browser.
+// Whichever response arrives last, the browser must then hold the cookie of a
+// session.
 func (c *client) twoTabs(s *tracked) {
 	if c.load.age(s.cookie) != nil {
 		return
@@ -55,7 +59,7 @@ func (c *client) twoTabs(s *tracked) {
 	browser := &jar{cookie: old}
 	chosen := pairs[rand.N(len(pairs))]
 	tabs := []*tab{{request: chosen.one}, {request: chosen.two}}
-	begun := time.Now()
+	started := time.Now()
 	var running sync.WaitGroup
 	for _, t := range tabs {
 		on := c.load.app()
@@ -65,53 +69,53 @@ func (c *client) twoTabs(s *tracked) {
 				target += "?email=" + url.QueryEscape(c.email)
 			}
 			var header http.Header
-			t.status, header, t.cookie = c.do(on, method, target, old)
+			t.status, header, t.cookie = c.request(on, method, target, old)
 			browser.apply(header)
 		})
 	}
 	running.Wait()
 
-	sure, done := true, 0
+	answered, done := true, 0
 	for _, t := range tabs {
 		switch {
 		case t.status == http.StatusServiceUnavailable || t.status == 0:
-			sure = false
+			answered = false
 		case t.request != "GET /slow" && t.status == http.StatusOK:
 			done++
 		}
 	}
 	if c.wasDropped(s) {
-		s.state = unsure
+		s.state = unknown
 		return
 	}
 	login, rotates := chosen.two == "POST /login", chosen.two == "POST /rotate" || chosen.two == "POST /others"
-	if !sure { // the token that the browser holds may be the old one or the new one, and others may be out
+	if !answered { // the token may have been replaced, and other sessions ended
 		for _, other := range c.sessions {
 			if other == s || chosen.two == "POST /others" {
-				other.state = unsure
+				other.state = unknown
 			}
 		}
 		return
 	}
 	if (login || rotates) && done == 0 {
-		c.load.violation(&c.load.falseLogouts, "two tabs, %s and %s: answered with %d and %d", chosen.one, chosen.two, tabs[0].status, tabs[1].status)
-		s.state = unsure
+		c.load.violation(&c.load.falseLogouts, "two tabs, %s and %s: responses %d and %d", chosen.one, chosen.two, tabs[0].status, tabs[1].status)
+		s.state = unknown
 		return
 	}
-	next := &tracked{cookie: browser.cookie, id: s.id, begun: s.begun}
-	if login { // a session of its own; that of the other login is another browser's from now on
-		next.id, next.begun = "", begun
+	next := &tracked{cookie: browser.cookie, id: s.id, started: s.started}
+	if login { // a new session; the other login's is now in another browser
+		next.id, next.started = "", started
 		for _, t := range tabs {
 			if t.request == "POST /login" && t.cookie != next.cookie {
-				c.sessions = append(c.sessions, &tracked{cookie: t.cookie, begun: begun})
+				c.sessions = append(c.sessions, &tracked{cookie: t.cookie, started: started})
 			}
 		}
 	}
 	if login || rotates {
-		c.ended(s)
+		c.markEnded(s)
 		if chosen.two == "POST /others" {
 			for _, other := range c.sessions {
-				c.ended(other)
+				c.markEnded(other)
 			}
 		}
 		c.sessions = append(c.sessions, next)
@@ -119,8 +123,8 @@ func (c *client) twoTabs(s *tracked) {
 		next = s
 		next.cookie = browser.cookie
 	}
-	next.seen = true // the browser did nothing that would put it out
+	next.seen = true // neither request ends the session that the browser holds
 	if c.check(next, c.load.app()) == http.StatusUnauthorized {
-		c.load.tell("two tabs: %s and %s were answered with %d and %d", chosen.one, chosen.two, tabs[0].status, tabs[1].status)
+		c.load.report("two tabs, %s and %s: responses %d and %d", chosen.one, chosen.two, tabs[0].status, tabs[1].status)
 	}
 }

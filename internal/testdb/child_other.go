@@ -4,5 +4,6 @@ package testdb
 
 import "syscall"
 
-// dieWithParent: only Linux has it. Elsewhere a test program that is killed leaves its server behind.
-func dieWithParent() *syscall.SysProcAttr { return nil }
+// killWithParent returns no attributes, because only Linux supports this. On
+// other systems a test program that is killed leaves its server running.
+func killWithParent() *syscall.SysProcAttr { return nil }

@@ -1,8 +1,13 @@
-// Package testdb gives tests a real database: each test its own schema, on one server for the test program.
+// Package testdb provides tests with a real database. The tests of a program
+// share one server, on which each test has its own schema.
 //
-// The server is, in this order: the one that SESSION_TEST_DSN names (its user may create databases); a private MariaDB
-// or MySQL, started from the installed binaries in a temporary directory; the in-memory engine of the examples, which
-// needs nothing but Go. SESSION_TEST_DB=mariadb, mysql or embedded insists on one of the latter.
+// The server is the first available of:
+//   - the server of SESSION_TEST_DSN, whose user may create databases;
+//   - a private MariaDB or MySQL server, started from the installed binaries
+//     in a temporary directory;
+//   - the in-memory engine of the examples, which needs only Go.
+//
+// SESSION_TEST_DB=mariadb, mysql or embedded selects one of the last two.
 package testdb
 
 import (
@@ -26,18 +31,20 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// fuzzDSN is the variable that tells the workers of a fuzz test where the server is.
+// fuzzDSN is the environment variable that passes the server's DSN to the
+// workers of a fuzz test.
 const fuzzDSN = "SESSION_TEST_FUZZ_DSN"
 
-// A server is where the schemas are.
+// A server is the database server that contains the schemas.
 type server struct {
 	dsn      *mysql.Config
 	embedded bool
 	stop     func()
 }
 
-// Private starts a private MariaDB or MySQL outside of tests, for benchmarks, with arguments beside or instead of those
-// that tests have. It can be reached by TCP too.
+// Private starts a private MariaDB or MySQL server for programs other than
+// tests. The extra arguments add to the usual ones, or override them. The
+// server also listens on TCP.
 func Private(extra ...string) (dsn *mysql.Config, stop func(), err error) {
 	s, err := startInstalled("", append(extra, "--skip-networking=OFF", "--bind-address=127.0.0.1", "--port="+FreePort("127.0.0.1"))...)
 	if err == nil && s.dsn == nil {
@@ -51,12 +58,13 @@ var (
 	schemas atomic.Int64
 )
 
-// Main runs the tests of a package with a server, tells which one it is, and ends with their status, or failing if one of
-// the checks fails that come after them. Call it from TestMain.
+// Main runs the tests of a package with a server, and prints which one it is.
+// It exits with the status of the tests, or 1 if one of the checks fails, which
+// run after the tests. Call it from TestMain.
 func Main(m *testing.M, checks ...func() error) {
 	var err error
 	if slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.fuzzworker") }) {
-		// There is a process for each worker, and all use the server of their parent.
+		// Each worker is a process, and uses the server of its parent.
 		if dsn, err := mysql.ParseDSN(os.Getenv(fuzzDSN)); err == nil {
 			current.dsn = dsn
 		}
@@ -75,7 +83,7 @@ func Main(m *testing.M, checks ...func() error) {
 	fmt.Println("testdb:", name)
 	if current.embedded {
 		flag.Parse()
-		flag.Set("test.parallel", "1") // it loses schemas, too, that are made at once
+		flag.Set("test.parallel", "1") // it also loses schemas that are created concurrently
 	}
 	os.Setenv(fuzzDSN, current.dsn.FormatDSN())
 	status := m.Run()
@@ -89,6 +97,7 @@ func Main(m *testing.M, checks ...func() error) {
 	os.Exit(status)
 }
 
+// version describes the server.
 func version() (string, error) {
 	db, err := sql.Open("mysql", current.dsn.FormatDSN())
 	if err != nil {
@@ -108,7 +117,8 @@ func version() (string, error) {
 	return "private server, " + version, nil
 }
 
-// DSN makes an empty schema and returns its data source name. The schema is dropped when the test ends.
+// DSN creates an empty schema and returns its data source name. The schema is
+// dropped when the test ends.
 func DSN(t testing.TB) string {
 	t.Helper()
 	dsn, drop, err := Schema()
@@ -119,7 +129,7 @@ func DSN(t testing.TB) string {
 	return dsn
 }
 
-// Schema is DSN for examples, which have no testing.TB.
+// Schema creates an empty schema, for examples, which have no testing.TB.
 func Schema() (dsn string, drop func(), err error) {
 	name := fmt.Sprintf("session_test_%d_%d", os.Getpid(), schemas.Add(1))
 	if err := admin("CREATE DATABASE " + name); err != nil {
@@ -130,6 +140,7 @@ func Schema() (dsn string, drop func(), err error) {
 	return cfg.FormatDSN(), func() { admin("DROP DATABASE " + name) }, nil
 }
 
+// admin runs a statement on the server.
 func admin(statement string) error {
 	db, err := sql.Open("mysql", current.dsn.FormatDSN())
 	if err != nil {
@@ -140,7 +151,8 @@ func admin(statement string) error {
 	return err
 }
 
-// Connections is how many connections a pool may have: the embedded engine loses writes that two of them make at once.
+// Connections returns the number of connections that a pool may have. It is 1
+// for the embedded engine, which loses concurrent writes of two connections.
 func Connections() int {
 	if current.embedded {
 		return 1
@@ -148,7 +160,8 @@ func Connections() int {
 	return 32
 }
 
-// SkipEmbedded skips a test of what the embedded engine can't do.
+// SkipEmbedded skips a test that the embedded engine cannot run. The text lacks
+// completes the sentence "the embedded engine …".
 func SkipEmbedded(t testing.TB, lacks string) {
 	t.Helper()
 	if current.embedded {
@@ -156,6 +169,7 @@ func SkipEmbedded(t testing.TB, lacks string) {
 	}
 }
 
+// start starts the server that the environment selects.
 func start() (server, error) {
 	if dsn := os.Getenv("SESSION_TEST_DSN"); dsn != "" {
 		cfg, err := mysql.ParseDSN(dsn)
@@ -174,7 +188,8 @@ func start() (server, error) {
 	return server{}, fmt.Errorf("SESSION_TEST_DB=%s: no such server is installed", want)
 }
 
-// startInstalled starts the wanted server, or the first that is installed. There may be none: then it has no DSN.
+// startInstalled starts the wanted server, or the first one that is installed
+// if want is empty. If there is none, it returns a server without a DSN.
 func startInstalled(want string, extra ...string) (server, error) {
 	if Find("mariadbd") != "" && Find("mariadb-install-db") != "" && (want == "" || want == "mariadb") {
 		return startPrivate(Find("mariadbd"), func(data string) *exec.Cmd {
@@ -190,7 +205,8 @@ func startInstalled(want string, extra ...string) (server, error) {
 	return server{}, nil
 }
 
-// Find is the path of a program, also where servers are that are not in a user's PATH.
+// Find returns the path of a program, or "" if it is not installed. It also
+// searches directories for servers that are usually not in PATH.
 func Find(program string) string {
 	if path, err := exec.LookPath(program); err == nil {
 		return path
@@ -203,7 +219,8 @@ func Find(program string) string {
 	return ""
 }
 
-// AsUser adds what the servers ask of root. It must follow --no-defaults, which is only taken in front.
+// AsUser appends the argument that servers require when they run as root. The
+// first argument must be --no-defaults, which servers only accept there.
 func AsUser(args ...string) []string {
 	if os.Geteuid() == 0 {
 		args = append(args, "--user=root")
@@ -211,7 +228,7 @@ func AsUser(args ...string) []string {
 	return args
 }
 
-// startPrivate runs a throw-away server that trades durability for speed.
+// startPrivate starts a disposable server that trades durability for speed.
 func startPrivate(bin string, install func(data string) *exec.Cmd, extra ...string) (server, error) {
 	dir, err := os.MkdirTemp("", "session-testdb-")
 	if err != nil {
@@ -230,7 +247,8 @@ func startPrivate(bin string, install func(data string) *exec.Cmd, extra ...stri
 		"--max-connections=500", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0", "--innodb-flush-method=nosync",
 		"--innodb-doublewrite=0", "--performance-schema=0")
 	cmd := exec.Command(bin, append(args, extra...)...)
-	// A zone with summer time, so that whatever wrongly depends on the server's local time shows.
+	// A time zone with daylight saving time reveals code that wrongly depends
+	// on the server's local time.
 	cmd.Env = append(os.Environ(), "TZ=America/New_York")
 	exited, err := StartChild(cmd)
 	if err != nil {
@@ -251,7 +269,7 @@ func startPrivate(bin string, install func(data string) *exec.Cmd, extra ...stri
 	return server{dsn: cfg, stop: stop}, nil
 }
 
-// FreePort is one that nobody listens on at this address.
+// FreePort returns a free TCP port of an address.
 func FreePort(host string) string {
 	l, err := net.Listen("tcp", net.JoinHostPort(host, "0"))
 	if err != nil {
@@ -262,12 +280,13 @@ func FreePort(host string) string {
 	return port
 }
 
-// StartChild starts a program that dies with this one, however that ends. The kernel ties it to the thread that
-// started it, so that thread stays.
+// StartChild starts a program that is killed when this program ends for any
+// reason. The kernel ties it to the thread that started it, so that thread is
+// kept until the program ends.
 func StartChild(cmd *exec.Cmd) (exited <-chan struct{}, err error) {
 	done := make(chan struct{})
 	started := make(chan error)
-	cmd.SysProcAttr = dieWithParent()
+	cmd.SysProcAttr = killWithParent()
 	go func() {
 		runtime.LockOSThread()
 		err := cmd.Start()
@@ -295,7 +314,7 @@ func await(cfg *mysql.Config, exited <-chan struct{}) error {
 		}
 		select {
 		case <-exited:
-			return fmt.Errorf("it ended: %w", err)
+			return fmt.Errorf("the server ended: %w", err)
 		case <-deadline:
 			return err
 		case <-time.After(10 * time.Millisecond):
@@ -303,8 +322,8 @@ func await(cfg *mysql.Config, exited <-chan struct{}) error {
 	}
 }
 
-// startEmbedded builds and runs the engine of the examples as a program of its own: the library's module does not
-// depend on it.
+// startEmbedded builds the engine of the examples and runs it as a separate
+// program, because the library's module must not depend on it.
 func startEmbedded() (server, error) {
 	dir, err := os.MkdirTemp("", "session-testdb-")
 	if err != nil {
@@ -315,8 +334,8 @@ func startEmbedded() (server, error) {
 		return server{}, err
 	}
 	_, file, _, _ := runtime.Caller(0)
-	bin := filepath.Join(dir, "embedded")
-	build := exec.Command("go", "build", "-o", bin, "./embedded")
+	bin := filepath.Join(dir, "embedded-db")
+	build := exec.Command("go", "build", "-o", bin, "./internal/cmd/embedded-db")
 	build.Dir = filepath.Join(filepath.Dir(file), "..", "..", "examples")
 	build.Env = append(os.Environ(), "GOWORK=off", "GOFLAGS=")
 	if out, err := build.CombinedOutput(); err != nil {
@@ -336,7 +355,7 @@ func startEmbedded() (server, error) {
 	}
 	go func() {
 		<-exited
-		writer.CloseWithError(fmt.Errorf("it ended"))
+		writer.CloseWithError(fmt.Errorf("the server ended"))
 	}()
 	stop := func() {
 		stdin.Close()

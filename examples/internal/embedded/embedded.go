@@ -1,8 +1,9 @@
-// Package embedded serves an in-memory database that speaks the MySQL protocol, so that the examples run on a
-// machine that has only Go.
+// Package embedded serves an in-memory database that speaks the MySQL protocol,
+// so that the examples run on a machine that has only Go.
 //
-// It is for looking around, not for data: everything is gone when the program ends, it has no row locks, and it loses
-// writes that arrive on two connections at once. Use it with one connection.
+// It is for trying out, not for data: the database is lost when the program
+// ends, it has no row locks, and it loses writes that arrive concurrently on
+// two connections. Use it with one connection.
 package embedded
 
 import (
@@ -48,10 +49,10 @@ func Start() (*Server, error) {
 	return s, nil
 }
 
-// DSN is the data source name of the database app.
+// DSN returns the data source name of the database app.
 func (s *Server) DSN() string { return "root@tcp(" + s.addr + ")/app" }
 
-// Close ends the server and everything in it.
+// Close stops the server and discards the database.
 func (s *Server) Close() error {
 	if err := s.server.Close(); err != nil {
 		return err

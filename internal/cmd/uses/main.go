@@ -37,7 +37,7 @@ func main() {
 }
 
 // fileUses returns, for each file of the package in a directory, the files
-// that declare what it uses.
+// that declare identifiers used in it.
 func fileUses(dir string) (map[string][]string, error) {
 	list := exec.Command("go", "list", "-export", "-deps", "-f", "{{.ImportPath}}\t{{.Export}}", ".")
 	list.Dir = dir

@@ -16,16 +16,26 @@ import (
 
 	"github.com/candysession/session"
 	"github.com/candysession/session/internal/testdb"
-	"github.com/jmoiron/sqlx"
 )
 
-// A proxy that stores whatever it may, cookies included, stores no answer that sets a session cookie or refuses one.
+// TestCachingProxy checks that a proxy which caches everything that it may,
+// including responses with cookies, caches no response that sets a session
+// cookie or rejects a session.
 func TestCachingProxy(t *testing.T) {
 	nginx, err := exec.LookPath("nginx")
 	if err != nil {
 		t.Skip("nginx is not installed")
 	}
-	db, auth := oneUser(t, session.Config{})
+	w, err := newWorld()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.close()
+	auth, err := session.New[user](w.db, session.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer auth.Close()
 	page := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Fprint(w, auth.Check(r)) })
 	mux := http.NewServeMux()
 	mux.HandleFunc("/login", func(w http.ResponseWriter, r *http.Request) {
@@ -93,50 +103,23 @@ http {
 	}
 	get("/plain", "")
 	if _, stored, _, _ := get("/plain", ""); stored != "HIT" {
-		t.Fatalf("the proxy stores nothing: %s", stored)
+		t.Fatalf("the proxy caches nothing: %s", stored)
 	}
 	_, _, ada, _ := get("/login", "")
 	if _, stored, other, _ := get("/login", ""); stored == "HIT" || other == ada || other == "" {
-		t.Errorf("a login was stored: %s", stored)
+		t.Errorf("a login was cached: %s", stored)
 	}
 	if status, _, _, _ := get("/private", ""); status != http.StatusUnauthorized {
 		t.Errorf("status %d", status)
 	}
 	if status, stored, _, body := get("/private", ada); stored == "HIT" || status != http.StatusOK || body != "true" {
-		t.Errorf("a refusal was stored: %d, %s, %q", status, stored, body)
+		t.Errorf("a rejection was cached: %d, %s, %q", status, stored, body)
 	}
-	db.MustExec("UPDATE user_tokens SET active = active - INTERVAL 2 DAY")
+	w.db.MustExec("UPDATE user_tokens SET active = active - INTERVAL 2 DAY")
 	if _, _, renewed, body := get("/public", ada); renewed != "" || body != "true" {
 		t.Errorf("a renewal: %q, %q", renewed, body)
 	}
 	if _, stored, set, body := get("/public", ""); stored == "HIT" || set != "" || body != "false" {
-		t.Errorf("a renewal was stored: %s, %q, %q", stored, set, body)
+		t.Errorf("a renewal was cached: %s, %q, %q", stored, set, body)
 	}
-}
-
-// oneUser starts a server that has a user, and makes a Manager on it.
-func oneUser(t *testing.T, cfg session.Config) (*sqlx.DB, *session.Manager[user]) {
-	t.Helper()
-	dsn, stop, err := testdb.Private()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(stop)
-	root := sqlx.MustOpen("mysql", dsn.FormatDSN())
-	defer root.Close()
-	root.MustExec("CREATE DATABASE app")
-	root.MustExec("CREATE TABLE app.users (id INT PRIMARY KEY, email VARCHAR(190) NOT NULL, password VARCHAR(255) NOT NULL)")
-	root.MustExec("INSERT INTO app.users VALUES (1, 'ada@example.com', '')")
-	dsn.DBName = "app"
-	db, err := session.Open(dsn.FormatDSN())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { db.Close() })
-	auth, err := session.New[user](db, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { auth.Close() })
-	return db, auth
 }

@@ -1,5 +1,6 @@
-// Command embedded serves the examples' in-memory database by itself: it prints the DSN and runs until its standard
-// input ends. The library's tests start it where no MariaDB or MySQL is installed.
+// Command embedded-db serves the examples' in-memory database. It prints the
+// DSN and runs until its standard input is closed. The library's tests start it
+// where neither MariaDB nor MySQL is installed.
 package main
 
 import (

@@ -1,0 +1,23 @@
+package main
+
+import (
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"github.com/candysession/session/examples/frameworks/internal/drive"
+	"github.com/candysession/session/internal/testdb"
+)
+
+func TestMain(m *testing.M) { testdb.Main(m) }
+
+func TestSessions(t *testing.T) {
+	s := &site{auth: drive.Manager[User](t)}
+	request := func() *http.Request {
+		r := httptest.NewRequest("POST", procedure, strings.NewReader("{}"))
+		r.Header.Set("Content-Type", "application/json")
+		return r
+	}
+	drive.Check(t, s.auth, s.routes(), &s.visits, request, http.StatusUnauthorized)
+}
