@@ -14,11 +14,19 @@ import (
 )
 
 // countRounds replaces the password hasher with one that counts the rounds of
-// bcrypt that were really done.
+// bcrypt.
 func (f *fixture[U]) countRounds() *int {
 	rounds := new(int)
 	o := f.auth.passwordOptions()
-	o.Compare = func(hash, plain []byte) error {
+	o.Compare = countingCompare(rounds)
+	f.auth.passwords = password.New(o)
+	return rounds
+}
+
+// countingCompare compares with bcrypt, and counts the rounds that were really
+// done.
+func countingCompare(rounds *int) func(hash, plain []byte) error {
+	return func(hash, plain []byte) error {
 		err := bcrypt.CompareHashAndPassword(hash, plain)
 		if err == nil || err == bcrypt.ErrMismatchedHashAndPassword {
 			cost, _ := bcrypt.Cost(hash)
@@ -26,8 +34,6 @@ func (f *fixture[U]) countRounds() *int {
 		}
 		return err
 	}
-	f.auth.passwords = password.New(o)
-	return rounds
 }
 
 // holdPasswords replaces the password hasher with one whose only slot is taken
