@@ -157,7 +157,9 @@ func (c *Config) setSharingDefaults() {
 	if c.CandyPack == CandyPackOff {
 		return
 	}
-	setDefault(&c.TokenTable, candyTable)
+	if c.TokenTable == "" {
+		c.TokenTable = candyTable
+	}
 	if c.Fingerprint.Text == nil && c.Fingerprint.Match == nil {
 		c.Fingerprint = fingerprintCandyPack
 	}
@@ -221,15 +223,15 @@ func candyBrowser(r *http.Request) string {
 // cutMark is a character that Latin-1 lacks.
 const cutMark = "…"
 
-// skewed returns a function that warns that CandyPack writes times of another
-// time zone than the database's, or nil without CandyPack.
-func (m *Manager[U]) skewed() func(*store.Record, time.Duration) {
-	if m.cookies.shared == nil {
+// skewWarning returns a function that warns that CandyPack writes times of
+// another time zone than the database's, or nil without CandyPack.
+func (c Config) skewWarning() func(session string, by time.Duration) {
+	if c.CandyPack == CandyPackOff {
 		return nil
 	}
-	return func(r *store.Record, by time.Duration) {
-		m.cfg.Logger.Warn("session: the CandyPack app writes times of another time zone than the database's; start Node with the zone of its connections (TZ=UTC where they have time_zone '+00:00')",
-			"off by at least", by, "session", m.store.PublicID(r), "table", m.cfg.TokenTable)
+	return func(session string, by time.Duration) {
+		c.Logger.Warn("session: the CandyPack app writes times of another time zone than the database's; start Node with the zone of its connections (TZ=UTC where they have time_zone '+00:00')",
+			"off by at least", by, "session", session, "table", c.TokenTable)
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 )
 
 // ip returns the client's address as it is stored and reported: without port and
@@ -102,25 +101,4 @@ func parseClientIP(text string) (netip.Addr, bool) {
 		return netip.AddrFrom4([4]byte(ipv6[12:])), true
 	}
 	return address.Unmap(), true
-}
-
-// loggedTexts remembers the first few texts that were logged, so that each is
-// logged once and clients can't fill the log.
-type loggedTexts struct {
-	mu   sync.Mutex
-	seen map[string]bool
-}
-
-// isNew reports whether a text is to be logged.
-func (t *loggedTexts) isNew(text string) bool {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.seen[text] || len(t.seen) == 10 {
-		return false
-	}
-	if t.seen == nil {
-		t.seen = map[string]bool{}
-	}
-	t.seen[text] = true
-	return true
 }

@@ -51,7 +51,8 @@ var (
 	// ErrTooManyAttempts is returned when too many logins failed from this
 	// network, for this identifier from there, or for this account from
 	// everywhere. The error is a [*TooManyAttemptsError], which says how long to
-	// wait. Respond with 429 Too Many Requests and Retry-After.
+	// wait. Respond with 429 Too Many Requests and Retry-After. It also matches
+	// ErrInvalidCredentials, so check for ErrTooManyAttempts first.
 	ErrTooManyAttempts = errors.New("session: too many attempts")
 
 	// ErrNotLoggedIn is returned when a method needs a logged-in request.

@@ -2,10 +2,8 @@ package session
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"net/http"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -138,25 +136,6 @@ func (c *Config) onEvent(ctx context.Context, e Event) {
 	c.OnEvent(ctx, e)
 }
 
-// emit emits an event for r and rec, if not nil.
-func (m *Manager[U]) emit(r *http.Request, kind EventKind, of *store.Record, reason error) {
-	if errors.Is(reason, ErrBusy) {
-		kind = EventBusy
-	}
-	e := Event{Kind: kind, ClientIP: m.ip(r), Err: reason}
-	if of != nil {
-		e.User = of.Owner
-		if of.ID != 0 {
-			e.Session = m.store.PublicID(of)
-		}
-	}
-	if kind == EventTokenMismatch && e.Session == "" && !m.forgeries.allows(time.Now()) {
-		m.cfg.eventAt(r.Context(), slog.LevelDebug, e) // anyone can send forged tokens
-		return
-	}
-	m.cfg.event(r.Context(), e)
-}
-
 // A rateLimit allows a few events per second.
 type rateLimit struct {
 	mu    sync.Mutex
@@ -177,22 +156,3 @@ func (l *rateLimit) allows(now time.Time) bool {
 	l.n++
 	return l.n <= maxWarnings
 }
-
-// rejectKind returns the event kind for a rejection.
-func rejectKind(reason error) EventKind {
-	switch {
-	case errors.Is(reason, errWrongVerifier):
-		return EventTokenMismatch
-	case errors.Is(reason, errPreviouslyValid):
-		return EventRevokedTokenUsed
-	case reason == ErrFingerprintMismatch:
-		return EventFingerprintMismatch
-	}
-	return EventRejected
-}
-
-// Internal causes of ErrUnknownSession.
-var (
-	errWrongVerifier   = fmt.Errorf("%w: wrong verifier", ErrUnknownSession)
-	errPreviouslyValid = fmt.Errorf("%w: it was valid before", ErrUnknownSession)
-)

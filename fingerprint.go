@@ -231,3 +231,12 @@ func asciiOnly(s string) string {
 		return r
 	}, s)
 }
+
+// header returns the first value of the header with this canonical name. Unlike
+// Header.Get it does not canonicalize the name.
+func header(r *http.Request, canonical string) string {
+	if values := r.Header[canonical]; len(values) > 0 {
+		return values[0]
+	}
+	return ""
+}

@@ -154,13 +154,6 @@ func (m *Manager[U]) reportFailure(r *http.Request, err error) {
 	}
 }
 
-// unavailable responds as Config.OnError does by default.
-func unavailable(w http.ResponseWriter, _ *http.Request, _ error) {
-	neverCache(w.Header())
-	w.Header().Set("Retry-After", "1")
-	http.Error(w, "Service Unavailable", http.StatusServiceUnavailable)
-}
-
 func (m *Manager[U]) reject(w http.ResponseWriter, r *http.Request) {
 	neverCache(w.Header())
 	if m.cfg.LoginURL == "" || !wantsPage(r) {

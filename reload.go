@@ -90,15 +90,6 @@ func opensPage(r *http.Request) bool {
 
 func acceptsPage(r *http.Request) bool { return strings.Contains(header(r, "Accept"), "text/html") }
 
-// header returns the first value of the header with this canonical name. Unlike
-// Header.Get it does not canonicalize the name.
-func header(r *http.Request, canonical string) string {
-	if values := r.Header[canonical]; len(values) > 0 {
-		return values[0]
-	}
-	return ""
-}
-
 // reload responds with a page that loads the requested page again, this time
 // from this site and so with the session cookie. A script does that, because it
 // keeps the #fragment, which servers never see. It changes the page's URL first,

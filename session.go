@@ -33,6 +33,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"github.com/candysession/session/internal/password"
 	"github.com/candysession/session/internal/store"
@@ -99,7 +100,7 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 	storeConfig := cfg.storeConfig()
 	storeConfig.CheckUser = mapper.Check
 	storeConfig.Changed = m.cache.forget
-	storeConfig.Skewed = m.skewed()
+	storeConfig.Skewed = cfg.skewWarning()
 	m.store = store.New(db, storeConfig)
 	m.accounts = store.Accounts[U]{Store: m.store, Mapper: mapper}
 	m.passwords = password.New(m.passwordOptions())
@@ -120,4 +121,26 @@ func New[U any](db *sqlx.DB, cfg Config) (*Manager[U], error) {
 func (m *Manager[U]) Close() error {
 	m.purge.close()
 	return errors.Join(m.byID.Close(), m.bySelector.Close(), m.primary.Close())
+}
+
+// A Session describes a session to its user. It contains no credentials.
+type Session struct {
+	ID      string    // identifies the session to Revoke
+	Created time.Time // time of login
+	Active  time.Time // time of the last renewal, which may trail the last request by UpdateAge
+	Browser string    // the User-Agent, or the text of Config.Fingerprint
+	IP      string    // client address at login, by Config.ClientIP
+	Current bool      // whether it is the calling request's session
+	Stale   bool      // whether it was served from the cache because the database failed
+}
+
+// describe returns the Session of a row.
+func (m *Manager[U]) describe(r *store.Record) Session {
+	return Session{
+		ID:      m.store.PublicID(r),
+		Created: time.Unix(r.Created, 0).UTC(),
+		Active:  time.Unix(r.Active, 0).UTC(),
+		Browser: r.Browser,
+		IP:      r.IP,
+	}
 }

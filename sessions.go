@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"time"
 
 	"github.com/candysession/session/internal/store"
 )
@@ -28,13 +27,6 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 	return err
 }
 
-// emitRevoked emits EventRevoked if n > 0.
-func (m *Manager[U]) emitRevoked(ctx context.Context, user any, n int64) {
-	if n > 0 {
-		m.cfg.event(ctx, Event{Kind: EventRevoked, User: user, Count: n})
-	}
-}
-
 // LogoutAll revokes every session of a user, for example after a password reset,
 // and returns how many it revoked. If ctx belongs to a request logged in as this
 // user, that request is logged out as well.
@@ -51,28 +43,6 @@ func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err e
 		m.endIf(ctx, func(v *verdict[U]) bool { return m.isUser(ctx, v.record.Owner, key) })
 	}
 	return n, err
-}
-
-// A Session describes a session to its user. It contains no credentials.
-type Session struct {
-	ID      string    // identifies the session to Revoke
-	Created time.Time // time of login
-	Active  time.Time // time of the last renewal, which may trail the last request by UpdateAge
-	Browser string    // the User-Agent, or the text of Config.Fingerprint
-	IP      string    // client address at login, by Config.ClientIP
-	Current bool      // whether it is the calling request's session
-	Stale   bool      // whether it was served from the cache because the database failed
-}
-
-// describe returns the Session of a row.
-func (m *Manager[U]) describe(r *store.Record) Session {
-	return Session{
-		ID:      m.store.PublicID(r),
-		Created: time.Unix(r.Created, 0).UTC(),
-		Active:  time.Unix(r.Active, 0).UTC(),
-		Browser: r.Browser,
-		IP:      r.IP,
-	}
 }
 
 // Sessions returns the sessions of a user that have not expired, most recently

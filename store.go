@@ -9,9 +9,6 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// DefaultTimeout is the default of Config.Timeout.
-const DefaultTimeout = 10 * time.Second
-
 // A Row is a user as a map from column to value, for apps without a user struct.
 // It has every column of the users table except the password. Text is a string,
 // an integer an int64, or a uint64 if it does not fit, a binary column []byte,
@@ -99,5 +96,3 @@ func (m *Manager[U]) Stats(ctx context.Context) (Stats, error) {
 		Bytes:   stats.Bytes,
 	}, nil
 }
-
-func seconds(d time.Duration) int64 { return int64(d / time.Second) }

@@ -7,28 +7,26 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"runtime"
-	"sync"
 	"time"
 
 	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/throttle"
 )
 
-// A TooManyAttemptsError rejects an attempt before the password is checked. It
-// matches [ErrTooManyAttempts], and also [ErrInvalidCredentials], so that a
-// program which knows only the latter rejects the login too.
+// A TooManyAttemptsError rejects an attempt before the password is checked.
+// errors.Is finds [ErrTooManyAttempts] in it, and also [ErrInvalidCredentials],
+// so that a program that handles only the latter rejects the login too.
 type TooManyAttemptsError struct {
-	RetryAfter time.Duration // for the header Retry-After
+	RetryAfter time.Duration // suitable for the Retry-After header
 }
 
-// Error says how long to wait.
+// Error implements error.
 func (e *TooManyAttemptsError) Error() string {
 	wait := (e.RetryAfter + time.Second - 1).Truncate(time.Second)
 	return fmt.Sprintf("%v; try again in %v", ErrTooManyAttempts, max(wait, time.Second))
 }
 
-// Is reports whether the target is ErrTooManyAttempts or ErrInvalidCredentials.
+// Is reports whether target is ErrTooManyAttempts or ErrInvalidCredentials.
 func (e *TooManyAttemptsError) Is(target error) bool {
 	return target == ErrTooManyAttempts || target == ErrInvalidCredentials
 }
@@ -244,63 +242,5 @@ func (a *attempt) end(ctx context.Context, outcome throttle.Outcome) {
 			continue
 		}
 		a.throttle.Release(ctx, reserved.key, outcome)
-	}
-}
-
-// places keeps the clients of one network from filling the queue for bcrypt: only
-// a few of their attempts may be in it. Further ones wait outside.
-type places struct {
-	mu        sync.Mutex
-	byNetwork map[string]*networkPlaces
-}
-
-type networkPlaces struct {
-	taken   chan struct{}
-	present int // attempts that have a place or wait for one
-}
-
-// maxPresent is how many attempts of one network may have a place or wait.
-const maxPresent = 256
-
-// enter waits for a place, and returns a function that gives it back. Its error
-// matches [throttle.ErrBusy].
-func (p *places) enter(ctx context.Context, network string) (leave func(), err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	n := p.byNetwork[network]
-	if n == nil {
-		n = &networkPlaces{taken: make(chan struct{}, 4*max(1, runtime.GOMAXPROCS(0)-1))}
-		if p.byNetwork == nil {
-			p.byNetwork = map[string]*networkPlaces{}
-		}
-		p.byNetwork[network] = n
-	}
-	if n.present == maxPresent {
-		return nil, fmt.Errorf("%w: the network has no place left", throttle.ErrBusy)
-	}
-	n.present++
-	p.mu.Unlock()
-	select {
-	case n.taken <- struct{}{}:
-	case <-ctx.Done():
-		err = fmt.Errorf("%w: %w", throttle.ErrBusy, ctx.Err())
-	}
-	p.mu.Lock()
-	if err != nil {
-		p.left(network, n)
-		return nil, err
-	}
-	return func() {
-		<-n.taken
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		p.left(network, n)
-	}, nil
-}
-
-// left counts an attempt as gone. It is called with p.mu held.
-func (p *places) left(network string, n *networkPlaces) {
-	if n.present--; n.present == 0 {
-		delete(p.byNetwork, network)
 	}
 }

@@ -106,3 +106,5 @@ func isRedirectTarget(target string) bool {
 	u, err := url.Parse(target)
 	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
+
+func seconds(d time.Duration) int64 { return int64(d / time.Second) }

@@ -48,7 +48,7 @@ func (s *Store) reconcile(r *Record) {
 		return
 	}
 	if skew := r.skew(); skew != 0 && s.warnedSkew.CompareAndSwap(false, true) {
-		s.cfg.Skewed(r, skew)
+		s.cfg.Skewed(s.PublicID(r), skew)
 	}
 	r.Active = r.lastActive()
 }

@@ -48,8 +48,9 @@ type Config struct {
 	Changed func(ids ...uint64)
 
 	// Skewed is set if another app renews sessions of the table too, in its own
-	// local time. It is called once, when its time zone is not the database's.
-	Skewed func(r *Record, by time.Duration)
+	// local time. It is called once, with the public ID of
+	// a session, when its time zone is not the database's.
+	Skewed func(session string, by time.Duration)
 }
 
 // A Store reads and writes the token table and the users table.
