@@ -60,7 +60,8 @@ const (
 // CandyPack sets it.
 const candyCookieAge = 365 * 24 * time.Hour
 
-// A sharing changes how a Manager works while CandyPack shares its sessions. A nil *sharing changes nothing.
+// A sharing changes how a Manager works while CandyPack shares its sessions. A
+// nil *sharing changes nothing.
 type sharing struct {
 	switches  bool // to the standard cookie
 	completed completions

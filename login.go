@@ -234,7 +234,8 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user store.Ac
 	}
 	if confirm != nil {
 		if err := confirm(v.record.ID); err != nil {
-			m.store.Delete(detach(r.Context()), v.record.ID) // best effort; no client has this token
+			// Best effort: no client has this token.
+			m.store.Delete(detach(r.Context()), v.record.ID)
 			return none, err
 		}
 	}
@@ -343,4 +344,3 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	m.emit(r, EventRotated, &renewed.record, nil)
 	return &renewed, nil
 }
-

@@ -114,7 +114,8 @@ func reload(w http.ResponseWriter, r *http.Request) {
 	}
 	neverCache(w.Header())
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", reloadPolicy) // for this page only; replaces the app's
+	// The policy is for this page only, and replaces the app's.
+	w.Header().Set("Content-Security-Policy", reloadPolicy)
 	io.WriteString(w, `<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1; url=`+html.EscapeString(target)+`"><title>One moment</title><script>`+reloadScript+`</script>`)
 }
 
