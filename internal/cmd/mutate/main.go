@@ -154,7 +154,7 @@ var mutations = []mutation{
 	{"TestCases/A12_ended_here_after_elsewhere", "the end of what is gone elsewhere", []edit{{"", "	if m.cache != nil {\n", "	if false {\n"}}},
 	{"TestCases/A13_certain_of_the_row", "the look at the row", []edit{{"", "if err != nil || !v.cached {", "if true {"}}},
 	{"TestCases/A14_login_in_the_future", "the look at the future", []edit{{"", "age >= -1 && ", ""}}},
-	{"TestCases/B9_keys_that_are_not_unique", "the unique key", []edit{{"", "		if !unique {", "		if false {"}}},
+	{"TestCases/B9_keys_that_are_not_unique", "the unique key", []edit{{"", "		if !unique {", "		if false && !unique {"}}},
 	{"TestCases/B8_any_pool", "the columns by their places", []edit{{"", "	rows, err := db.QueryContext(ctx, query, args...)\n", "	if strings.HasPrefix(query, \"SHOW\") {\n		var named []struct {\n			Name  string         `db:\"Variable_name\"`\n			Value sql.NullString `db:\"Value\"`\n		}\n		err = db.SelectContext(ctx, &named, query, args...)\n		return nil, err\n	}\n	rows, err := db.QueryContext(ctx, query, args...)\n"}}},
 	{"TestCases/B11_characters_that_are_missing", "the errors of characters", []edit{{"login.go", "if store.IsUnwritable(err) {", "if false {"}, {"", "	case isMySQLError(err, unwritable...):", "	case false:"}}},
 	{"TestCases/B12_login_urls_with_a_fragment", "the place of the fragment", []edit{{"", "target, fragment, hasFragment := strings.Cut(target, \"#\")", "fragment, hasFragment := \"\", false"}}},
