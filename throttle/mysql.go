@@ -238,18 +238,20 @@ func (t *MySQL) Remembers(ctx context.Context, key string) (remembers bool, err 
 	return remembers, err
 }
 
-// run calls do, again after failures that allow it, and creates the table if it
-// is missing.
-func (t *MySQL) run(ctx context.Context, do func(ctx context.Context, mayHaveRun bool) error) error {
-	return retry.Do(ctx, timeout, func(ctx context.Context, mayHaveRun bool) error {
-		err := do(ctx, mayHaveRun)
+// run runs op within the timeout, and retries failures that allow it, as package
+// retry does, for half of it. It creates the table if that is missing.
+func (t *MySQL) run(ctx context.Context, op func(ctx context.Context, mayHaveRun bool) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return retry.Do(ctx, timeout/2, func(ctx context.Context, mayHaveRun bool) error {
+		err := op(ctx, mayHaveRun)
 		if !retry.HasNumber(err, noSuchTable) {
 			return err
 		}
 		if err := t.create(ctx); err != nil {
 			return err
 		}
-		return do(ctx, mayHaveRun)
+		return op(ctx, mayHaveRun)
 	})
 }
 

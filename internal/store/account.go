@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/candysession/session/internal/retry"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 )
@@ -110,7 +111,7 @@ func (a Accounts[U]) Add(ctx context.Context, columns []Column, values []any) (u
 		return err
 	}
 	var lost error
-	err = s.retry.DoOnce(ctx, func(ctx context.Context, mayHaveRun bool) error {
+	err = s.retryOnce(ctx, func(ctx context.Context, mayHaveRun bool) error {
 		if mayHaveRun { // a row that is there already may be another call's
 			return fmt.Errorf("outcome unknown, the user may have been created: %v", lost)
 		}
@@ -159,13 +160,13 @@ func (s *Store) insertUser(ctx context.Context, tx *sqlx.Tx, columns []Column, v
 // value, or a failure of the database.
 func (s *Store) wrapInsertUser(ctx context.Context, err error) error {
 	switch {
-	case isMySQLError(err, erDupEntry):
+	case retry.HasNumber(err, erDupEntry):
 		columns, findErr := s.rejectingColumns(ctx, err)
 		if findErr != nil {
 			return findErr
 		}
 		return &DuplicateError{Columns: columns}
-	case isMySQLError(err, invalidValueErrors...):
+	case retry.HasNumber(err, invalidValueErrors...):
 		return fmt.Errorf("%w: Register: invalid field value: %w", ErrInvalidArgument, err)
 	}
 	return s.Wrap("add the user", err)

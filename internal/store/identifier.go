@@ -4,12 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 	"unicode"
-
-	"github.com/go-sql-driver/mysql"
 )
 
 // maxIdentifier is the length up to which spellings are told apart, in bytes.
@@ -45,8 +42,7 @@ func (s *Store) Identifier(ctx context.Context, conditions []Condition) (string,
 		err := s.do(ctx, "weigh the identifiers", func(ctx context.Context) error {
 			return s.db.QueryRowContext(ctx, "SELECT "+strings.Join(parts, ", "), args...).Scan(into...)
 		})
-		var refused *mysql.MySQLError
-		if err != nil && (!errors.As(err, &refused) || connectionLost(err)) {
+		if unanswered(err) {
 			return "", err
 		}
 		for n, i := range weighed {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/candysession/session/internal/batch"
 	"github.com/candysession/session/internal/pool"
+	"github.com/candysession/session/internal/retry"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -118,12 +119,12 @@ func (l *Lookup[U]) poolHasRoom() bool {
 // Read runs one statement for at most batch.MaxKeys keys. ctx must have a
 // deadline, unless the driver times out.
 func (l *Lookup[U]) Read(ctx context.Context, keys []any) (rows Rows[U], err error) {
-	err = l.store.retry.doWithin(ctx, func(ctx context.Context, _ bool) error {
+	err = l.store.retryWithin(ctx, func(ctx context.Context, _ bool) error {
 		rows, err = l.query(ctx, keys)
-		if isMySQLError(err, erBadField) {
+		if retry.HasNumber(err, erBadField) {
 			l.forget()
 		}
-		if isMySQLError(err, erNoSuchTable) && l.db == l.store.cfg.Replica {
+		if retry.HasNumber(err, erNoSuchTable) && l.db == l.store.cfg.Replica {
 			rows, err = nil, nil // the table has not been replicated yet
 		}
 		return err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/pool"
+	"github.com/candysession/session/internal/retry"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -75,7 +76,7 @@ func (m *migration) run(ctx context.Context, t *tokenTable, users *Users) error 
 		}
 		add := "ADD " + index.add + " " + index.column + " (" + index.column
 		err := m.alter(ctx, add+")")
-		if isMySQLError(err, erTooLongKey, erIndexColumnTooLong) { // ROW_FORMAT=COMPACT allows 767 bytes
+		if retry.HasNumber(err, erTooLongKey, erIndexColumnTooLong) { // ROW_FORMAT=COMPACT allows 767 bytes
 			err = m.alter(ctx, add+"(191))")
 		}
 		if err != nil {
@@ -89,12 +90,12 @@ func (m *migration) alter(ctx context.Context, change string) error {
 	statement := "ALTER TABLE " + m.tokensName + " " + change
 	_, err := m.db.ExecContext(ctx, statement)
 	switch {
-	case isMySQLError(err, erDupKeyName, erDupFieldName): // added concurrently
+	case retry.HasNumber(err, erDupKeyName, erDupFieldName): // added concurrently
 		return nil
-	case isMySQLError(err, erDupEntry):
+	case retry.HasNumber(err, erDupEntry):
 		m.duplicates = fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index, and lookups are slow; delete such rows, which let in no new client, and migrate again (SELECT token_x FROM %s GROUP BY token_x HAVING COUNT(*) > 1): %w", m.tokensName, m.tokensName, err)
 		return nil
-	case isMySQLError(err, accessDenied...):
+	case retry.HasNumber(err, accessDenied...):
 		return fmt.Errorf("%w: this database user may not alter the token table; have it done with\n%s;\n%w", ErrConfig, statement, err)
 	case err != nil:
 		return m.Wrap(change, err)
@@ -143,7 +144,7 @@ func (s *Store) Stats(ctx context.Context) (stats Stats, err error) {
 	}
 	db, done := pool.WithoutReadTimeout(s.db)
 	defer done()
-	err = s.retry.doWithin(ctx, func(ctx context.Context, _ bool) error {
+	err = s.retryWithin(ctx, func(ctx context.Context, _ bool) error {
 		query := "SELECT COUNT(*), SUM(" + s.idleSQL + "), MIN(UNIX_TIMESTAMP(active)) FROM " + s.tokensName
 		return db.QueryRowxContext(ctx, query, seconds(s.cfg.MaxAge)).Scan(&stats.Rows, &expired, &oldest)
 	})

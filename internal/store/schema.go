@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/candysession/session/internal/retry"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -192,7 +193,7 @@ func (s *Store) createTable(ctx context.Context, db *sqlx.DB) (ran []string, err
 	}
 	s.tokens.Store(nil)
 	_, err = db.ExecContext(ctx, statement)
-	if isMySQLError(err, accessDenied...) {
+	if retry.HasNumber(err, accessDenied...) {
 		return nil, fmt.Errorf("%w: this database user may not create the token table; have it created with\n%s;\n%w", ErrConfig, statement, err)
 	}
 	if err != nil {

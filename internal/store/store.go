@@ -48,16 +48,15 @@ type Config struct {
 	Changed func(ids ...uint64)
 
 	// Skewed is set if another app renews sessions of the table too, in its own
-	// local time. It is called once, with the public ID of
-	// a session, when its time zone is not the database's.
+	// local time. It is called once, with the public ID of a session, when its
+	// time zone is not the database's.
 	Skewed func(session string, by time.Duration)
 }
 
 // A Store reads and writes the token table and the users table.
 type Store struct {
-	retry Retrier
-	db    *sqlx.DB
-	cfg   Config
+	db  *sqlx.DB
+	cfg Config
 
 	tokensName   string // quoted, as the following
 	usersName    string
@@ -94,14 +93,6 @@ func New(db *sqlx.DB, cfg Config) *Store {
 		s.idleSQL = "(IF(UNIX_TIMESTAMP(active) > UNIX_TIMESTAMP() + " + skew + ", UNIX_TIMESTAMP(date), GREATEST(UNIX_TIMESTAMP(active), UNIX_TIMESTAMP(date))) + ? < UNIX_TIMESTAMP())"
 		s.idleIndexSQL = "(" + s.idleIndexSQL + " OR active > FROM_UNIXTIME(UNIX_TIMESTAMP() + " + skew + "))"
 	}
-	s.retry = Retrier{
-		Timeout: cfg.Timeout,
-		Create: func(ctx context.Context) error {
-			_, err := s.createTable(ctx, db)
-			return err
-		},
-		Forget: s.forgetTables,
-	}
 	return s
 }
 
@@ -124,30 +115,6 @@ func SplitName(name string) (database any, table string) {
 func (s *Store) forgetTables() {
 	s.users.Store(nil)
 	s.tokens.Store(nil)
-}
-
-// do runs op as Retrier.Do does, and wraps its error.
-func (s *Store) do(ctx context.Context, name string, op func(context.Context) error) error {
-	if err := s.retry.Do(ctx, op); err != nil {
-		return s.Wrap(name, err)
-	}
-	return nil
-}
-
-// doOnTokens is do for statements on the token table, which it checks before.
-func (s *Store) doOnTokens(ctx context.Context, name string, op func(context.Context) error) error {
-	return s.doOnceOnTokens(ctx, name, func(ctx context.Context, _ bool) error { return op(ctx) })
-}
-
-// doOnceOnTokens is doOnTokens, as Retrier.DoOnce is Do.
-func (s *Store) doOnceOnTokens(ctx context.Context, name string, op func(ctx context.Context, mayHaveRun bool) error) error {
-	if _, err := s.tokenTable(ctx); err != nil {
-		return s.Wrap(name, err)
-	}
-	if err := s.retry.DoOnce(ctx, op); err != nil {
-		return s.Wrap(name, err)
-	}
-	return nil
 }
 
 // exec runs one statement on the token table, and returns how many rows it

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/candysession/session/internal/retry"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -83,7 +84,7 @@ func (s *Store) Insert(ctx context.Context, r *Record, replaced uint64) (id uint
 			return err
 		}
 		err := insert(ctx)
-		if isMySQLError(err, erDupEntry) {
+		if retry.HasNumber(err, erDupEntry) {
 			id, err = s.findInserted(ctx, r.Selector)
 		}
 		return err
@@ -166,7 +167,7 @@ func (s *Store) deleteExcess(ctx context.Context, user any) (ended int64, err er
 func (s *Store) Renew(ctx context.Context, id uint64, browser string, age time.Duration) (won bool, err error) {
 	defer s.cfg.Changed(id)
 	n, retried, err := s.exec(ctx, "renew the session", "UPDATE "+s.tokensName+" SET active = DEFAULT, browser = ? WHERE id = ? AND "+s.idleSQL, browser, id, seconds(age))
-	return n == 1 || retried || outcomeUnknown(err), err
+	return n == 1 || retried || unanswered(err), err
 }
 
 // ReplaceToken replaces the token of a session that still has the old one, and
