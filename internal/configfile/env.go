@@ -13,8 +13,8 @@ import (
 // A lookupFunc returns the value of a variable, and whether it is set.
 type lookupFunc func(name string) (value string, ok bool)
 
-// envLookup returns a function that looks up variables in the environment of the
-// process, and then in an optional .env file.
+// envLookup returns a function that looks up variables in the environment of
+// the process, and then in an optional .env file.
 func envLookup(path string) (lookupFunc, error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -58,9 +58,9 @@ func envValue(text string) string {
 	return text
 }
 
-// expand replaces ${NAME} in the strings of a block and returns the keys that it
-// changed. A value whose key unquoted reports becomes a JSON number, boolean or
-// list.
+// expand replaces ${NAME} in the strings of a block and returns the keys that
+// it changed. A value whose key unquoted reports becomes a JSON number, boolean
+// or list.
 func expand(path, block string, values map[string]json.RawMessage, lookup lookupFunc, unquoted func(key string) bool) (expanded map[string]bool, err error) {
 	expanded = map[string]bool{}
 	for key, raw := range values {

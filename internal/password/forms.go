@@ -19,7 +19,7 @@ func normalized(password string) string {
 
 // formsOf returns the distinct forms in which a password may have been hashed,
 // by this library or another program: normalized, as typed, decomposed. Their
-// number depends only on what was typed.
+// number depends only on the password.
 func formsOf(password string) []string {
 	forms := []string{normalized(password)}
 	if isASCII(password) || !utf8.ValidString(password) {

@@ -1,5 +1,6 @@
 // Package password hashes and verifies passwords in uniform time, with a bound
-// on the passwords that are hashed concurrently.
+// on the passwords that are hashed concurrently. It knows neither users nor the
+// database.
 package password
 
 import (

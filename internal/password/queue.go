@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A queue limits the passwords that are hashed concurrently, and rejects those
-// that would wait too long.
+// A queue limits the passwords that are hashed concurrently, and rejects a
+// password that would wait too long.
 type queue struct {
 	slots   chan struct{} // limits concurrent bcrypts, leaving one CPU free
 	timeout time.Duration // maximum wait; 0 waits forever

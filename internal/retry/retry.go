@@ -25,8 +25,8 @@ import (
 // succeeds, so with each try fewer are left.
 const maxTries = 4
 
-// The numbers of the errors that allow another try, by the symbols of MySQL's and
-// MariaDB's documentation.
+// The numbers of the errors that allow another try, by the symbols of MySQL's
+// and MariaDB's documentation.
 const (
 	erServerShutdown   = 1053
 	erLockWaitTimeout  = 1205
@@ -36,8 +36,8 @@ const (
 )
 
 // Do calls op, and calls it again after failures that allow it. mayHaveRun
-// reports that the outcome of an earlier try is unknown: op must not take effect
-// twice.
+// reports that the outcome of an earlier try is unknown: op must not take
+// effect twice.
 //
 // Do makes no further try, and returns the last error, once the given time has
 // passed or ctx has ended. It does not bound a try, so ctx should have a

@@ -238,8 +238,8 @@ func (s *Store) DuplicateColumns(ctx context.Context, columns []Column, values [
 }
 
 // conditionsOf returns the conditions that a user has these values in the
-// columns of an index; nil if no user can: the values lack a column, which has a
-// default or an expression, or hold one that the column cannot hold.
+// columns of an index; nil if no user can: the values lack a column, which has
+// a default or an expression, or hold one that the column cannot hold.
 func conditionsOf(index []string, columns []Column, values []any) (conditions []Condition) {
 	for _, name := range index {
 		i := slices.IndexFunc(columns, func(c Column) bool { return strings.EqualFold(c.Name, name) })

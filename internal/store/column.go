@@ -59,8 +59,9 @@ func sameDefinition(a, b string) bool {
 var displayWidth = regexp.MustCompile(`\bint\(\d+\)`)
 
 // Param converts a value to a parameter that the column can only equal exactly:
-// MySQL treats the text '1x' as equal to the number 1, and the number 0 as equal
-// to any text that is no number. ok is false if the column cannot hold the value.
+// MySQL treats the text '1x' as equal to the number 1, and the number 0 as
+// equal to any text that is no number. ok is false if the column cannot hold
+// the value.
 func (c Column) Param(value any) (param any, ok bool, err error) {
 	converted, ok := c.plain(value)
 	if !ok || c.kind == otherColumn {
@@ -89,8 +90,8 @@ func (c Column) Param(value any) (param any, ok bool, err error) {
 	return n, ok, nil
 }
 
-// plain returns a value as text or bytes. ok is false for a value of a type that
-// no key column has.
+// plain returns a value as text or bytes. ok is false for a value of a type
+// that no key column has.
 func (c Column) plain(value any) (text string, ok bool) {
 	if n, ok := value.(uint64); ok {
 		return strconv.FormatUint(n, 10), true

@@ -69,14 +69,15 @@ func plainIdentifier(c Condition) string {
 		return hex.EncodeToString(bytes.TrimRight(raw, "\x00 "))
 	}
 	text := strings.ToLower(trimIgnored(fmt.Sprint(c.Value)))
-	if c.Column.kind == textColumn && c.Column.charset == "" { // UUID, which may be written with or without hyphens
+	if c.Column.kind == textColumn && c.Column.charset == "" {
+		// A UUID may be written with or without hyphens.
 		text = strings.NewReplacer("-", "", "{", "", "}", "").Replace(text)
 	}
 	return text
 }
 
-// trimIgnored removes spaces and invisible characters around a text. One that is
-// too long to be anybody's counts as a text that all of them share.
+// trimIgnored removes spaces and invisible characters around a text. One that
+// is too long to be anybody's counts as a text that all of them share.
 func trimIgnored(text string) string {
 	text = strings.TrimFunc(strings.ToValidUTF8(text, "\uFFFD"), func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)

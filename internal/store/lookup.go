@@ -29,7 +29,7 @@ const (
 // lookups into one statement. A row is only returned to a caller that has its
 // selector.
 type Lookup[U any] struct {
-	Loader batch.Loader[any, Rows[U]]
+	Loader batch.Loader[any, Rows[U]] // exported for tests
 
 	store      *Store
 	db         *sqlx.DB // primary or replica
@@ -52,9 +52,9 @@ type statement struct {
 	selection selection
 }
 
-// Rows maps selectors, compared exactly even if the table's collation is not, to
-// rows. A duplicate selector, which is possible without the unique index, maps to
-// nil.
+// Rows maps selectors, compared exactly even if the table's collation is not,
+// to rows. A duplicate selector, which is possible without the unique index,
+// maps to nil.
 type Rows[U any] map[string]*SessionRow[U]
 
 func newRows[U any](list []SessionRow[U]) Rows[U] {
@@ -212,12 +212,13 @@ func (l *Lookup[U]) describe(ctx context.Context, stmt *statement) (query string
 	return prefix + l.store.selectSessions(stmt.selection, stmt.users, l.mapper.columnNames(stmt.users), l.column, stmt.size), nil
 }
 
-// SQL returns the statement for n keys.
+// SQL returns the statement for n keys. Tests explain it.
 func (l *Lookup[U]) SQL(ctx context.Context, n int) (string, error) {
 	return l.describe(ctx, &statement{size: n})
 }
 
-// Prepared returns the numbers of keys for which there are statements.
+// Prepared returns the numbers of keys for which there are statements. Tests
+// use it.
 func (l *Lookup[U]) Prepared() (sizes []int) {
 	for i := range l.statements {
 		if l.statements[i].Load() != nil {

@@ -12,8 +12,9 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// Migrate creates the token table, or adds what it lacks, and returns the
-// statements it ran. InnoDB adds columns with defaults, and indexes, online.
+// Migrate creates the token table, or adds missing columns and indexes, and
+// returns the statements it ran. InnoDB adds columns with defaults, and
+// indexes, online.
 func (s *Store) Migrate(ctx context.Context) (ran []string, err error) {
 	s.forgetTables()
 	db, done := pool.WithoutReadTimeout(s.db)
@@ -76,7 +77,8 @@ func (m *migration) run(ctx context.Context, t *tokenTable, users *Users) error 
 		}
 		add := "ADD " + index.add + " " + index.column + " (" + index.column
 		err := m.alter(ctx, add+")")
-		if retry.HasNumber(err, erTooLongKey, erIndexColumnTooLong) { // ROW_FORMAT=COMPACT allows 767 bytes
+		if retry.HasNumber(err, erTooLongKey, erIndexColumnTooLong) {
+			// ROW_FORMAT=COMPACT allows 767 bytes.
 			err = m.alter(ctx, add+"(191))")
 		}
 		if err != nil {
@@ -104,8 +106,8 @@ func (m *migration) alter(ctx context.Context, change string) error {
 	return nil
 }
 
-// modifyStrictly changes the type of a column, unless that would change a value:
-// a strict server rejects it.
+// modifyStrictly changes the type of a column, unless that would change a
+// value: a strict server rejects it.
 func (m *migration) modifyStrictly(ctx context.Context, statement string) error {
 	conn, err := m.db.Connx(ctx)
 	if err != nil {
@@ -156,7 +158,7 @@ func (s *Store) Stats(ctx context.Context) (stats Stats, err error) {
 		stats.Oldest = time.Unix(oldest.Int64, 0).UTC()
 	}
 	database, table := SplitName(s.cfg.TokenTable)
-	err = db.GetContext(ctx, &stats.Bytes, "SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS bytes FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
+	err = db.GetContext(ctx, &stats.Bytes, "SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS bytes FROM information_schema.TABLES"+ofTable, database, table)
 	if err != nil {
 		return Stats{}, s.Wrap("measure the token table", err)
 	}

@@ -10,7 +10,7 @@ import (
 )
 
 // Error numbers of MySQL and MariaDB, by the symbols of their documentation.
-// Package retry has those that allow another try.
+// Package retry has the numbers that allow another try.
 const (
 	erDBAccessDenied       = 1044
 	erBadNull              = 1048
@@ -88,8 +88,8 @@ var invalidValueErrors = []uint16{
 // connection lacks.
 func IsUnwritable(err error) bool { return retry.HasNumber(err, unwritable...) }
 
-// unanswered reports whether a statement failed without an answer of the server:
-// it may have been executed, or may be executed yet.
+// unanswered reports whether a statement failed without an answer that shows its
+// outcome: it may have been executed, or may be executed yet.
 func unanswered(err error) bool {
 	var answer *mysql.MySQLError
 	return err != nil && (!errors.As(err, &answer) || retry.ConnectionLost(err))
@@ -106,7 +106,7 @@ func (s *Store) Wrap(op string, err error) error {
 	}
 	switch {
 	case retry.HasNumber(err, erBadField):
-		s.users.Store(nil) // the table may have changed since it was read
+		s.ForgetUsers() // the table may have changed since it was read
 		return fmt.Errorf("%w: %s: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", ErrConfig, op, s.usersName, err)
 	case retry.HasNumber(err, unwritable...):
 		return fmt.Errorf("%w: %s: the value has characters that the column or the connection lacks: %w", ErrInvalidArgument, op, err)

@@ -1,11 +1,12 @@
 // Package store runs every SQL statement about the token table and the users
-// table.
+// table. It knows neither requests nor cookies, verifies no token and no
+// password, and decides nothing about a login.
 //
-// All ages are computed by the database from its own clock, in seconds since the
-// epoch, so nothing depends on the time zones of app, driver and connection, or
-// on the app's clock. Times are written as the column's DEFAULT, not as
-// CURRENT_TIMESTAMP: MySQL converts the latter through local time, which is
-// ambiguous in the hour that is repeated when daylight saving ends.
+// All ages are computed by the database from its own clock, in seconds since
+// the epoch, so nothing depends on the time zones of app, driver and
+// connection, or on the app's clock. Times are written as the column's DEFAULT,
+// not as CURRENT_TIMESTAMP: MySQL converts the latter through local time, which
+// is ambiguous in the hour that is repeated when daylight saving ends.
 package store
 
 import (
@@ -58,16 +59,20 @@ type Store struct {
 	db  *sqlx.DB
 	cfg Config
 
-	tokensName   string // quoted, as the following
+	// Quoted names.
+	tokensName   string
 	usersName    string
 	keyName      string
 	passwordName string
-	idleSQL      string // condition: idle for more than ? seconds
-	idleIndexSQL string // condition: possibly idle for more than ? seconds; can use the index on active
+
+	// Conditions: a session has, or possibly has, been idle for more than ?
+	// seconds. The second can use the index on active.
+	idleSQL      string
+	idleIndexSQL string
 
 	users       atomic.Pointer[Users]
 	tokens      atomic.Pointer[tokenTable] // nil until it was checked
-	galera      atomic.Pointer[bool]       // nil until it is known
+	galera      atomic.Pointer[bool]       // nil until it was read
 	poolChecked atomic.Bool
 	warnedSkew  atomic.Bool
 }
@@ -103,6 +108,10 @@ func Quote(name string) string { return "`" + strings.ReplaceAll(name, ".", "`.`
 // itself, and so may have any character.
 func quoteColumn(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
+// ofTable is the condition for the rows of information_schema about a table. Its
+// parameters are the results of SplitName.
+const ofTable = " WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?"
+
 // SplitName splits database.name. database is nil if there is none.
 func SplitName(name string) (database any, table string) {
 	if database, table, ok := strings.Cut(name, "."); ok {
@@ -111,9 +120,10 @@ func SplitName(name string) (database any, table string) {
 	return nil, name
 }
 
-// forgetTables has the definitions of the tables read again.
+// forgetTables makes the next statements read the definitions of the tables
+// again.
 func (s *Store) forgetTables() {
-	s.users.Store(nil)
+	s.ForgetUsers()
 	s.tokens.Store(nil)
 }
 
@@ -132,8 +142,8 @@ func (s *Store) exec(ctx context.Context, name, query string, args ...any) (n in
 	return n, retried, err
 }
 
-// inTransaction runs op at READ COMMITTED, where deleting a missing row takes no
-// gap lock.
+// inTransaction runs op at READ COMMITTED, where deleting a missing row takes
+// no gap lock.
 func (s *Store) inTransaction(ctx context.Context, op func(*sqlx.Tx) error) error {
 	return s.inTransactionAt(ctx, sql.LevelReadCommitted, op)
 }

@@ -1,5 +1,5 @@
 // Package token creates, parses and verifies session tokens, and remembers the
-// tokens that it has verified.
+// tokens that it has verified. It knows neither cookies nor the database.
 package token
 
 import (
