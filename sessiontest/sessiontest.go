@@ -32,6 +32,7 @@ const UserAgent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Fire
 // A SignInOption changes the session that [SignIn] creates.
 type SignInOption func(*signInOptions)
 
+// signInOptions collects the options of SignIn.
 type signInOptions struct {
 	ago time.Duration
 }
@@ -151,6 +152,7 @@ func NewClient(t testing.TB, handler http.Handler) *Client {
 // A browser is a transport that sends a User-Agent.
 type browser struct{ http.RoundTripper }
 
+// RoundTrip implements [http.RoundTripper].
 func (b browser) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Header.Get("User-Agent") == "" {
 		r = r.Clone(r.Context())

@@ -157,6 +157,7 @@ func (l *Limit) complete(name string, defaults Limit) error {
 	return nil
 }
 
+// setDefault sets a field that is zero to a value.
 func setDefault[T comparable](field *T, value T) {
 	var zero T
 	if *field == zero {

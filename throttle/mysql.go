@@ -272,4 +272,5 @@ func (t *MySQL) create(ctx context.Context) error {
 	return err
 }
 
+// seconds returns a duration in whole seconds.
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }

@@ -87,6 +87,7 @@ func busy(ctx context.Context) error {
 // something in front of them protects.
 var None Throttle = none{}
 
+// none is the type of None.
 type none struct{}
 
 func (none) Reserve(context.Context, string, Limit) (time.Duration, error) { return 0, nil }

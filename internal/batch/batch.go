@@ -70,6 +70,7 @@ type PanicError struct {
 	Value any // of the panic
 }
 
+// Error implements error.
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // A batch is a fetch that several calls wait for. It has its own context, which
@@ -84,6 +85,7 @@ type batch[K, R any] struct {
 	err    error
 }
 
+// newBatch returns a batch without keys, whose timeout begins.
 func newBatch[K, R any](timeout time.Duration) *batch[K, R] {
 	b := &batch[K, R]{keys: make([]K, 0, MaxKeys), done: make(chan struct{})}
 	b.ctx, b.cancel = context.WithTimeout(context.Background(), timeout)

@@ -134,6 +134,7 @@ func parseBlock(path, name string, block json.RawMessage) (map[string]json.RawMe
 	return values, nil
 }
 
+// notAnObject returns the error of a file or block that is no JSON object.
 func notAnObject(path, name string) error {
 	return &Error{Where: path, Name: name, Allowed: "must be a JSON object"}
 }

@@ -44,6 +44,7 @@ func parseEnv(text []byte) map[string]string {
 	return file
 }
 
+// envValue returns the value of a line, without quotes or a comment.
 func envValue(text string) string {
 	if text != "" && (text[0] == '"' || text[0] == '\'') {
 		if value, _, ok := strings.Cut(text[1:], text[:1]); ok {
@@ -90,4 +91,5 @@ func expand(path, block string, values map[string]json.RawMessage, lookup lookup
 	return expanded, nil
 }
 
+// variable matches a variable in a string of the file.
 var variable = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*\}`)

@@ -69,6 +69,7 @@ func (s *Settings) add(config reflect.Type, prefix string, at []int) {
 	}
 }
 
+// camelBoundary matches where a word of a key ends and the next one begins.
 var camelBoundary = regexp.MustCompile(`([a-z])([A-Z])`)
 
 // readable are the types that are neither strings nor chosen by name.
@@ -146,6 +147,8 @@ func (s *Settings) set(field reflect.Value, raw json.RawMessage) (allowed string
 	return ""
 }
 
+// setDuration sets a duration to a number of milliseconds. It returns which
+// values are allowed if raw is not one of them.
 func setDuration(d *time.Duration, raw json.RawMessage) (allowed string) {
 	var ms float64
 	if !decode(raw, &ms) || ms != math.Trunc(ms) || ms < 0 || ms > float64(MaxDuration/time.Millisecond) {
@@ -155,6 +158,8 @@ func setDuration(d *time.Duration, raw json.RawMessage) (allowed string) {
 	return ""
 }
 
+// choose sets a field to the value of the choice that raw names. It returns
+// which names are allowed if raw is not one of them.
 func choose(field reflect.Value, raw json.RawMessage, choices []Choice) (allowed string) {
 	var name string
 	ok := decode(raw, &name)

@@ -34,6 +34,7 @@ func formsOf(password string) []string {
 	return forms
 }
 
+// isASCII reports whether s consists of ASCII characters.
 func isASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {

@@ -181,4 +181,5 @@ func bcryptCost(hash []byte) (int, bool) {
 	return cost, err == nil
 }
 
+// bcryptGrammar matches a well-formed bcrypt hash.
 var bcryptGrammar = regexp.MustCompile(`^\$2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)

@@ -14,6 +14,7 @@ type queue struct {
 	work    atomic.Int64  // nanoseconds of work of the passwords that run or wait
 }
 
+// newQueue returns a queue with the given number of slots, all free.
 func newQueue(slots int, timeout time.Duration) *queue {
 	return &queue{slots: make(chan struct{}, slots), timeout: timeout}
 }

@@ -25,6 +25,7 @@ func Open(cfg *mysql.Config) (*sqlx.DB, error) {
 	return open(cfg)
 }
 
+// open returns a pool with this configuration, whose dialer it keeps.
 func open(cfg *mysql.Config) (*sqlx.DB, error) {
 	inner, err := mysql.NewConnector(cfg)
 	if err != nil {
@@ -39,6 +40,7 @@ type tunedDriver struct {
 	cfg *mysql.Config
 }
 
+// A connector connects as the driver does, for a pool with a tunedDriver.
 type connector struct {
 	driver.Connector
 	driver tunedDriver

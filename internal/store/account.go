@@ -38,6 +38,7 @@ func (a Accounts[U]) Find(ctx context.Context, conditions []Condition) (accounts
 	return accounts, err
 }
 
+// find runs one statement of Find, on the pool or in a transaction.
 func (a Accounts[U]) find(ctx context.Context, on sqlx.QueryerContext, conditions []Condition) ([]Account[U], error) {
 	table, err := a.Store.Users(ctx)
 	if err != nil {

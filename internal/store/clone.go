@@ -90,6 +90,8 @@ func unshare(v reflect.Value, seen map[reference]reflect.Value) {
 	}
 }
 
+// unshareAll copies everything that the elements of a slice or an array refer
+// to.
 func unshareAll(v reflect.Value, seen map[reference]reflect.Value) {
 	if shares(v.Type().Elem()) {
 		for i := range v.Len() {

@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 )
 
+// A columnKind is how values of a column are compared.
 type columnKind int
 
 const (
@@ -56,6 +57,7 @@ func sameDefinition(a, b string) bool {
 	return plain(a) == plain(b)
 }
 
+// displayWidth matches an integer type with its display width.
 var displayWidth = regexp.MustCompile(`\bint\(\d+\)`)
 
 // Param converts a value to a parameter that the column can only equal exactly:
@@ -113,6 +115,7 @@ func (c Column) plain(value any) (text string, ok bool) {
 	return string(raw), err == nil && isBytes
 }
 
+// unsigned reports whether the column is an unsigned number.
 func (c Column) unsigned() bool { return strings.Contains(strings.ToLower(c.Definition), "unsigned") }
 
 // holds reports whether an integer is in the column's range.

@@ -18,8 +18,10 @@ type tokenColumn struct {
 	written    bool              // a new row has the field's value, not the default
 }
 
+// keyType stands for the type of the users' key in a definition.
 const keyType = "{key}"
 
+// tokenColumns are the columns of a new token table, in their order.
 var tokenColumns = []tokenColumn{
 	{
 		name:       "id",
@@ -100,6 +102,7 @@ type columnSet uint32
 // originalColumns are the columns that every token table has.
 var originalColumns = columnsWhere(func(c tokenColumn) bool { return !c.added })
 
+// columnsWhere returns the set of the columns for which is returns true.
 func columnsWhere(is func(tokenColumn) bool) (set columnSet) {
 	for i, c := range tokenColumns {
 		if is(c) {

@@ -57,6 +57,7 @@ type statement struct {
 // maps to nil.
 type Rows[U any] map[string]*SessionRow[U]
 
+// newRows returns Rows with the rows of a list.
 func newRows[U any](list []SessionRow[U]) Rows[U] {
 	rows := make(Rows[U], len(list))
 	for i := range list {
@@ -101,6 +102,8 @@ func (l *Lookup[U]) Find(ctx context.Context, key any, selector string) (*Sessio
 	return rows.Row(selector)
 }
 
+// wrap adds the operation to an error of the Loader. A panic does not mean that
+// the database is unavailable.
 func (l *Lookup[U]) wrap(err error) error {
 	var panicked *batch.PanicError
 	if errors.As(err, &panicked) {
@@ -135,6 +138,7 @@ func (l *Lookup[U]) Read(ctx context.Context, keys []any) (rows Rows[U], err err
 	return rows, nil
 }
 
+// query runs the prepared statement for the number of keys once.
 func (l *Lookup[U]) query(ctx context.Context, keys []any) (Rows[U], error) {
 	stmt, err := l.prepare(ctx, len(keys))
 	if err != nil {

@@ -50,6 +50,7 @@ type migration struct {
 	duplicates error // prevents the unique index
 }
 
+// run adds everything that the token table t lacks.
 func (m *migration) run(ctx context.Context, t *tokenTable, users *Users) error {
 	if !sameDefinition(t.user, users.Key.Definition) {
 		if err := m.modifyStrictly(ctx, m.modifyUser(users)); err != nil {
@@ -88,6 +89,8 @@ func (m *migration) run(ctx context.Context, t *tokenTable, users *Users) error 
 	return nil
 }
 
+// alter changes the token table. It keeps an error of duplicate selectors for
+// later, because the other changes are possible.
 func (m *migration) alter(ctx context.Context, change string) error {
 	statement := "ALTER TABLE " + m.tokensName + " " + change
 	_, err := m.db.ExecContext(ctx, statement)

@@ -88,8 +88,8 @@ var invalidValueErrors = []uint16{
 // connection lacks.
 func IsUnwritable(err error) bool { return retry.HasNumber(err, unwritable...) }
 
-// unanswered reports whether a statement failed without an answer that shows its
-// outcome: it may have been executed, or may be executed yet.
+// unanswered reports whether a statement failed without an answer that shows
+// its outcome: it may have been executed, or may be executed yet.
 func unanswered(err error) bool {
 	var answer *mysql.MySQLError
 	return err != nil && (!errors.As(err, &answer) || retry.ConnectionLost(err))

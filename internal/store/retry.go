@@ -16,8 +16,8 @@ func (s *Store) do(ctx context.Context, name string, op func(context.Context) er
 	return nil
 }
 
-// doOnTokens does the same as do for statements on the token table, which it
-// checks before.
+// doOnTokens checks the token table, and then runs op, which uses it, as do
+// does.
 func (s *Store) doOnTokens(ctx context.Context, name string, op func(context.Context) error) error {
 	return s.doOnceOnTokens(ctx, name, func(ctx context.Context, _ bool) error { return op(ctx) })
 }

@@ -74,6 +74,8 @@ func (s *Store) realmComment(users *Users) string {
 	return "sessions of " + s.realmOf(users) + ", key " + hex.EncodeToString(secret)
 }
 
+// realmPattern matches the end of the comment of a token table: see
+// realmComment.
 var realmPattern = regexp.MustCompile(`sessions of (\S+), key ([0-9a-f]{32})$`)
 
 // tokenTable returns the token table, and creates it if there is none. It reads
@@ -181,6 +183,8 @@ func (s *Store) checkRealm(t *tokenTable, users *Users) error {
 	return nil
 }
 
+// modifyUser returns the statement that gives the column user the type of the
+// users' key.
 func (s *Store) modifyUser(users *Users) string {
 	return "ALTER TABLE " + s.tokensName + " MODIFY user " + users.Key.Definition + " NOT NULL"
 }

@@ -26,6 +26,7 @@ type selection struct {
 	text bool
 }
 
+// selectionOf returns the selection of a lookup in these tables.
 func (s *Store) selectionOf(tokens *tokenTable, users *Users) selection {
 	stamped := tokens.columns.has("stamp") && s.comparesStamps()
 	sel := selection{

@@ -108,8 +108,8 @@ func Quote(name string) string { return "`" + strings.ReplaceAll(name, ".", "`.`
 // itself, and so may have any character.
 func quoteColumn(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
-// ofTable is the condition for the rows of information_schema about a table. Its
-// parameters are the results of SplitName.
+// ofTable is the condition for the rows of information_schema about a table.
+// Its parameters are the results of SplitName.
 const ofTable = " WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?"
 
 // SplitName splits database.name. database is nil if there is none.
@@ -148,6 +148,8 @@ func (s *Store) inTransaction(ctx context.Context, op func(*sqlx.Tx) error) erro
 	return s.inTransactionAt(ctx, sql.LevelReadCommitted, op)
 }
 
+// inTransactionAt runs op in a transaction at an isolation level, and commits
+// it if op succeeds.
 func (s *Store) inTransactionAt(ctx context.Context, isolation sql.IsolationLevel, op func(*sqlx.Tx) error) error {
 	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: isolation})
 	if err != nil {
@@ -186,4 +188,5 @@ func selectPairs(ctx context.Context, db *sqlx.DB, query string, args ...any) (p
 // placeholders returns n comma-separated question marks.
 func placeholders(n int) string { return "?" + strings.Repeat(", ?", n-1) }
 
+// seconds returns a duration in whole seconds.
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }

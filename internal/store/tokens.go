@@ -101,6 +101,7 @@ func (s *Store) Insert(ctx context.Context, r *Record, replaced uint64) (id uint
 	return id, ended, nil
 }
 
+// insertOn adds a row, on the pool or in a transaction, and returns its id.
 func (s *Store) insertOn(ctx context.Context, on sqlx.ExecerContext, r *Record) (uint64, error) {
 	table, err := s.tokenTable(ctx)
 	if err != nil {

@@ -83,6 +83,9 @@ func (s *Store) usersTable(ctx context.Context) (*Users, error) {
 	return t, nil
 }
 
+// readUsersTable reads the definition of the users table. It returns an error
+// matching ErrConfig if there is no such table, or no column that can be its
+// key.
 func (s *Store) readUsersTable(ctx context.Context) (*Users, error) {
 	database, table := SplitName(s.cfg.UsersTable)
 	rows, err := s.db.QueryxContext(ctx, "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA, IS_NULLABLE, COLUMN_KEY"+

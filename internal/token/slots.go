@@ -27,6 +27,7 @@ type row struct {
 	count int // comparisons that run or wait
 }
 
+// newSlots returns slots for n concurrent comparisons, all free.
 func newSlots(n int, timeout time.Duration) *slots {
 	return &slots{
 		all:      make(chan struct{}, n),
