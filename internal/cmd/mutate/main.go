@@ -81,7 +81,7 @@ var mutations = []mutation{
 		{"", "if v.Get(key).Matches(row) {\n		return true, nil\n", "if false {\n		return true, nil\n"},
 		{"", "if v.Get(key).Matches(row) {\n		return true, nil //", "if false {\n		return true, nil //"}}},
 	{"TestLostAnswers", "the memory that a try may have been done", []edit{{"internal/retry/retry.go", "			mayHaveRun = true\n", ""}}},
-	{"TestLostAnswers", "the look for a session that was saved", []edit{{"", "s.findInserted(ctx, r.Selector); id != 0 || err != nil", "s.findInserted(ctx, r.Selector); err != nil"}, {"", "		if retry.HasNumber(err, erDupEntry) {\n			id,", "		if false {\n			id,"}}},
+	{"TestLostAnswers", "the look for a session that was saved", []edit{{"", "s.findInserted(ctx, r.Selector); id != 0 || err != nil", "s.findInserted(ctx, r.Selector); err != nil"}, {"", "		if retry.HasNumber(err, erDupEntry) {\n			id,", "		if retry.HasNumber(err) {\n			id,"}}},
 	{"TestLoginWithoutAnAnswer", "the failure of a login that may not be saved", []edit{{"", "	if err != nil {\n		return 0, 0, err\n	}\n	if s.cfg.MaxSessions > 0 {", "	if s.cfg.MaxSessions > 0 {"}}},
 	{"TestClientsThatLeave", "the end of a write that has begun", []edit{{"", "m.store.Insert(detach(r.Context())", "m.store.Insert(r.Context()"}}},
 	{"TestTimeout", "the deadline of a look-up alone", []edit{{"", "hasDeadline || l.TimesOut == nil || !l.TimesOut()", "hasDeadline"}}},
