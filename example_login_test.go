@@ -179,7 +179,8 @@ func ExampleManager_CreateUser() {
 	// alice@example.com exists
 }
 
-// The form behind a link in an email, for a user who has forgotten the password.
+// The form behind a link in an email, for a user that has forgotten the
+// password.
 func ExampleManager_ResetPassword() {
 	db, done := database() // a users table with alice@example.com
 	defer done()
@@ -200,7 +201,8 @@ func ExampleManager_ResetPassword() {
 		}
 		_, err := auth.LoginAs(w, r, id)
 		if err == nil {
-			err = auth.ResetPassword(w, r, r.PostFormValue("password")) // ends the user's other sessions
+			// This also ends the user's other sessions.
+			err = auth.ResetPassword(w, r, r.PostFormValue("password"))
 		}
 		if err != nil {
 			http.Error(w, "Please try again", http.StatusServiceUnavailable)

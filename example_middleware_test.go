@@ -52,9 +52,9 @@ func ExampleManager_Require() {
 	// 200
 }
 
-// A page that only a recent login may use. RequireFresh returns a middleware, so
-// chi and its like take it too: r.With(auth.RequireFresh(10 * time.Minute)). A
-// whole app with chi is in examples/frameworks.
+// A page that requires a recent login. RequireFresh returns a middleware, which
+// routers such as chi accept: r.With(auth.RequireFresh(10 * time.Minute)). An
+// app with chi is in examples/frameworks.
 func ExampleManager_RequireFresh() {
 	db, done := database() // a users table with alice@example.com
 	defer done()

@@ -21,11 +21,11 @@ type User struct {
 	Email string `db:"email"`
 }
 
-// t stands for the one that a test gets.
+// t stands for the argument of a test.
 var t = new(testing.T)
 
-// database stands for the app's own: a users table with alice@example.com, whose
-// key is 1 and whose password is "correct horse".
+// database stands for the database of the app: a users table with
+// alice@example.com, whose key is 1 and whose password is "correct horse".
 func database() (db *sqlx.DB, done func()) {
 	dsn, drop, err := testdb.Schema()
 	if err != nil {

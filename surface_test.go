@@ -58,26 +58,24 @@ func newSiteOf[U any](t *testing.T, cfg session.Config) *site[U] {
 		t.Fatal(err)
 	}
 	s.exec("INSERT INTO users (email, password) VALUES ('ann@example.com', ?)", string(hash))
-	s.auth = s.manager(db, cfg, new(U))
+	s.auth = s.manager(cfg)
 	return s
 }
 
-// manager returns another Manager of the site, on a pool of its own.
-func (s *site[U]) manager(db *sqlx.DB, cfg session.Config, _ *U) *session.Manager[U] {
+// manager returns another Manager of the site.
+func (s *site[U]) manager(cfg session.Config) *session.Manager[U] {
 	s.t.Helper()
 	cfg.OnEvent = s.events.OnEvent
 	if cfg.PasswordCost == 0 {
 		cfg.PasswordCost = bcrypt.MinCost
 	}
-	auth, err := session.New[U](db, cfg)
+	auth, err := session.New[U](s.db, cfg)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	s.t.Cleanup(func() { auth.Close() })
-	if db == s.db {
-		if _, err := auth.Migrate(s.t.Context()); err != nil {
-			s.t.Fatal(err)
-		}
+	if _, err := auth.Migrate(s.t.Context()); err != nil {
+		s.t.Fatal(err)
 	}
 	return auth
 }
@@ -219,9 +217,9 @@ func TestAuthenticateBehindMiddleware(t *testing.T) {
 	s.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ran = true
 		s.db.Close() // a second lookup would fail
-		again, err := s.auth.Authenticate(w, r)
+		got, err := s.auth.Authenticate(w, r)
 		wantErr(t, err, nil)
-		if again != r {
+		if got != r {
 			t.Error("Authenticate returned another request")
 		}
 	})).ServeHTTP(httptest.NewRecorder(), s.signedIn())
@@ -399,7 +397,7 @@ func TestFromContext(t *testing.T) {
 	if state.Err != nil || state.User.ID != 1 || !state.Session.Current || state.Session != s.auth.Session(r) {
 		t.Errorf("the state is %+v", state)
 	}
-	other := s.manager(s.db, session.Config{}, nil)
+	other := s.manager(session.Config{})
 	wantErr(t, other.FromContext(ctx).Err, session.ErrNoMiddleware)
 
 	wantErr(t, s.auth.Logout(httptest.NewRecorder(), r), nil)
@@ -501,7 +499,7 @@ func TestMethodsWithAGivenState(t *testing.T) {
 		state := session.State[member]{User: member{ID: 1}, Session: session.Session{ID: "given", Created: time.Now(), Active: time.Now()}}
 		return r.WithContext(s.auth.WithState(r.Context(), state))
 	}
-	real := s.signedIn() // of the same user
+	other := s.signedIn() // of the same user
 	w := httptest.NewRecorder()
 	wantErr(t, s.auth.Rotate(w, given()), session.ErrNotLoggedIn)
 	wantErr(t, s.auth.LogoutOthers(w, given()), session.ErrNotLoggedIn)
@@ -533,9 +531,9 @@ func TestMethodsWithAGivenState(t *testing.T) {
 	if n != 1 {
 		t.Errorf("LogoutAll revoked %d sessions", n)
 	}
-	real, err = s.auth.Authenticate(nil, real)
+	other, err = s.auth.Authenticate(nil, other)
 	wantErr(t, err, nil)
-	wantErr(t, s.auth.Err(real), session.ErrUnknownSession)
+	wantErr(t, s.auth.Err(other), session.ErrUnknownSession)
 }
 
 // An adapter may authenticate a request, and pass its state on in another
@@ -611,7 +609,7 @@ func TestCheckPasswordStartsNoSession(t *testing.T) {
 	s.wantRows("1")
 }
 
-// login and check are the two calls that verify a password.
+// calls returns the two calls that log in or check a password.
 func (s *site[U]) calls() map[string]func(session.Credentials, string) error {
 	return map[string]func(session.Credentials, string) error{
 		"Login": func(c session.Credentials, password string) error {
@@ -632,7 +630,8 @@ func (s *site[U]) calls() map[string]func(session.Credentials, string) error {
 func TestPasswordsThatDoNotMatch(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, session.Config{Throttle: throttle.None})
-	s.exec("INSERT INTO users (email, name) VALUES ('ben@example.com', 'ben')") // without a password
+	// Ben has no password. The third user shares ann's password and name.
+	s.exec("INSERT INTO users (email, name) VALUES ('ben@example.com', 'ben')")
 	s.exec("INSERT INTO users (email, password, name) SELECT 'other@example.com', password, name FROM users WHERE id = 1")
 	for name, call := range s.calls() {
 		s.events.Reset()
@@ -647,7 +646,7 @@ func TestPasswordsThatDoNotMatch(t *testing.T) {
 			{session.Credentials{"email": "nobody@example.com"}, annsPassword, session.ErrInvalidCredentials},
 			{session.Credentials{"email": "nobody@example.com"}, "", session.ErrInvalidCredentials},
 			{session.Credentials{"email": "ann@example.com", "name": "another"}, annsPassword, session.ErrInvalidCredentials},
-			{session.Credentials{"name": "no name"}, annsPassword, session.ErrInvalidCredentials}, // two users
+			{session.Credentials{"name": "no name"}, annsPassword, session.ErrInvalidCredentials},
 			{session.Credentials{"email": ""}, "", session.ErrInvalidCredentials},
 		} {
 			if err := call(test.credentials, test.password); !errors.Is(err, test.want) || errors.Is(err, session.ErrTooManyAttempts) {
@@ -865,7 +864,8 @@ func TestCreateUserIsNotThrottled(t *testing.T) {
 
 func TestCreateUserEndsSessionsOfAnEarlierUser(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, session.Config{IgnorePasswordChanges: true}) // the new password alone would end them
+	// Otherwise the new password alone would end them.
+	s := newSite(t, session.Config{IgnorePasswordChanges: true})
 	r := s.signedIn()
 	s.exec("DELETE FROM users")
 	_, err := s.auth.CreateUser(t.Context(), session.Fields{"id": 1, "email": "next@example.com"}, "a password")
@@ -921,7 +921,7 @@ func TestColumns(t *testing.T) {
 			t.Errorf("the error reads %q", err)
 		}
 	}
-	user, err := register(session.Fields{"email": "x@example.com"}, "email", "name") // need not have all
+	user, err := register(session.Fields{"email": "x@example.com"}, "email", "name")
 	wantErr(t, err, nil)
 	if user.Email != "x@example.com" || user.Admin {
 		t.Errorf("the user is %+v", user)
