@@ -112,8 +112,11 @@ func (m *Manager[U]) FromContext(ctx context.Context) State[U] {
 // WithState returns a copy of ctx that carries a state, as if this Manager had
 // authenticated its request. Tests use it to call a handler behind
 // [Manager.Require] without a database, and adapters to pass on a state that
-// they have. Nothing of it is saved, and nothing is verified. Revoke ends the
-// state if it is of the Session.ID, and LogoutAll does not.
+// they have. Nothing of it is saved, and nothing is verified.
+//
+// Methods that change a session return [ErrNotLoggedIn] for such a state, such
+// as Rotate and SetPassword. It ends with Logout, and with Revoke of its
+// Session.ID, but not with LogoutAll.
 func (m *Manager[U]) WithState(ctx context.Context, state State[U]) context.Context {
 	v := verdict[U]{err: state.Err}
 	if state.Err == nil {
