@@ -26,14 +26,14 @@ func TestRegister(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		u, err := register(f.auth, w, r, Fields{"email": "carol@example.com", "name": "Carol", "password": "carol's password"}, emailAndName)
 		noError(t, err)
 		if u.ID != 3 || u.Email != "carol@example.com" || u.Name.String != "Carol" || !f.auth.Check(r) {
 			t.Errorf("%+v", u)
 		}
 	})
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	if hash := get[string](t, f.db, "SELECT password FROM users WHERE id = 3"); bcrypt.CompareHashAndPassword([]byte(hash), []byte("carol's password")) != nil {
 		t.Errorf("the password column is %q", hash)
 	}
@@ -46,14 +46,14 @@ func TestRegister(t *testing.T) {
 
 	// Not logged in, if told so.
 	b = newBrowser(chrome130)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		u, err := register(f.auth, w, r, Fields{"email": "dave@example.com", "password": "dave's password"}, formOptions{Columns: []string{"email"}, NoLogin: true})
 		noError(t, err)
 		if u.ID != 5 || f.auth.Check(r) {
 			t.Errorf("%+v, logged in: %v", u, f.auth.Check(r))
 		}
 	})
-	f.isOut(b, ErrNoCookie)
+	f.wantRejected(b, ErrNoCookie)
 }
 
 // embedded is the engine that has one connection.
@@ -125,7 +125,7 @@ func TestRegisterBadFields(t *testing.T) {
 	t.Parallel()
 	for _, params := range []string{"sql_mode=''", "sql_mode='STRICT_TRANS_TABLES'"} {
 		f := setup(t, Config{})
-		strict := manage[user](t, open(t, f.dsn, params), f.dsn, Config{})
+		strict := newManager[user](t, open(t, f.dsn, params), f.dsn, Config{})
 		for _, test := range []struct {
 			fields Fields
 			want   error
@@ -174,19 +174,19 @@ func TestRegisterWithAKey(t *testing.T) {
 		dsn := testdb.DSN(t)
 		db := open(t, dsn, "")
 		mustExec(t, db, "CREATE TABLE users (id "+key.column+" NOT NULL PRIMARY KEY, email VARCHAR(255) NOT NULL UNIQUE, password VARCHAR(255) NOT NULL)")
-		f := manage[Row](t, db, dsn, Config{})
+		f := newManager[Row](t, db, dsn, Config{})
 		err := f.register(Fields{"email": "x@example.com", "password": "a password"}, formOptions{Columns: []string{"email"}})
 		if !errors.Is(err, ErrInvalidArgument) || !strings.Contains(err.Error(), `set the field "id"`) {
 			t.Errorf("%s: without a key: %v", key.column, err)
 		}
 		b := newBrowser(chrome130)
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			u, err := register(f.auth, w, r, Fields{"id": key.value, "email": "x@example.com", "password": "a password"}, formOptions{Columns: []string{"id", "email"}})
 			if err != nil || u["email"] != "x@example.com" {
 				t.Errorf("%s: %v, %v", key.column, u, err)
 			}
 		})
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
 }
 
@@ -213,7 +213,7 @@ func md5Hex(stored, password string) bool {
 func TestLegacyPasswords(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{VerifyPassword: md5Hex, Throttle: throttle.None})
-	without := manage[user](t, f.db, f.dsn, Config{Throttle: throttle.None})
+	without := newManager[user](t, f.db, f.dsn, Config{Throttle: throttle.None})
 	sum := md5.Sum([]byte("alice's password"))
 	stored := hex.EncodeToString(sum[:])
 	column := func() string { return get[string](t, f.db, "SELECT password FROM users WHERE id = 1") }
@@ -245,17 +245,17 @@ func TestLegacyPasswords(t *testing.T) {
 	try(f, "another", ErrInvalidCredentials)
 
 	// A column that would cut the hash keeps what it has, and it is said.
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE users SET password = ?", stored)
 	mustExec(t, f.db, "ALTER TABLE users MODIFY password CHAR(32) NOT NULL")
-	narrow := manage[user](t, open(t, f.dsn, "sql_mode=''"), f.dsn, Config{VerifyPassword: md5Hex, Throttle: throttle.None})
+	narrow := newManager[user](t, open(t, f.dsn, "sql_mode=''"), f.dsn, Config{VerifyPassword: md5Hex, Throttle: throttle.None})
 	try(narrow, "alice's password", nil)
 	if column() != stored || !strings.Contains(narrow.log.String(), "VARCHAR(255)") {
 		t.Errorf("the column is %q; the log says %s", column(), narrow.log)
 	}
 	// An empty column is nobody's password, whatever the function says.
 	mustExec(t, f.db, "UPDATE users SET password = ''")
-	try(manage[user](t, f.db, f.dsn, Config{VerifyPassword: func(string, string) bool { return true }}), "", ErrInvalidCredentials)
+	try(newManager[user](t, f.db, f.dsn, Config{VerifyPassword: func(string, string) bool { return true }}), "", ErrInvalidCredentials)
 }
 
 func TestSetPassword(t *testing.T) {
@@ -267,7 +267,7 @@ func TestSetPassword(t *testing.T) {
 	before := *ours
 	before.cookies = map[string]string{"__Host-session": ours.cookies["__Host-session"]}
 	set := func(b *browser, old, password string) (err error) {
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			err = f.auth.SetPassword(w, r, old, password)
 			if (f.auth.Err(r) == nil) != (err == nil || b == ours) {
 				t.Errorf("after SetPassword Err is %v", f.auth.Err(r))
@@ -279,12 +279,12 @@ func TestSetPassword(t *testing.T) {
 	wantError(t, set(ours, "wrong", "a new password"), ErrInvalidCredentials)
 	wantError(t, set(ours, "alice's password", ""), ErrInvalidArgument)
 	wantError(t, set(ours, "alice's password", strings.Repeat("x", 73)), ErrPasswordTooLong)
-	f.isIn(others)
+	f.wantLoggedIn(others)
 
 	noError(t, set(ours, "alice's password", "a new password"))
-	f.isIn(ours)
-	f.isOut(others, ErrUnknownSession)
-	f.isOut(&before, ErrUnknownSession)
+	f.wantLoggedIn(ours)
+	f.wantRejected(others, ErrUnknownSession)
+	f.wantRejected(&before, ErrUnknownSession)
 	if err := f.try(owner, "alice@example.com", "alice's password"); err != ErrInvalidCredentials {
 		t.Errorf("the old password: %v", err)
 	}
@@ -292,7 +292,7 @@ func TestSetPassword(t *testing.T) {
 
 	// Without the old password where there is none, and only after a login.
 	wantError(t, set(ours, "", "another password"), ErrInvalidCredentials)
-	f.purged()
+	f.waitForPurge()
 	for _, unusable := range []any{nil, "", "!"} {
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", unusable)
 		f.loginAs(ours, 1)
@@ -300,7 +300,7 @@ func TestSetPassword(t *testing.T) {
 		wantError(t, set(ours, "", "another password"), ErrReauthRequired)
 		f.loginAs(ours, 1)
 		noError(t, set(ours, "", "another password"))
-		f.isIn(ours)
+		f.wantLoggedIn(ours)
 		noError(t, f.try(owner, "alice@example.com", "another password"))
 	}
 }
@@ -323,7 +323,7 @@ func TestPasswordChangedDuringALogin(t *testing.T) {
 			err := bcrypt.CompareHashAndPassword(hash, plain)
 			once.Do(func() {
 				mustExec(t, f.db, test.change)
-				second(f.auth.LogoutAll(t.Context(), 1))
+				errOnly(f.auth.LogoutAll(t.Context(), 1))
 			})
 			return err
 		}
@@ -347,7 +347,7 @@ func TestSetPasswordIsThrottled(t *testing.T) {
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	for i := range 6 {
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			err := f.auth.SetPassword(w, r, "wrong", "a new password")
 			if errors.Is(err, ErrTooManyAttempts) != (i == 5) || !errors.Is(err, ErrInvalidCredentials) {
 				t.Errorf("%d: %v", i, err)
@@ -365,17 +365,17 @@ func TestRotate(t *testing.T) {
 	f.login(other, alice)
 	before := *b
 	before.cookies = map[string]string{"__Host-session": b.cookies["__Host-session"]}
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		id := f.auth.Session(r).ID
 		noError(t, f.auth.Rotate(w, r))
 		if f.auth.Session(r).ID != id {
 			t.Error("it is another session")
 		}
 	})
-	f.isIn(b)
-	f.isIn(other)
-	f.isOut(&before, ErrUnknownSession)
-	f.inside(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) { wantError(t, f.auth.Rotate(w, r), ErrNotLoggedIn) })
+	f.wantLoggedIn(b)
+	f.wantLoggedIn(other)
+	f.wantRejected(&before, ErrUnknownSession)
+	f.handle(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) { wantError(t, f.auth.Rotate(w, r), ErrNotLoggedIn) })
 }
 
 func TestMaxSessions(t *testing.T) {
@@ -391,24 +391,24 @@ func TestMaxSessions(t *testing.T) {
 	bobs := newBrowser(chrome130)
 	f.login(bobs, bob)
 	for i, b := range browsers {
-		if why := f.why(b); (why == nil) != (i >= 2) {
+		if why := f.errOf(b); (why == nil) != (i >= 2) {
 			t.Errorf("session %d: %v", i, why)
 		}
 	}
 	// A login in place of an own session takes no other's.
 	f.login(browsers[4], alice)
 	for _, b := range append(browsers[2:], bobs) {
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
 	// An expired session takes nobody's place.
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP() - 31 * 86400) WHERE token_x = ?", selectorOf(browsers[4]))
 	f.login(newBrowser(chrome130), alice)
-	f.isIn(browsers[2])
+	f.wantLoggedIn(browsers[2])
 
 	// Of concurrent logins as many stay, and no more are ever in the hands of
 	// browsers. A session whose login is not answered yet is in nobody's.
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "DELETE FROM user_tokens WHERE user = 1")
 	var mu sync.Mutex
 	var answered []any

@@ -101,7 +101,7 @@ func TestStrangersHoldUpNobody(t *testing.T) {
 	release := f.holdComparisons(0)
 	b := newBrowser("")
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	f.login(newBrowser(""), bob)
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -115,7 +115,7 @@ func TestStrangersHoldUpNobody(t *testing.T) {
 		t.Errorf("a wrong verifier did not wait: %v", err)
 	}
 	release()
-	f.isOut(forger(b), ErrUnknownSession)
+	f.wantRejected(forgeToken(b), ErrUnknownSession)
 }
 
 // waitUntil yields to other goroutines until done reports true.

@@ -125,7 +125,7 @@ func (r recording) at() string { return fmt.Sprint("timestamp=", r.CapturedAt.Un
 // judge sends what was sent to CandyPack, to one Manager, and compares the answers.
 func (r recording) judge(t *testing.T, db *sqlx.DB) {
 	t.Helper()
-	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
+	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
 	state := func(id int64) string {
 		var rows []string
 		noError(t, db.Select(&rows, "SELECT CONCAT_WS('|', user, token_x, token_y, browser, ip, UNIX_TIMESTAMP(date), UNIX_TIMESTAMP(active)) FROM candy_auth WHERE id = ?", id))
@@ -227,10 +227,10 @@ func TestRecordedSessions(t *testing.T) {
 		t.Run(strings.Join([]string{setting.zone, setting.parseTime, setting.sqlMode, setting.collation}, " "), func(t *testing.T) {
 			t.Parallel()
 			testdb.SkipEmbedded(t, "ignores the time zone and the clock of a connection")
-			if raced && i > 0 {
+			if raceEnabled && i > 0 {
 				t.Skip("is bcrypt for the most part; without -race it runs")
 			}
-			db := plain(t, testdb.DSN(t), strings.Join([]string{r.at(), "time_zone='" + setting.zone + "'", "parseTime=" + setting.parseTime, "sql_mode='" + setting.sqlMode + "'"}, "&"))
+			db := openRaw(t, testdb.DSN(t), strings.Join([]string{r.at(), "time_zone='" + setting.zone + "'", "parseTime=" + setting.parseTime, "sql_mode='" + setting.sqlMode + "'"}, "&"))
 			candyTables(t, db, "utf8mb4_general_ci", setting.collation)
 			r.judge(t, db)
 		})
@@ -242,7 +242,7 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 	t.Parallel()
 	db := open(t, testdb.DSN(t), "")
 	candyTables(t, db)
-	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
+	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
 	long := "Long/1.0 " + strings.Repeat("x", 300)
 	for name, test := range map[string]struct {
 		agent, remote string
@@ -296,24 +296,24 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 		if !strings.HasPrefix(row.TokenY, "$2a$") || len(row.TokenY) != 60 || bcrypt.CompareHashAndPassword([]byte(row.TokenY), []byte(y)) != nil {
 			t.Errorf("%s: token_y is %s", name, row.TokenY)
 		}
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
 
 	// A longer User-Agent logs in here, and only here: CandyPack finds no row for it.
 	b := newBrowser(long)
 	f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	for _, seen := range []string{long, long[:255]} {
 		if n := get[int](t, db, "SELECT COUNT(*) FROM candy_auth WHERE token_x = ? AND browser = ?", b.cookies["candy_x"], seen); n != 0 {
 			t.Errorf("%d rows for %q", n, seen)
 		}
 	}
 	b.userAgent = long[:254]
-	f.isOut(b, ErrFingerprintMismatch)
+	f.wantRejected(b, ErrFingerprintMismatch)
 	b.userAgent = long[:255]
-	f.isOut(b, ErrFingerprintMismatch)
+	f.wantRejected(b, ErrFingerprintMismatch)
 	b.userAgent = strings.Repeat("y", 300)
-	f.isOut(b, ErrFingerprintMismatch)
+	f.wantRejected(b, ErrFingerprintMismatch)
 }
 
 // The hours between two time zones in what CandyPack writes neither end a session nor keep it for ever.
@@ -341,10 +341,10 @@ func TestTimesOfAnotherZone(t *testing.T) {
 		"in a year, created a while ago":  {created: hour / 2, active: -365 * 24 * hour, slides: true, stays: true},
 		"in a year, created long ago":     {created: 2 * hour, active: -365 * 24 * hour, want: ErrExpired},
 	} {
-		f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare, MaxAge: time.Hour, UpdateAge: 20 * time.Minute})
+		f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare, MaxAge: time.Hour, UpdateAge: 20 * time.Minute})
 		b := newBrowser(firefox)
 		f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-		f.purged()
+		f.waitForPurge()
 		mustExec(t, db, "DELETE FROM candy_auth WHERE token_x <> ?", b.cookies["candy_x"])
 		shift := func() {
 			mustExec(t, db, "UPDATE candy_auth SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - ?), active = FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)", test.created, test.active)
@@ -356,10 +356,10 @@ func TestTimesOfAnotherZone(t *testing.T) {
 		}
 		if n != 0 {
 			f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-			f.purged()
+			f.waitForPurge()
 			shift()
 		}
-		if why := f.why(b); why != test.want {
+		if why := f.errOf(b); why != test.want {
 			t.Errorf("%s: %v, want %v", name, why, test.want)
 		}
 		if rows := get[int](t, db, "SELECT COUNT(*) FROM candy_auth"); (rows == 0) != (test.want == ErrExpired) {
@@ -368,7 +368,7 @@ func TestTimesOfAnotherZone(t *testing.T) {
 		if slid := get[int](t, db, "SELECT COUNT(*) FROM candy_auth WHERE ABS(UNIX_TIMESTAMP(active) - UNIX_TIMESTAMP()) < 5") == 1; test.want == nil && slid != test.slides {
 			t.Errorf("%s: renewed: %v", name, slid)
 		}
-		f.why(b)
+		f.errOf(b)
 		log := f.log.String()
 		if warnings := strings.Count(log, "another time zone"); warnings != map[bool]int{false: 1, true: 0}[test.skew == ""] || test.skew != "" && !strings.Contains(log, `"off by at least"=`+test.skew+" ") {
 			t.Errorf("%s: the log says %s", name, log)
@@ -382,19 +382,19 @@ func TestLifetimeOfSharedSessions(t *testing.T) {
 	testdb.SkipEmbedded(t, "ignores time zones")
 	db := open(t, testdb.DSN(t), "")
 	candyTables(t, db)
-	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare, MaxLifetime: 48 * time.Hour})
+	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare, MaxLifetime: 48 * time.Hour})
 	b := newBrowser(firefox)
 	f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-	f.purged()
+	f.waitForPurge()
 	count := func() int {
 		return get[int](t, db, "SELECT COUNT(*) FROM candy_auth WHERE token_x = ?", b.cookies["candy_x"])
 	}
 	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 47 HOUR WHERE token_x = ?", b.cookies["candy_x"])
-	if f.isIn(b); count() != 1 {
+	if f.wantLoggedIn(b); count() != 1 {
 		t.Error("it ended too soon")
 	}
 	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 2 HOUR WHERE token_x = ?", b.cookies["candy_x"])
-	if f.isOut(b, ErrExpired); count() != 0 {
+	if f.wantRejected(b, ErrExpired); count() != 0 {
 		t.Error("it is still there")
 	}
 }
@@ -408,19 +408,19 @@ func TestSwitchOfCookies(t *testing.T) {
 	r := readRecording(t)
 	s := r.Sessions[0]
 	mustExec(t, db, "UPDATE candy_auth SET date = DEFAULT, active = DEFAULT")
-	shared := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
-	switching := manage[candyUser](t, db, "", Config{CandyPack: CandyPackSwitch})
-	after := manage[candyUser](t, db, "", Config{TokenTable: "candy_auth"})
+	shared := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
+	switching := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackSwitch})
+	after := newManager[candyUser](t, db, "", Config{TokenTable: "candy_auth"})
 
 	b := newBrowser(s.UserAgent)
 	b.cookies["candy_x"], b.cookies["candy_y"] = s.CandyX, s.CandyY
-	shared.isIn(b)
-	after.isOut(b, ErrNoCookie)
+	shared.wantLoggedIn(b)
+	after.wantRejected(b, ErrNoCookie)
 	if len(b.cookies) != 2 {
 		t.Errorf("before the switch: %v", b.cookies)
 	}
-	switching.isIn(b) // an image, perhaps
-	after.isOut(b, ErrNoCookie)
+	switching.wantLoggedIn(b) // an image, perhaps
+	after.wantRejected(b, ErrNoCookie)
 	open := func() string {
 		return body(t, b.do(switching.auth.Middleware(handler("the page")), "GET", "/", "Accept", "text/html"))
 	}
@@ -435,7 +435,7 @@ func TestSwitchOfCookies(t *testing.T) {
 	}
 	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 25 HOUR, active = active - INTERVAL 25 HOUR")
 	for _, f := range []*fixture[candyUser]{shared, switching, after} {
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
 	// Who has all cookies gets none again.
 	if response := b.do(switching.auth.Middleware(http.NotFoundHandler()), "GET", "/"); len(response.Header["Set-Cookie"]) != 0 {
@@ -450,15 +450,15 @@ func TestSwitchOfCookies(t *testing.T) {
 	b.cookies["__Host-session"] = first
 	b.cookies["candy_x"], b.cookies["candy_y"] = "", "" // before we saw it
 	b.userAgent = s.UserAgent
-	switching.isOut(b, ErrNoCookie)
+	switching.wantRejected(b, ErrNoCookie)
 	b.userAgent, b.cookies["candy_x"], b.cookies["candy_y"] = other.UserAgent, other.CandyX, other.CandyY
-	switching.isIn(b)
+	switching.wantLoggedIn(b)
 	open()
 	if b.cookies["__Host-session"] != other.CandyX+"."+other.CandyY {
 		t.Errorf("after another login: %v", b.cookies)
 	}
 	// Logout takes all three.
-	switching.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, switching.auth.Logout(w, r)) })
+	switching.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, switching.auth.Logout(w, r)) })
 	if len(b.cookies) != 0 {
 		t.Errorf("after the logout: %v", b.cookies)
 	}
@@ -466,8 +466,8 @@ func TestSwitchOfCookies(t *testing.T) {
 	// A User-Agent that is not shared stays in, too, when sharing ends.
 	long := newBrowser("Mozilla/5.0 (" + strings.Repeat("very ", 60) + "long) Browser/131.0")
 	switching.login(long, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-	switching.isIn(long)
-	after.isIn(long)
+	switching.wantLoggedIn(long)
+	after.wantLoggedIn(long)
 }
 
 func TestMigrateCandyPacksTable(t *testing.T) {
@@ -475,7 +475,7 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 	testdb.SkipEmbedded(t, "explains in another way")
 	db := open(t, testdb.DSN(t), "")
 	candyTables(t, db)
-	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
+	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
 	columns := func() (c []string) {
 		noError(t, db.Select(&c, "SELECT CONCAT_WS(' ', COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, COLUMN_DEFAULT, IS_NULLABLE) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'candy_auth' ORDER BY ORDINAL_POSITION"))
 		return c
@@ -517,7 +517,7 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 	}
 	b := newBrowser(firefox)
 	f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
 // With a million rows and the traffic of both apps, indexes are added without a check that fails.
@@ -533,11 +533,11 @@ func TestMigrateUnderTraffic(t *testing.T) {
 	digits := "(SELECT 0 AS d UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9)"
 	mustExec(t, db, "INSERT INTO candy_auth (user, token_x, token_y, browser, ip) SELECT 1, REPLACE(UUID(), '-', ''), '', '', '' FROM "+
 		strings.Join([]string{digits + " a", digits + " b", digits + " c", digits + " d", digits + " e", digits + " f"}, ", "))
-	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
+	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
 	s := readRecording(t).Sessions[0]
 	b := newBrowser(s.UserAgent)
 	b.cookies["candy_x"], b.cookies["candy_y"] = s.CandyX, s.CandyY
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
 	var done atomic.Bool
 	var ours, theirs atomic.Int64
@@ -547,7 +547,7 @@ func TestMigrateUnderTraffic(t *testing.T) {
 			own := newBrowser(s.UserAgent)
 			for !done.Load() {
 				own.cookies["candy_x"], own.cookies["candy_y"] = s.CandyX, s.CandyY
-				if why := f.why(own); why != nil {
+				if why := f.errOf(own); why != nil {
 					t.Errorf("a check: %v", why)
 					return
 				}

@@ -43,18 +43,18 @@ func keyed(t *testing.T, key string, cfg Config, keys ...any) *fixture[Row] {
 	for i, c := range []Credentials{alice, bob}[:len(keys)] {
 		mustExec(t, db, "INSERT INTO users (id, email, password) VALUES (?, ?, ?)", keys[i], c["email"], hashOf(c["password"]))
 	}
-	return manage[Row](t, db, dsn, cfg)
+	return newManager[Row](t, db, dsn, cfg)
 }
 
 // ended asks with the session of a browser, wants this error, and that the row is
 // gone.
 func (f *fixture[U]) ended(b *browser, want error) {
 	f.t.Helper()
-	f.isOut(b, want)
+	f.wantRejected(b, want)
 	if n := get[int](f.t, f.db, "SELECT COUNT(*) FROM user_tokens WHERE token_x = ?", selectorOf(b)); n != 0 {
 		f.t.Errorf("the row of a session with %v is still there", want)
 	}
-	f.isOut(b, ErrUnknownSession)
+	f.wantRejected(b, ErrUnknownSession)
 }
 
 func caseTwoUsersTables(t *testing.T) {
@@ -66,24 +66,24 @@ func caseTwoUsersTables(t *testing.T) {
 		mustExec(t, db, strings.Replace(usersTableInt, "TABLE users", "TABLE "+table, 1))
 		mustExec(t, db, "INSERT INTO "+table+" (email, password) VALUES (?, ?)", alice["email"], hashOf(alice["password"]))
 	}
-	customers := manage[user](t, db, dsn, Config{UsersTable: "customers"})
-	admins := manage[user](t, db, dsn, Config{UsersTable: "admins"})
-	users := manage[user](t, db, dsn, Config{})
+	customers := newManager[user](t, db, dsn, Config{UsersTable: "customers"})
+	admins := newManager[user](t, db, dsn, Config{UsersTable: "admins"})
+	users := newManager[user](t, db, dsn, Config{})
 
 	// All defaults: both work in one browser, and neither knows the other's.
 	b := newBrowser(chrome130)
 	customers.login(b, alice)
-	admins.isOut(b, ErrNoCookie)
-	users.isOut(b, ErrNoCookie)
+	admins.wantRejected(b, ErrNoCookie)
+	users.wantRejected(b, ErrNoCookie)
 	admins.login(b, alice)
 	users.login(b, alice)
 	for name, f := range map[string]*fixture[user]{"customers": customers, "admins": admins, "users": users} {
-		f.isIn(b)
+		f.wantLoggedIn(b)
 		for other, cookie := range b.cookies {
 			stranger := newBrowser(chrome130)
 			stranger.cookies[f.auth.cfg.Cookie.Name] = cookie
 			if other != f.auth.cfg.Cookie.Name && !strings.Contains(other, ".") {
-				if err := f.why(stranger); err == nil {
+				if err := f.errOf(stranger); err == nil {
 					t.Errorf("the cookie %s is good for %s", other, name)
 				}
 			}
@@ -93,8 +93,8 @@ func caseTwoUsersTables(t *testing.T) {
 	if n != 1 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	customers.isOut(b, ErrUnknownSession)
-	admins.isIn(b)
+	customers.wantRejected(b, ErrUnknownSession)
+	admins.wantLoggedIn(b)
 
 	// One token table for two: an error that names both, in every call.
 	for _, cfg := range []Config{
@@ -102,7 +102,7 @@ func caseTwoUsersTables(t *testing.T) {
 		{UsersTable: "users", KeyColumn: "email"},
 		{UsersTable: "admins", TokenTable: "customers_session_tokens"},
 	} {
-		shared := manage[Row](t, db, dsn, cfg)
+		shared := newManager[Row](t, db, dsn, cfg)
 		calls := map[string]error{}
 		shared.auth.Middleware(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), requestWith(b, "__Host-session"))
 		w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil)
@@ -119,16 +119,16 @@ func caseTwoUsersTables(t *testing.T) {
 			}
 		}
 	}
-	users.isIn(b)
-	admins.isIn(b)
+	users.wantLoggedIn(b)
+	admins.wantLoggedIn(b)
 
 	// CandyPack's table has no comment, and gets one by Migrate.
 	mustExec(t, db, "CREATE TABLE candy_auth LIKE user_tokens")
 	mustExec(t, db, "ALTER TABLE candy_auth DROP COLUMN stamp, DROP COLUMN method, COMMENT = 'logins'")
-	candy := manage[user](t, db, dsn, Config{CandyPack: CandyPackShare})
+	candy := newManager[user](t, db, dsn, Config{CandyPack: CandyPackShare})
 	candy.login(newBrowser(chrome130), alice)
-	noError(t, second(candy.auth.Migrate(t.Context())))
-	_, err = manage[user](t, db, dsn, Config{CandyPack: CandyPackShare, UsersTable: "admins"}).auth.LogoutAll(t.Context(), 1)
+	noError(t, errOnly(candy.auth.Migrate(t.Context())))
+	_, err = newManager[user](t, db, dsn, Config{CandyPack: CandyPackShare, UsersTable: "admins"}).auth.LogoutAll(t.Context(), 1)
 	wantError(t, err, ErrConfig)
 
 	// The names of defaults differ, whatever the tables are called.
@@ -179,7 +179,7 @@ func caseNextOwner(t *testing.T) {
 	f := keyed(t, "INT AUTO_INCREMENT", Config{}, 1)
 	b := newBrowser(chrome130)
 	f.login(b, alice)
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "TRUNCATE users")
 	mustExec(t, f.db, "INSERT INTO users (email, password) VALUES ('m@example.com', ?)", hashOf("mallory"))
 	f.ended(b, ErrAccountChanged)
@@ -188,7 +188,7 @@ func caseNextOwner(t *testing.T) {
 	f = keyed(t, "INT AUTO_INCREMENT", Config{AccountColumns: []string{"created_at", "email"}})
 	mustExec(t, f.db, "INSERT INTO users (id, email) VALUES (7, 'a@example.com')")
 	f.loginAs(b, 7)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	mustExec(t, f.db, "DELETE FROM users")
 	mustExec(t, f.db, "INSERT INTO users (id, email, created_at) VALUES (7, 'a@example.com', '2026-02-02 00:00:00')")
 	f.ended(b, ErrAccountChanged)
@@ -196,16 +196,16 @@ func caseNextOwner(t *testing.T) {
 	// Register hands out a key: older sessions under it have ended.
 	g := setup(t, Config{})
 	g.loginAs(b, 2)
-	g.purged()
+	g.waitForPurge()
 	mustExec(t, g.db, "DELETE FROM users WHERE id = 2")
-	g.inside(newBrowser(firefox), func(w http.ResponseWriter, r *http.Request) {
+	g.handle(newBrowser(firefox), func(w http.ResponseWriter, r *http.Request) {
 		_, err := register(g.auth, w, r, Fields{"id": 2, "email": "new@example.com", "password": "new password"}, formOptions{Columns: []string{"id", "email"}})
 		noError(t, err)
 	})
 	if n := g.rows(); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
-	g.isOut(b, ErrUnknownSession)
+	g.wantRejected(b, ErrUnknownSession)
 }
 
 func caseKeyChangesItsType(t *testing.T) {
@@ -223,7 +223,7 @@ func caseKeyChangesItsType(t *testing.T) {
 		f := keyed(t, test.from, Config{}, "7", "8")
 		b := newBrowser(chrome130)
 		f.loginAs(b, key8(test.from))
-		f.purged()
+		f.waitForPurge()
 		mustExec(t, f.db, "ALTER TABLE users MODIFY id "+test.to+" NOT NULL")
 		if test.prepare != "" {
 			mustExec(t, f.db, test.prepare)
@@ -231,7 +231,7 @@ func caseKeyChangesItsType(t *testing.T) {
 			f.ended(b, ErrUserNotFound)
 		}
 		// One that starts: an error with both types and the statement.
-		fresh := manage[Row](t, f.db, f.dsn, Config{})
+		fresh := newManager[Row](t, f.db, f.dsn, Config{})
 		_, err := fresh.auth.Stats(t.Context())
 		wantError(t, err, ErrConfig)
 		if !strings.Contains(err.Error(), "ALTER TABLE `user_tokens` MODIFY user") {
@@ -241,7 +241,7 @@ func caseKeyChangesItsType(t *testing.T) {
 		if err != nil || len(ran) != 1 {
 			t.Errorf("%s to %s: %q, %v", test.from, test.to, ran, err)
 		}
-		noError(t, second(fresh.auth.Stats(t.Context())))
+		noError(t, errOnly(fresh.auth.Stats(t.Context())))
 		if ran, err = fresh.auth.Migrate(t.Context()); err != nil || len(ran) != 0 {
 			t.Errorf("again: %q, %v", ran, err)
 		}
@@ -252,10 +252,10 @@ func caseKeyChangesItsType(t *testing.T) {
 	f.db = open(t, f.dsn, "sql_mode=''")
 	b := newBrowser(chrome130)
 	f.loginAs(b, 3000000000)
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE users SET id = 5")
 	mustExec(t, f.db, "ALTER TABLE users MODIFY id SMALLINT NOT NULL")
-	lax := manage[Row](t, f.db, f.dsn, Config{})
+	lax := newManager[Row](t, f.db, f.dsn, Config{})
 	ran, err := lax.auth.Migrate(t.Context())
 	if len(ran) != 0 {
 		t.Errorf("%q", ran)
@@ -271,7 +271,7 @@ func caseKeyChangesItsType(t *testing.T) {
 	mustExec(t, f.db, "ALTER TABLE users MODIFY id INT NOT NULL")
 	mustExec(t, f.db, "DELETE FROM user_tokens")
 	mustExec(t, f.db, "ALTER TABLE user_tokens MODIFY user SMALLINT NOT NULL")
-	_, err = manage[Row](t, f.db, f.dsn, Config{}).auth.LoginAs(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), 5)
+	_, err = newManager[Row](t, f.db, f.dsn, Config{}).auth.LoginAs(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), 5)
 	wantError(t, err, ErrConfig)
 }
 
@@ -302,10 +302,10 @@ func casePasswordChangedBySQL(t *testing.T) {
 			alices, bobs := newBrowser(chrome130), newBrowser(chrome130)
 			f.loginAs(alices, 1)
 			f.loginAs(bobs, 2)
-			f.isIn(alices)
+			f.wantLoggedIn(alices)
 			mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", test.after)
 			f.ended(alices, ErrAccountChanged)
-			f.isIn(bobs)
+			f.wantLoggedIn(bobs)
 		})
 	}
 	// Turned off, and back.
@@ -313,15 +313,15 @@ func casePasswordChangedBySQL(t *testing.T) {
 	b := newBrowser(chrome130)
 	off.login(b, alice)
 	mustExec(t, off.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("two"))
-	off.isIn(b)
-	on := manage[user](t, off.db, off.dsn, Config{})
+	off.wantLoggedIn(b)
+	on := newManager[user](t, off.db, off.dsn, Config{})
 	on.ended(b, ErrAccountChanged)
 	// Rows without a stamp, as CandyPack's are, are not compared.
 	on.login(b, Credentials{"email": alice["email"], "password": "two"})
-	on.purged()
+	on.waitForPurge()
 	mustExec(t, on.db, "UPDATE user_tokens SET stamp = NULL")
 	mustExec(t, on.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("three"))
-	on.isIn(b)
+	on.wantLoggedIn(b)
 }
 
 func caseChangesThatKeepSessions(t *testing.T) {
@@ -335,31 +335,31 @@ func caseChangesThatKeepSessions(t *testing.T) {
 	if hash() == before {
 		t.Error("the hash was not renewed")
 	}
-	f.isIn(tab)
-	f.isIn(laptop)
+	f.wantLoggedIn(tab)
+	f.wantLoggedIn(laptop)
 
 	// The app's own statement, and Rotate in that request.
-	f.inside(tab, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(tab, func(w http.ResponseWriter, r *http.Request) {
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("two"))
 		noError(t, f.auth.Rotate(w, r))
 	})
-	f.isIn(tab)
+	f.wantLoggedIn(tab)
 	f.ended(laptop, ErrAccountChanged)
 	f.loginAs(laptop, 1)
-	f.inside(tab, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(tab, func(w http.ResponseWriter, r *http.Request) {
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("three"))
 		noError(t, f.auth.LogoutOthers(w, r))
 	})
-	f.isIn(tab)
-	f.isOut(laptop, ErrUnknownSession)
+	f.wantLoggedIn(tab)
+	f.wantRejected(laptop, ErrUnknownSession)
 
 	// SetPassword keeps the session that it was called in.
 	f.loginAs(laptop, 1)
-	f.inside(tab, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(tab, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.SetPassword(w, r, "three", "four"))
 	})
-	f.isIn(tab)
-	f.isOut(laptop, ErrUnknownSession)
+	f.wantLoggedIn(tab)
+	f.wantRejected(laptop, ErrUnknownSession)
 }
 
 func caseSetPasswordWithoutTheOldOne(t *testing.T) {
@@ -368,7 +368,7 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	b := newBrowser(chrome130)
 	set := func(do func(http.ResponseWriter, *http.Request) error) (err error) {
 		t.Helper()
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) { err = do(w, r) })
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) { err = do(w, r) })
 		return err
 	}
 	without := func(w http.ResponseWriter, r *http.Request) error {
@@ -380,7 +380,7 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	wantError(t, set(reset), ErrReauthRequired)
 	f.loginAs(b, 1)
 	wantError(t, set(without), ErrInvalidCredentials)
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 601)")
 	wantError(t, set(reset), ErrReauthRequired)
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() + 86400)")
@@ -392,16 +392,16 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	f.loginAs(thief, 1)
 	f.loginAs(b, 1)
 	noError(t, set(reset))
-	f.isIn(b)
-	f.isOut(thief, ErrUnknownSession)
+	f.wantLoggedIn(b)
+	f.wantRejected(thief, ErrUnknownSession)
 	wantError(t, set(reset), ErrReauthRequired) // once
 	f.login(newBrowser(chrome130), Credentials{"email": alice["email"], "password": "stolen"})
 
 	// A table without the columns: the statement to run.
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP COLUMN method")
-	old := manage[user](t, f.db, f.dsn, Config{})
-	old.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	old := newManager[user](t, f.db, f.dsn, Config{})
+	old.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		err := old.auth.ResetPassword(w, r, "x")
 		wantError(t, err, ErrConfig)
 		if !strings.Contains(err.Error(), "ADD COLUMN method") {
@@ -476,7 +476,7 @@ func caseKeysToTheLetter(t *testing.T) {
 				t.Errorf("LogoutAll(%q): %d, %v", key, n, err)
 			}
 		}
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
 }
 
@@ -488,7 +488,7 @@ func caseWhatWasBegunIsFinished(t *testing.T) {
 		"Logout":       f.auth.Logout,
 		"Rotate":       f.auth.Rotate,
 		"LogoutOthers": f.auth.LogoutOthers,
-		"LogoutAll":    func(_ http.ResponseWriter, r *http.Request) error { return second(f.auth.LogoutAll(r.Context(), 1)) },
+		"LogoutAll":    func(_ http.ResponseWriter, r *http.Request) error { return errOnly(f.auth.LogoutAll(r.Context(), 1)) },
 		"SetPassword": func(w http.ResponseWriter, r *http.Request) error {
 			return f.auth.SetPassword(w, r, alice["password"], alice["password"])
 		},
@@ -498,12 +498,12 @@ func caseWhatWasBegunIsFinished(t *testing.T) {
 		copied := *b
 		copied.cookies = map[string]string{"__Host-session": b.cookies["__Host-session"]}
 		f.login(thief, alice)
-		f.purged()
+		f.waitForPurge()
 		// Another transaction has the row until the client's deadline is over.
 		lock := f.db.MustBegin()
 		defer lock.Rollback()
 		lock.MustExec("SELECT * FROM user_tokens FOR UPDATE")
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithCancel(r.Context())
 			ctx, end := context.WithDeadline(ctx, time.Now().Add(time.Hour))
 			defer end()
@@ -516,9 +516,9 @@ func caseWhatWasBegunIsFinished(t *testing.T) {
 				t.Errorf("%s: %v", name, err)
 			}
 		})
-		f.isOut(&copied, ErrUnknownSession)
+		f.wantRejected(&copied, ErrUnknownSession)
 		if name != "Logout" && name != "Rotate" {
-			f.isOut(thief, ErrUnknownSession)
+			f.wantRejected(thief, ErrUnknownSession)
 		}
 	}
 }
@@ -546,18 +546,18 @@ func caseSessionIDs(t *testing.T) {
 	f.login(other, bob)
 	f.login(b, alice)
 	id := func(b *browser) (id string) {
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) { id = f.auth.Session(r).ID })
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) { id = f.auth.Session(r).ID })
 		return id
 	}
 	first := id(b)
 	if len(first) != 16 || strings.HasPrefix(first, get[string](t, f.db, "SELECT id FROM user_tokens WHERE user = 1")+"-") || first == id(other) {
 		t.Errorf("%q", first)
 	}
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Rotate(w, r)) })
-	again := manage[user](t, f.db, f.dsn, Config{}) // another server
-	noError(t, second(again.auth.Stats(t.Context())))
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Rotate(w, r)) })
+	again := newManager[user](t, f.db, f.dsn, Config{}) // another server
+	noError(t, errOnly(again.auth.Stats(t.Context())))
 	var there string
-	again.inside(b, func(w http.ResponseWriter, r *http.Request) { there = again.auth.Session(r).ID })
+	again.handle(b, func(w http.ResponseWriter, r *http.Request) { there = again.auth.Session(r).ID })
 	if id(b) != first || there != first {
 		t.Errorf("%q is %q after Rotate, %q on another server", first, id(b), there)
 	}
@@ -568,6 +568,6 @@ func caseSessionIDs(t *testing.T) {
 	wantError(t, f.auth.Revoke(t.Context(), 2, first), ErrSessionNotFound)
 	wantError(t, f.auth.Revoke(t.Context(), 1, get[string](t, f.db, "SELECT id FROM user_tokens WHERE user = 1")), ErrSessionNotFound)
 	noError(t, f.auth.Revoke(t.Context(), 1, first))
-	f.isOut(b, ErrUnknownSession)
-	f.isIn(other)
+	f.wantRejected(b, ErrUnknownSession)
+	f.wantLoggedIn(other)
 }

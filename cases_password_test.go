@@ -68,7 +68,7 @@ func caseC7(t *testing.T) {
 	}
 	for _, stored := range []string{good, good + "    ", good + "\x00\x00", good + "\n", "$2b" + good[3:], "$2y" + good[3:]} {
 		try(stored, "right", nil)
-		f.purged()
+		f.waitForPurge()
 	}
 }
 
@@ -85,7 +85,7 @@ func caseB10(t *testing.T) {
 		if err := f.try(owner, "alice@example.com", password); err != want {
 			t.Errorf("%+q: %v, want %v", password, err, want)
 		}
-		f.purged()
+		f.waitForPurge()
 	}
 	for _, forms := range [][]string{
 		{"caf\u00e9", "cafe\u0301"}, // e with acute
@@ -154,7 +154,7 @@ func caseB10(t *testing.T) {
 	// Register and SetPassword hash the same form.
 	b := newBrowser("")
 	f.login(b, bob)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.SetPassword(w, r, bob["password"], "cafe\u0301"))
 		_, err := register(f.auth, w, r, Fields{"email": "carol@example.com", "password": "cafe\u0301"}, formOptions{Columns: []string{"email"}, NoLogin: true})
 		noError(t, err)
@@ -169,8 +169,8 @@ func caseB10(t *testing.T) {
 // costs nothing.
 func caseC6(t *testing.T) {
 	t.Parallel()
-	var heard listener
-	f := setup(t, Config{Timeout: time.Minute, OnEvent: heard.hear})
+	var events eventLog
+	f := setup(t, Config{Timeout: time.Minute, OnEvent: events.add})
 	b := newBrowser("")
 	f.login(b, bob)
 	calls := map[string]func() error{
@@ -181,7 +181,7 @@ func caseC6(t *testing.T) {
 			return err
 		},
 		"SetPassword": func() (err error) {
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 				err = f.auth.SetPassword(w, r, bob["password"], "a password")
 			})
 			return err
@@ -190,12 +190,12 @@ func caseC6(t *testing.T) {
 	refused := func(what string) {
 		t.Helper()
 		for name, call := range calls {
-			heard.said()
+			events.take()
 			if err := call(); !errors.Is(err, ErrBusy) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrInvalidCredentials) {
 				t.Errorf("%s, %s: %v", name, what, err)
 			}
-			if said := heard.said(); !strings.HasPrefix(said, "busy ") {
-				t.Errorf("%s, %s: %q", name, what, said)
+			if got := events.take(); !strings.HasPrefix(got, "busy ") {
+				t.Errorf("%s, %s: %q", name, what, got)
 			}
 		}
 	}
@@ -210,7 +210,7 @@ func caseC6(t *testing.T) {
 	release = f.holdPasswords(time.Minute)
 	canceled, cancel := context.WithCancel(t.Context())
 	cancel() // the client does not wait
-	for _, err := range []error{second(f.auth.HashPassword(canceled, "a password")), second(f.auth.matchesPassword(canceled, nil, "a password"))} {
+	for _, err := range []error{errOnly(f.auth.HashPassword(canceled, "a password")), errOnly(f.auth.matchesPassword(canceled, nil, "a password"))} {
 		if !errors.Is(err, context.Canceled) || !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy) {
 			t.Errorf("a canceled request: %v", err)
 		}
@@ -232,7 +232,7 @@ func caseC10(t *testing.T) {
 	for email, stored := range map[string]string{"old": scrypt, "older": argon, "oldest": strings.Repeat("0", 32), "broken": "$2a$10$*DISABLED*", "none": ""} {
 		mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, ?)", email+"@example.com", stored)
 	}
-	again := manage[user](t, f.db, f.dsn, Config{VerifyPassword: md5Hex})
+	again := newManager[user](t, f.db, f.dsn, Config{VerifyPassword: md5Hex})
 	for _, f := range []*fixture[user]{f, again} {
 		var rounds, argons int
 		o := f.auth.passwordOptions()
@@ -265,7 +265,7 @@ func caseC10(t *testing.T) {
 			}
 		}
 		noError(t, f.try(owner, "old@example.com", "right"))
-		f.purged()
+		f.waitForPurge()
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE email = 'old@example.com'", scrypt)
 	}
 }
@@ -288,7 +288,7 @@ func caseC10Costs(t *testing.T) {
 			mustExec(t, f.db, "UPDATE users SET password = ? WHERE email = 'erin@example.com'", dummyHash(14))
 		}
 		for _, name := range names {
-			after := manage[user](t, f.db, f.dsn, Config{PasswordCost: 4}) // a start
+			after := newManager[user](t, f.db, f.dsn, Config{PasswordCost: 4}) // a start
 			rounds := 0
 			o := after.auth.passwordOptions()
 			o.Compare = func(hash, _ []byte) error {
@@ -420,18 +420,18 @@ func caseB6Players(t *testing.T) {
 		for _, player := range test.in {
 			f.age(25 * time.Hour)
 			b.userAgent = player
-			f.isIn(b)
+			f.wantLoggedIn(b)
 		}
 		for _, other := range test.outside {
 			b.userAgent = other
-			f.isOut(b, ErrFingerprintMismatch)
+			f.wantRejected(b, ErrFingerprintMismatch)
 		}
 		b.userAgent = test.browser
-		f.isIn(b)
+		f.wantLoggedIn(b)
 		if stored := get[string](t, f.db, "SELECT browser FROM user_tokens WHERE token_x = ?", selectorOf(b)); stored != test.browser {
 			t.Errorf("%q is stored of %q", stored, test.browser)
 		}
-		f.purged()
+		f.waitForPurge()
 		mustExec(t, f.db, "DELETE FROM user_tokens")
 	}
 	// The other ways to compare are as before.
@@ -449,23 +449,23 @@ func newCandyToken() token.Token {
 // A token whose turn does not come is not called unknown.
 func caseC8Busy(t *testing.T) {
 	t.Parallel()
-	var heard listener
+	var events eventLog
 	var failed error
-	f := setup(t, Config{OnEvent: heard.hear, Fingerprint: FingerprintOff, OnError: func(w http.ResponseWriter, r *http.Request, err error) { failed = err }})
+	f := setup(t, Config{OnEvent: events.add, Fingerprint: FingerprintOff, OnError: func(w http.ResponseWriter, r *http.Request, err error) { failed = err }})
 	f.login(newBrowser(""), alice)
 	theirs := newCandyToken()
 	hash, err := theirs.Hash(bcrypt.MinCost)
 	noError(t, err)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ?, token_y = ?", theirs.Selector, hash)
 	release := f.holdComparisons(time.Millisecond)
-	heard.said()
+	events.take()
 	withToken(theirs).do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/")
-	if !errors.Is(failed, ErrBusy) || errors.Is(failed, ErrUnavailable) || errors.Is(failed, ErrUnknownSession) || !strings.HasPrefix(heard.said(), "busy ") {
+	if !errors.Is(failed, ErrBusy) || errors.Is(failed, ErrUnavailable) || errors.Is(failed, ErrUnknownSession) || !strings.HasPrefix(events.take(), "busy ") {
 		t.Errorf("%v", failed)
 	}
 	release()
 	f.auth.verifier = token.NewVerifier(token.Options{})
-	f.isIn(withToken(theirs))
+	f.wantLoggedIn(withToken(theirs))
 }
 
 // A panic in OnEvent is logged, and fails nothing: not the process either,
@@ -497,11 +497,11 @@ func caseC9(t *testing.T) {
 	b := newBrowser("")
 	f.login(b, alice)
 	logged(EventLogin)
-	f.isIn(b)
-	f.purged()
+	f.wantLoggedIn(b)
+	f.waitForPurge()
 	expire()
 	f.auth.purge.start() // in the background
-	f.purged()
+	f.waitForPurge()
 	logged(EventPurged)
 	if n := f.rows(); n != 0 {
 		t.Errorf("%d rows after the purge", n)
@@ -517,7 +517,7 @@ func caseC9(t *testing.T) {
 	wantError(t, f.try(owner, "alice@example.com", "wrong"), ErrInvalidCredentials)
 	logged(EventLoginFailed)
 	f.login(b, alice)
-	f.purged()
+	f.waitForPurge()
 	expire()
 	if n, err := f.auth.Purge(t.Context()); n != 1 || err != nil {
 		t.Errorf("Purge: %d, %v", n, err)

@@ -39,15 +39,15 @@ var (
 
 // forEachThrottle runs a test with the throttle in memory, and with the one in
 // MySQL where that works.
-func forEachThrottle(t *testing.T, test func(t *testing.T, f *fixture[user], pass func(time.Duration))) {
+func forEachThrottle(t *testing.T, test func(t *testing.T, f *fixture[user], advance func(time.Duration))) {
 	t.Parallel()
 	for name, create := range throttles(t) {
 		t.Run(name, func(t *testing.T) {
 			if name == "MySQL" {
 				testdb.SkipEmbedded(t, "loses concurrent writes, and ignores time zones")
 			}
-			f, pass := throttled(t, create)
-			test(t, f, pass)
+			f, advance := throttled(t, create)
+			test(t, f, advance)
 		})
 	}
 }
@@ -102,7 +102,7 @@ func caseGuessesOfSeveralServers(t *testing.T) {
 	for range 3 {
 		shared, err := throttle.NewMySQL(open(t, f.dsn, "timestamp=1795000000"), "session_attempts", nil)
 		noError(t, err)
-		server := manage[user](t, f.db, f.dsn, Config{Throttle: shared})
+		server := newManager[user](t, f.db, f.dsn, Config{Throttle: shared})
 		for range 10 {
 			wg.Go(func() {
 				switch err := server.try(attacker, "alice@example.com", "wrong"); {
@@ -127,7 +127,7 @@ func caseGuessesOfSeveralServers(t *testing.T) {
 func caseAttemptsThatEndOtherwise(t *testing.T) {
 	forEachThrottle(t, func(t *testing.T, f *fixture[user], _ func(time.Duration)) {
 		mustExec(t, f.db, "UPDATE users SET password = 'legacy' WHERE id = 1")
-		panics := manage[user](t, f.db, f.dsn, Config{Throttle: f.auth.cfg.Throttle, VerifyPassword: func(string, string) bool { panic("hash") }})
+		panics := newManager[user](t, f.db, f.dsn, Config{Throttle: f.auth.cfg.Throttle, VerifyPassword: func(string, string) bool { panic("hash") }})
 		for range 5 {
 			func() {
 				defer func() { recover() }()
@@ -183,7 +183,7 @@ func caseSpellings(t *testing.T) {
 				mustExec(t, f.db, "DELETE FROM users")
 			}
 			// All that the database takes for equal, as it says itself.
-			app := manage[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
+			app := newManager[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
 			tried, equal := 0, 0
 			for i := range 50 {
 				spelling := test.spellings[i%len(test.spellings)]
@@ -228,7 +228,7 @@ func caseOtherIdentifiers(t *testing.T) {
 		"very long":       {"email", []string{strings.Repeat("x", 5000), strings.Repeat("y", 6000)}},
 		"name of column":  {"nick", []string{"alice", "ALICE"}},
 	} {
-		app := manage[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
+		app := newManager[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
 		tried := 0
 		for i := range 20 {
 			column := test.column
@@ -282,7 +282,7 @@ func caseNetworks(t *testing.T) {
 }
 
 func caseEverywhere(t *testing.T) {
-	forEachThrottle(t, func(t *testing.T, f *fixture[user], pass func(time.Duration)) {
+	forEachThrottle(t, func(t *testing.T, f *fixture[user], advance func(time.Duration)) {
 		away := newBrowser(chrome130)
 		f.login(away, alice) // from 192.0.2.1, with a cookie
 		noError(t, f.try(owner, "alice@example.com", right))
@@ -329,7 +329,7 @@ func caseEverywhere(t *testing.T) {
 		f.login(others, bob)
 		wantError(t, moved(others), ErrTooManyAttempts)
 		// A new client gets in after a bounded wait.
-		pass(time.Minute)
+		advance(time.Minute)
 		noError(t, f.try("198.51.100.8:1", "alice@example.com", right))
 	})
 }
@@ -352,14 +352,14 @@ func caseForms(t *testing.T) {
 		}
 	}
 	var text atomic.Value
-	var heard listener
-	f := setup(t, Config{Throttle: throttle.NewMemory(), OnEvent: heard.hear, ClientIP: func(*http.Request) string { return text.Load().(string) }})
+	var events eventLog
+	f := setup(t, Config{Throttle: throttle.NewMemory(), OnEvent: events.add, ClientIP: func(*http.Request) string { return text.Load().(string) }})
 	tried := 0
 	for i, form := range []string{v6, "[" + v6 + "]:443", "1.2.3.4, " + v6, v6 + "%eth0", "5.6.7.8,[" + v6 + "]:1", "[2001:db8::8]", "2001:db8::9"} {
 		text.Store(form)
 		tried += f.guesses(1, "", "alice@example.com")
-		if said := heard.said(); i == 1 && !strings.Contains(said, " "+v6+" ") {
-			t.Errorf("an event says %s", said)
+		if got := events.take(); i == 1 && !strings.Contains(got, " "+v6+" ") {
+			t.Errorf("the event is %s", got)
 		}
 	}
 	if tried != 5 {
@@ -373,7 +373,7 @@ func caseForms(t *testing.T) {
 func caseUnread(t *testing.T) {
 	forEachThrottle(t, func(t *testing.T, base *fixture[user], _ func(time.Duration)) {
 		var text atomic.Value
-		f := manage[user](t, base.db, base.dsn, Config{Throttle: base.auth.cfg.Throttle, ClientIP: func(*http.Request) string { return text.Load().(string) }})
+		f := newManager[user](t, base.db, base.dsn, Config{Throttle: base.auth.cfg.Throttle, ClientIP: func(*http.Request) string { return text.Load().(string) }})
 		tried := 0
 		for _, form := range []string{"", "unknown", "_hidden", "garbage\n", "_hidden", "203.0.113.9, unknown", "unknown"} {
 			text.Store(form)
@@ -393,10 +393,10 @@ func caseUnread(t *testing.T) {
 }
 
 func caseColleague(t *testing.T) {
-	forEachThrottle(t, func(t *testing.T, f *fixture[user], pass func(time.Duration)) {
+	forEachThrottle(t, func(t *testing.T, f *fixture[user], advance func(time.Duration)) {
 		noError(t, f.try(attacker, "alice@example.com", right)) // once
 		bobs := newBrowser(chrome130)
-		f.inside(bobs, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(bobs, func(w http.ResponseWriter, r *http.Request) {
 			r.RemoteAddr = attacker
 			if _, err := logIn(f.auth, w, r, bob); err != nil {
 				t.Error(err)
@@ -416,7 +416,7 @@ func caseColleague(t *testing.T) {
 			t.Errorf("%d guesses", n)
 		}
 		wantError(t, f.try(attacker, "bob@example.com", bob["password"]), ErrTooManyAttempts)
-		f.inside(bobs, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(bobs, func(w http.ResponseWriter, r *http.Request) {
 			r.RemoteAddr = attacker
 			if _, err := logIn(f.auth, w, r, bob); err != nil {
 				t.Error(err)
@@ -498,14 +498,14 @@ func casePlaces(t *testing.T) {
 	full, timeout := context.WithCancel(t.Context())
 	timeout()
 	for range 4 * max(1, runtime.GOMAXPROCS(0)-1) {
-		noError(t, second(p.enter(t.Context(), "net")))
+		noError(t, errOnly(p.enter(t.Context(), "net")))
 	}
-	wantError(t, second(p.enter(full, "net")), context.Canceled)
+	wantError(t, errOnly(p.enter(full, "net")), context.Canceled)
 	p.byNetwork["net"].present = maxPresent
-	err := f.auth.notReserved(second(p.enter(t.Context(), "net")))
+	err := f.auth.notReserved(errOnly(p.enter(t.Context(), "net")))
 	wantError(t, err, ErrBusy)
 	if errors.Is(err, ErrUnavailable) {
 		t.Error(err)
 	}
-	noError(t, second(p.enter(t.Context(), "other")))
+	noError(t, errOnly(p.enter(t.Context(), "other")))
 }

@@ -105,7 +105,7 @@ func renewalsAndSharedCaches(t *testing.T) {
 			"no file, as a page": {files, "/none.html", opened},
 		} {
 			for _, created := range []time.Duration{25 * time.Hour, 250 * 24 * time.Hour} {
-				f.purged()
+				f.waitForPurge()
 				mustExec(t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP() - 90000), date = FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)", seconds(created))
 				before := newBrowser(chrome130)
 				for name, value := range b.cookies {
@@ -179,7 +179,7 @@ func withHeader(name, value string, next http.Handler) http.Handler {
 func plantedCandyPackCookies(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{CandyPack: CandyPackSwitch, TokenTable: "user_tokens"})
-	after := manage[user](t, f.db, f.dsn, Config{TokenTable: "user_tokens", Fingerprint: FingerprintExact})
+	after := newManager[user](t, f.db, f.dsn, Config{TokenTable: "user_tokens", Fingerprint: FingerprintExact})
 	victim, attacker, same := newBrowser(chrome130), newBrowser(chrome130), newBrowser(chrome130)
 	f.login(victim, alice)
 	f.login(attacker, bob)
@@ -188,7 +188,7 @@ func plantedCandyPackCookies(t *testing.T) {
 	f.login(foreign, bob)
 	who := func(f *fixture[user], b *browser) (id int64) {
 		t.Helper()
-		f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(_ http.ResponseWriter, r *http.Request) {
 			u, _ := f.auth.User(r)
 			id = u.ID
 		})
@@ -254,9 +254,9 @@ func plantedCandyPackCookies(t *testing.T) {
 	// Logout ends both.
 	mixed := newBrowser(chrome130)
 	mixed.cookies["candy_x"], mixed.cookies["candy_y"], mixed.cookies[hostCookie] = attacker.cookies["candy_x"], attacker.cookies["candy_y"], victim.cookies[hostCookie]
-	f.inside(mixed, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
-	f.isOut(victim, ErrUnknownSession)
-	f.isOut(attacker, ErrUnknownSession)
+	f.handle(mixed, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.wantRejected(victim, ErrUnknownSession)
+	f.wantRejected(attacker, ErrUnknownSession)
 }
 
 func withCandy(t token.Token) *browser {
@@ -321,7 +321,7 @@ func linksOfOtherSites(t *testing.T) {
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	page := f.auth.Middleware(handler("x"))
-	noError(t, second(f.auth.LogoutAll(t.Context(), 1)))
+	noError(t, errOnly(f.auth.LogoutAll(t.Context(), 1)))
 	b.do(page, "GET", "/a.png", "Accept", "image/*")
 	if b.cookies["__Host-session.hint"] == "" {
 		t.Error("a picture took the hint")
@@ -334,7 +334,7 @@ func linksOfOtherSites(t *testing.T) {
 	if b.cookies["__Host-session.hint"] != "1" {
 		t.Error("a login sets no hint")
 	}
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
 	if len(b.cookies) != 0 {
 		t.Errorf("a logout leaves %v", b.cookies)
 	}
@@ -392,8 +392,8 @@ func thePageThatReloads(t *testing.T) {
 // The first cookie that is a valid session counts.
 func cookiesOfOneName(t *testing.T) {
 	t.Parallel()
-	var heard listener
-	f := setup(t, Config{OnEvent: heard.hear, MaxLifetime: 24 * time.Hour})
+	var events eventLog
+	f := setup(t, Config{OnEvent: events.add, MaxLifetime: 24 * time.Hour})
 	b, bobs := newBrowser(chrome130), newBrowser(chrome130)
 	f.login(b, alice)
 	f.login(bobs, bob)
@@ -401,11 +401,11 @@ func cookiesOfOneName(t *testing.T) {
 	f.login(expired, alice)
 	f.login(foreign, alice)
 	mustExec(t, f.db, "INSERT INTO users (email, password) VALUES ('gone@example.com', '')")
-	f.inside(gone, func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, 3))) })
+	f.handle(gone, func(w http.ResponseWriter, r *http.Request) { noError(t, errOnly(f.auth.LoginAs(w, r, 3))) })
 	mustExec(t, f.db, "DELETE FROM users WHERE id = 3")
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 90000) WHERE token_x = ?", selectorOf(expired))
-	forged := func() *browser { return forger(bobs) }
+	forged := func() *browser { return forgeToken(bobs) }
 	unknown := func() string { return withToken(token.New()).named(hostCookie) }
 	valid := b.named(hostCookie)
 	many := func(n int, cookie func() string) string {
@@ -439,17 +439,17 @@ func cookiesOfOneName(t *testing.T) {
 		"none, unknown first":   {unknown() + "; " + expired.named(hostCookie), ErrUnknownSession, string(EventRejected)},
 		"none, another browser": {foreign.named(hostCookie) + "; " + unknown(), ErrFingerprintMismatch, string(EventFingerprintMismatch)},
 	} {
-		heard.said()
+		events.take()
 		var err error
 		var u user
 		b.with(f.auth.Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			err = f.auth.Err(r)
 			u, _ = f.auth.User(r)
 		})), test.cookie)
-		said := heard.said()
-		kind, _, _ := strings.Cut(said, " ")
-		if err != test.want || err == nil && u.ID != 1 || kind != test.tells || strings.Contains(said, "\n") {
-			t.Errorf("%s: %v, user %d, told %q", name, err, u.ID, said)
+		got := events.take()
+		kind, _, _ := strings.Cut(got, " ")
+		if err != test.want || err == nil && u.ID != 1 || kind != test.tells || strings.Contains(got, "\n") {
+			t.Errorf("%s: %v, user %d, event %q", name, err, u.ID, got)
 		}
 	}
 }
@@ -464,20 +464,20 @@ func logoutWithSeveralCookies(t *testing.T) {
 	for _, b := range []*browser{first, second, foreign, expired} {
 		f.login(b, alice)
 	}
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 90000) WHERE token_x = ?", selectorOf(expired))
 	cookie := strings.Join([]string{expired.named(hostCookie), first.named(hostCookie), foreign.named(hostCookie), second.named(hostCookie)}, "; ")
 	response := first.with(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })), cookie)
 	if n := f.rows(); n != 1 {
 		t.Errorf("%d rows are left", n)
 	}
-	f.isIn(others)
+	f.wantLoggedIn(others)
 	if names := cookieNames(response); !slices.Equal(names, []string{hostCookie, hostCookie + ".hint"}) {
 		t.Errorf("clears %v", names)
 	}
 	// Forged ones and such as are not valid end nothing, and are cleared.
-	response = first.with(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })), hostCookie+"=; "+forger(others).named(hostCookie))
-	f.isIn(others)
+	response = first.with(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })), hostCookie+"=; "+forgeToken(others).named(hostCookie))
+	f.wantLoggedIn(others)
 	if len(response.Cookies()) != 2 {
 		t.Errorf("clears %v", response.Header)
 	}
@@ -501,7 +501,7 @@ func lateAnswersOfRenewals(t *testing.T) {
 			return f.auth.SetPassword(w, r, alice["password"], "another password")
 		},
 		"Login": func(f *fixture[user], w http.ResponseWriter, r *http.Request) error {
-			return second(logIn(f.auth, w, r, alice))
+			return errOnly(logIn(f.auth, w, r, alice))
 		},
 	} {
 		for _, header := range [][]string{nil, opened, openedOld} {
@@ -514,10 +514,10 @@ func lateAnswersOfRenewals(t *testing.T) {
 				slow.cookies[name] = value
 			}
 			response := slow.do(f.auth.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-				f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, newer(f, w, r)) })
+				f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, newer(f, w, r)) })
 			})), "GET", "/", header...)
 			b.keep(response.Cookies())
-			if why := f.why(b); why != nil {
+			if why := f.errOf(b); why != nil {
 				t.Errorf("%s: %v", name, why)
 			}
 		}
@@ -585,7 +585,7 @@ func loginURLsWithAFragment(t *testing.T) {
 		"https://sso.example#a":         "https://sso.example?next=%2Fx%3Fy#a",
 		"https://sso.example/login?a#b": "https://sso.example/login?a&next=%2Fx%3Fy#b",
 	} {
-		g := manage[user](t, f.db, f.dsn, Config{LoginURL: target, ConfirmURL: target})
+		g := newManager[user](t, f.db, f.dsn, Config{LoginURL: target, ConfirmURL: target})
 		response := newBrowser(chrome130).do(g.auth.Require(handler("x")), "GET", "/x?y", "Accept", "text/html")
 		if got := response.Header.Get("Location"); got != want {
 			t.Errorf("LoginURL %s: %s, want %s", target, got, want)
@@ -643,7 +643,7 @@ func cookiesOutliveRows(t *testing.T) {
 				dropping.cookies[name] = value
 			}
 			dropping.do(page, "GET", "/api", "Accept", "application/json")
-			if f.isIn(b); get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) FROM user_tokens") > 60 {
+			if f.wantLoggedIn(b); get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) FROM user_tokens") > 60 {
 				t.Errorf("%s: not renewed", name)
 			}
 			// Two days later a page is opened.
@@ -672,8 +672,8 @@ func loginsOfOneBrowser(t *testing.T) {
 	testdb.SkipEmbedded(t, "has no locks")
 	for _, limit := range []int{1, 2} {
 		f := setup(t, Config{MaxSessions: limit})
-		plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(logIn(f.auth, w, r, alice))) })
-		as := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, 1))) })
+		plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, errOnly(logIn(f.auth, w, r, alice))) })
+		as := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, errOnly(f.auth.LoginAs(w, r, 1))) })
 		for name, h := range map[string]http.Handler{"Login": f.auth.Middleware(plain), "LoginAs": f.auth.Middleware(as), "alone": plain} {
 			for round := range 10 {
 				b := newBrowser(chrome130)
@@ -703,22 +703,22 @@ func loginsOfOneBrowser(t *testing.T) {
 				wg.Wait()
 				f.auth.cfg.ClientIP = remoteIP
 				for i := range answers {
-					if why := f.why(answers[i]); why != nil {
+					if why := f.errOf(answers[i]); why != nil {
 						t.Fatalf("%s, %d sessions, round %d: answer %d: %v", name, limit, round, i, why)
 					}
 				}
-				noError(t, second(f.auth.LogoutAll(t.Context(), 1)))
+				noError(t, errOnly(f.auth.LogoutAll(t.Context(), 1)))
 			}
 		}
 		// A handler that is slow after its login.
 		b := newBrowser(chrome130)
 		slow := newBrowser(chrome130)
 		slow.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			noError(t, second(logIn(f.auth, w, r, alice)))
+			noError(t, errOnly(logIn(f.auth, w, r, alice)))
 			f.login(b, alice)
 		})), "POST", "/login")
-		f.isIn(b)
-		f.isIn(slow)
+		f.wantLoggedIn(b)
+		f.wantLoggedIn(slow)
 		if n := f.rows(); n != 1 {
 			t.Errorf("%d rows", n)
 		}
@@ -751,9 +751,9 @@ func loginsThatShareNothing(t *testing.T) {
 			b.cookies[hostCookie] = c.cookies[hostCookie]
 			f.login(b, alice)
 		}},
-		"ended meanwhile": {func(b *browser) { noError(t, second(f.auth.LogoutAll(t.Context(), 1))); f.login(b, alice) }},
+		"ended meanwhile": {func(b *browser) { noError(t, errOnly(f.auth.LogoutAll(t.Context(), 1))); f.login(b, alice) }},
 		"a wrong password": {func(b *browser) {
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 				_, err := logIn(f.auth, w, r, Credentials{"email": alice["email"], "password": "wrong"})
 				wantError(t, err, ErrInvalidCredentials)
 			})
@@ -761,14 +761,14 @@ func loginsThatShareNothing(t *testing.T) {
 	} {
 		one, two := newBrowser(chrome130), newBrowser(chrome130)
 		one.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			noError(t, second(logIn(f.auth, w, r, alice)))
+			noError(t, errOnly(logIn(f.auth, w, r, alice)))
 			test.second(two)
 		})), "POST", "/login")
 		if one.cookies[hostCookie] == two.cookies[hostCookie] {
 			t.Errorf("%s: shared", name)
 		}
 		if name != "a wrong password" {
-			f.isIn(two)
+			f.wantLoggedIn(two)
 		}
 	}
 }

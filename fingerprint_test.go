@@ -88,17 +88,17 @@ func TestAnyUserAgent(t *testing.T) {
 		} {
 			b := newBrowser(userAgent)
 			f.login(b, alice)
-			f.isIn(b)
+			f.wantLoggedIn(b)
 			b.userAgent = "another"
 			want := ErrFingerprintMismatch
 			if fingerprint.Match("a", "b") {
 				want = nil
 			}
-			if err := f.why(b); err != want {
+			if err := f.errOf(b); err != want {
 				t.Errorf("another browser than %.20q: %v, want %v", userAgent, err, want)
 			}
 		}
-		for _, stored := range get2(t, f, "SELECT browser FROM user_tokens") {
+		for _, stored := range getStrings(t, f, "SELECT browser FROM user_tokens") {
 			if utf8.RuneCountInString(stored) > 255 || !utf8.ValidString(stored) {
 				t.Errorf("%q is stored", stored)
 			}
@@ -106,7 +106,7 @@ func TestAnyUserAgent(t *testing.T) {
 	}
 }
 
-func get2(t *testing.T, f *fixture[user], query string) (all []string) {
+func getStrings(t *testing.T, f *fixture[user], query string) (all []string) {
 	t.Helper()
 	noError(t, f.db.Select(&all, query))
 	return all

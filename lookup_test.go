@@ -18,13 +18,13 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// stopped blocks every lookup until the returned function is called. Lookups
+// lockTables blocks every lookup until the returned function is called. Lookups
 // meanwhile wait: those with a slot for the server, the others for a slot.
-func stopped[U any](f *fixture[U]) (release func(also ...string)) {
+func lockTables[U any](f *fixture[U]) (release func(also ...string)) {
 	f.t.Helper()
 	testdb.SkipEmbedded(f.t, "has no locks")
-	f.purged()
-	locker := plain(f.t, f.dsn, "")
+	f.waitForPurge()
+	locker := openRaw(f.t, f.dsn, "")
 	conn, err := locker.Conn(f.t.Context())
 	noError(f.t, err)
 	run := func(statement string) {
@@ -64,9 +64,9 @@ func isIdle(l *store.Lookup[user]) bool {
 	return busy == 0 && queued == 0
 }
 
-// occupy takes every direct slot with a lookup of an unknown selector, so that
+// fillSlots takes every direct slot with a lookup of an unknown selector, so that
 // the next requests wait in one batch.
-func occupy(f *fixture[user]) *sync.WaitGroup {
+func fillSlots(f *fixture[user]) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	for range directSlots {
 		wg.Go(func() {
@@ -86,8 +86,9 @@ func tokenOf(b *browser) token.Token {
 
 func selectorOf(b *browser) string { return tokenOf(b).Selector }
 
-// forger is a browser with the selector of another's token, and a verifier that it has made up.
-func forger(b *browser) *browser {
+// forgeToken returns a browser with the selector of b's token and a random
+// verifier.
+func forgeToken(b *browser) *browser {
 	return withToken(token.Token{Selector: selectorOf(b), Verifier: token.New().Verifier})
 }
 
@@ -97,8 +98,8 @@ func TestWaitingRequestsShareAStatement(t *testing.T) {
 	ours, bobs := newBrowser(""), newBrowser("")
 	f.login(ours, alice)
 	f.login(bobs, bob)
-	release := stopped(f)
-	wg := occupy(f)
+	release := lockTables(f)
+	wg := fillSlots(f)
 	cancelled, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() {
@@ -139,7 +140,7 @@ func TestHungLookupsFreeTheirSlots(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	release := stopped(f)
+	release := lockTables(f)
 	f.auth.bySelector.Loader.SlotTimeout = time.Millisecond
 	var wg sync.WaitGroup
 	for range directSlots + 3 {
@@ -160,7 +161,7 @@ func TestHungLookupsFreeTheirSlots(t *testing.T) {
 	release()
 	wg.Wait()
 	waitUntil(t, func() bool { return isIdle(f.auth.bySelector) })
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
 // Full batches use slots of their own, up to a limit, and every request gets
@@ -170,8 +171,8 @@ func TestMoreThanABatch(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	release := stopped(f)
-	wg := occupy(f)
+	release := lockTables(f)
+	wg := fillSlots(f)
 	const n = batch.MaxKeys*(batch.MaxConcurrent+2) + 5
 	for range n {
 		wg.Go(func() {
@@ -194,8 +195,8 @@ func TestFailedBatchFailsAllItsRequests(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	release := stopped(f)
-	wg := occupy(f)
+	release := lockTables(f)
+	wg := fillSlots(f)
 	for range 10 {
 		wg.Go(func() {
 			if _, err := f.auth.bySelector.Find(context.Background(), selectorOf(b), selectorOf(b)); !errors.Is(err, ErrConfig) {
@@ -207,7 +208,7 @@ func TestFailedBatchFailsAllItsRequests(t *testing.T) {
 	release("ALTER TABLE users RENAME COLUMN email TO mail")
 	wg.Wait()
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN mail TO email")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
 // strict is a user of which bob has too little, and at which Scan may panic.
@@ -236,7 +237,7 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	mustExec(t, f.db, "UPDATE users SET name = 'Alice' WHERE id = 1")
-	named := manage[strict](t, f.db, f.dsn, Config{})
+	named := newManager[strict](t, f.db, f.dsn, Config{})
 	ours, bobs, gone := newBrowser(""), newBrowser(""), newBrowser("")
 	f.login(ours, alice)
 	f.login(bobs, bob)
@@ -265,7 +266,7 @@ func TestPanicInScan(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	mustExec(t, f.db, "UPDATE users SET name = 'panic' WHERE id = 1")
-	named := manage[strict](t, f.db, f.dsn, Config{})
+	named := newManager[strict](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
 	rows, err := named.auth.bySelector.Read(t.Context(), []any{selectorOf(b)})
@@ -309,17 +310,17 @@ func TestRevocationIsExactUnderLoad(t *testing.T) {
 			for range 40 {
 				b := newBrowser("")
 				var id string
-				f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+				f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 					_, err := f.auth.LoginAs(w, r, 1)
 					noError(t, err)
 					id = f.auth.Session(r).ID
 				})
-				if f.why(b) == nil {
+				if f.errOf(b) == nil {
 					let.Add(1)
 				}
 				noError(t, f.auth.Revoke(context.Background(), 1, id))
 				for range 3 {
-					if f.why(b) == nil {
+					if f.errOf(b) == nil {
 						letIn.Add(1)
 					}
 				}

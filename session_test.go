@@ -28,7 +28,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-func TestMain(m *testing.M) { testdb.Main(m, noSecretWasTold) }
+func TestMain(m *testing.M) { testdb.Main(m, checkNoSecretsLogged) }
 
 const (
 	usersTableInt = `CREATE TABLE users (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, email VARCHAR(255) NOT NULL UNIQUE,
@@ -50,7 +50,8 @@ var (
 	bob   = Credentials{"email": "bob@example.com", "password": "bob's password"}
 )
 
-// open is a pool on a schema of the test's own, as Open makes it, with what params add to the DSN.
+// open returns a pool of Open on the test's own schema. params are added to the
+// DSN.
 func open(t testing.TB, dsn, params string) *sqlx.DB {
 	t.Helper()
 	if params != "" {
@@ -65,8 +66,8 @@ func open(t testing.TB, dsn, params string) *sqlx.DB {
 	return db
 }
 
-// plain is a pool as an app may have it, without what Open adds.
-func plain(t testing.TB, dsn, params string) *sqlx.DB {
+// openRaw returns a pool as an app may open it, without the settings of Open.
+func openRaw(t testing.TB, dsn, params string) *sqlx.DB {
 	t.Helper()
 	db, err := sqlx.Open("mysql", dsn+map[bool]string{true: "&", false: "?"}[strings.Contains(dsn, "?")]+params)
 	if err != nil {
@@ -94,13 +95,13 @@ func setup(t testing.TB, cfg Config) *fixture[user] {
 	for _, c := range []Credentials{alice, bob} {
 		mustExec(t, db, "INSERT INTO users (email, password) VALUES (?, ?)", c["email"], hashOf(c["password"]))
 	}
-	return manage[user](t, db, dsn, cfg)
+	return newManager[user](t, db, dsn, cfg)
 }
 
-func manage[U any](t testing.TB, db *sqlx.DB, dsn string, cfg Config) *fixture[U] {
+func newManager[U any](t testing.TB, db *sqlx.DB, dsn string, cfg Config) *fixture[U] {
 	t.Helper()
 	log := &safeBuffer{}
-	cfg.Logger = slog.New(slog.NewTextHandler(logWriter{log, &told}, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	cfg.Logger = slog.New(slog.NewTextHandler(logWriter{log, &logged}, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	if cfg.PasswordCost == 0 {
 		cfg.PasswordCost = bcrypt.MinCost
 	}
@@ -147,27 +148,28 @@ func (b *safeBuffer) String() string {
 }
 
 var (
-	told    safeBuffer // all that was logged, down to level Debug, and the errors, of all tests
-	secrets sync.Map   // all that a browser got in a cookie: verifiers, for the most part
+	logged  safeBuffer // the logs of all tests, down to level Debug, and their errors
+	secrets sync.Map   // the values that browsers got in cookies: mostly verifiers
 )
 
-func tell(err error) {
+func recordErr(err error) {
 	if err != nil {
-		fmt.Fprintf(&told, "%v %+v %#v\n", err, err, err)
+		fmt.Fprintf(&logged, "%v %+v %#v\n", err, err, err)
 	}
 }
 
-// noSecretWasTold looks for secrets in all that the tests have logged and been told.
-func noSecretWasTold() error {
-	text := told.String()
+// checkNoSecretsLogged returns an error if a test has logged a secret, or got one
+// in an error.
+func checkNoSecretsLogged() error {
+	text := logged.String()
 	for _, word := range regexp.MustCompile(`[0-9A-Za-z_-]{32,}`).FindAllString(text, -1) {
 		if _, is := secrets.Load(word); is {
-			return fmt.Errorf("the verifier %s was logged or stands in an error", word)
+			return fmt.Errorf("the verifier %s was logged or is part of an error", word)
 		}
 	}
 	for _, secret := range []string{"$2a$", "$2b$", alice["password"], bob["password"], "the-dsn-password"} {
 		if at := strings.Index(text, secret); at >= 0 {
-			return fmt.Errorf("%s was logged or stands in an error: %s", secret, text[max(0, at-200):min(len(text), at+200)])
+			return fmt.Errorf("%s was logged or is part of an error: %s", secret, text[max(0, at-200):min(len(text), at+200)])
 		}
 	}
 	return nil
@@ -205,7 +207,7 @@ func get[T any](t testing.TB, db *sqlx.DB, query string, args ...any) T {
 
 func noError(t testing.TB, err error) {
 	t.Helper()
-	tell(err)
+	recordErr(err)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -213,21 +215,22 @@ func noError(t testing.TB, err error) {
 
 func wantError(t testing.TB, err, want error) {
 	t.Helper()
-	tell(err)
+	recordErr(err)
 	if !errors.Is(err, want) {
 		t.Fatalf("error is %v, want %v", err, want)
 	}
 }
 
-// age moves every session back in time, when the purge that a login began has ended.
+// age moves every session back in time. It first waits for the purge that a login
+// has started.
 func (f *fixture[U]) age(by time.Duration) {
 	f.t.Helper()
-	f.purged()
+	f.waitForPurge()
 	mustExec(f.t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP(active) - ?), date = FROM_UNIXTIME(UNIX_TIMESTAMP(date) - ?)", seconds(by), seconds(by))
 }
 
-// purged waits for the purge in the background.
-func (f *fixture[U]) purged() {
+// waitForPurge waits for the purge in the background.
+func (f *fixture[U]) waitForPurge() {
 	f.auth.purge.turn <- struct{}{}
 	<-f.auth.purge.turn
 }
@@ -235,7 +238,7 @@ func (f *fixture[U]) purged() {
 // loginAs logs in as the user with this key.
 func (f *fixture[U]) loginAs(b *browser, key any) *http.Response {
 	f.t.Helper()
-	return f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	return f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if _, err := f.auth.LoginAs(w, r, key); err != nil {
 			f.t.Error(err)
 		}
@@ -282,7 +285,7 @@ func (b *browser) do(h http.Handler, method, target string, header ...string) *h
 
 func (b *browser) keep(cookies []*http.Cookie) {
 	for _, c := range cookies {
-		secrets.Store(c.Value[strings.IndexByte(c.Value, '.')+1:], true) // the verifier, or all that there is
+		secrets.Store(c.Value[strings.IndexByte(c.Value, '.')+1:], true) // the verifier, or the whole value
 		if c.MaxAge < 0 {
 			delete(b.cookies, c.Name)
 		} else {
@@ -291,8 +294,8 @@ func (b *browser) keep(cookies []*http.Cookie) {
 	}
 }
 
-// inside runs a function in a handler behind Middleware.
-func (f *fixture[U]) inside(b *browser, do func(w http.ResponseWriter, r *http.Request)) *http.Response {
+// handle runs a function in a handler behind Middleware.
+func (f *fixture[U]) handle(b *browser, do func(w http.ResponseWriter, r *http.Request)) *http.Response {
 	f.t.Helper()
 	ran := false
 	response := b.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -307,30 +310,30 @@ func (f *fixture[U]) inside(b *browser, do func(w http.ResponseWriter, r *http.R
 
 func (f *fixture[U]) login(b *browser, c Credentials) *http.Response {
 	f.t.Helper()
-	return f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	return f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if _, err := logIn(f.auth, w, r, c); err != nil {
 			f.t.Fatal(err)
 		}
 	})
 }
 
-// why is what Err says of the next request.
-func (f *fixture[U]) why(b *browser) (err error) {
+// errOf returns the result of Err for the next request.
+func (f *fixture[U]) errOf(b *browser) (err error) {
 	f.t.Helper()
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
 	return err
 }
 
-func (f *fixture[U]) isIn(b *browser) {
+func (f *fixture[U]) wantLoggedIn(b *browser) {
 	f.t.Helper()
-	if err := f.why(b); err != nil {
+	if err := f.errOf(b); err != nil {
 		f.t.Fatalf("not logged in: %v\n%s", err, f.log)
 	}
 }
 
-func (f *fixture[U]) isOut(b *browser, want error) {
+func (f *fixture[U]) wantRejected(b *browser, want error) {
 	f.t.Helper()
-	if err := f.why(b); !errors.Is(err, want) {
+	if err := f.errOf(b); !errors.Is(err, want) {
 		f.t.Fatalf("Err is %v, want %v", err, want)
 	}
 }
@@ -340,9 +343,9 @@ func TestLoginCheckUserLogout(t *testing.T) {
 	for _, layout := range []CandyPackMode{CandyPackOff, CandyPackShare, CandyPackSwitch} {
 		f := setup(t, Config{CandyPack: layout, TokenTable: "user_tokens"})
 		b := newBrowser(chrome130)
-		f.isOut(b, ErrNoCookie)
+		f.wantRejected(b, ErrNoCookie)
 
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			u, err := logIn(f.auth, w, r, alice)
 			noError(t, err)
 			if u.ID != 1 || u.Email != "alice@example.com" || u.Name.Valid {
@@ -358,7 +361,7 @@ func TestLoginCheckUserLogout(t *testing.T) {
 		if n := f.rows(); n != 1 {
 			t.Fatalf("%d rows after one login", n)
 		}
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			u, ok := f.auth.User(r)
 			if !ok || u.ID != 1 || !f.auth.Check(r) || f.auth.Err(r) != nil || f.auth.Session(r).ID == "" {
 				t.Errorf("the next request: %+v, %v, %v", u, ok, f.auth.Err(r))
@@ -371,8 +374,8 @@ func TestLoginCheckUserLogout(t *testing.T) {
 		if len(b.cookies) != 0 || f.rows() != 0 {
 			t.Errorf("after logout: cookies %v, %d rows", b.cookies, f.rows())
 		}
-		f.isOut(b, ErrNoCookie)
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+		f.wantRejected(b, ErrNoCookie)
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
 	}
 }
 
@@ -383,9 +386,9 @@ func TestTokensOfALogoutAreDead(t *testing.T) {
 	f.login(b, alice)
 	stolen := newBrowser(chrome130)
 	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
-	f.isIn(stolen)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
-	f.isOut(stolen, ErrUnknownSession)
+	f.wantLoggedIn(stolen)
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.wantRejected(stolen, ErrUnknownSession)
 }
 
 func TestWorksWithoutMiddleware(t *testing.T) {
@@ -401,7 +404,7 @@ func TestWorksWithoutMiddleware(t *testing.T) {
 		}
 	})
 	b.do(login, "POST", "/login")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	b.do(login, "POST", "/login")
 	if f.rows() != 1 {
 		t.Errorf("%d rows: a login without Middleware left the old session behind", f.rows())
@@ -411,7 +414,7 @@ func TestWorksWithoutMiddleware(t *testing.T) {
 			t.Error(err)
 		}
 	}), "POST", "/")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := f.auth.Logout(w, r); err != nil {
 			t.Error(err)
@@ -449,7 +452,7 @@ func TestInvalidCredentials(t *testing.T) {
 		"a NUL":                    {"email": "alice@example.com\x00", "password": "alice's password"},
 	} {
 		b := newBrowser(chrome130)
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			_, err := logIn(f.auth, w, r, c)
 			if !errors.Is(err, ErrInvalidCredentials) || err.Error() != ErrInvalidCredentials.Error() {
 				t.Errorf("%s: %v", name, err)
@@ -474,7 +477,7 @@ func TestCollationDecides(t *testing.T) {
 	for collation, want := range map[string]error{"utf8mb4_general_ci": nil, "utf8mb4_bin": ErrInvalidCredentials} {
 		f := setup(t, Config{})
 		mustExec(t, f.db, "ALTER TABLE users MODIFY email VARCHAR(255) CHARACTER SET utf8mb4 COLLATE "+collation+" NOT NULL")
-		f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+		f.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 			_, err := logIn(f.auth, w, r, Credentials{"email": "ALICE@example.com", "password": "alice's password"})
 			if !errors.Is(err, want) {
 				t.Errorf("%s: %v, want %v", collation, err, want)
@@ -486,7 +489,7 @@ func TestCollationDecides(t *testing.T) {
 func TestWrongUseOfLogin(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
-	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+	f.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		for says, c := range map[string]Credentials{
 			`the credentials are empty;`:     {"password": "alice's password"},
 			`no column "mail"`:               {"mail": "alice@example.com", "password": "alice's password"},
@@ -515,15 +518,15 @@ func TestLoginAs(t *testing.T) {
 	f := setup(t, Config{})
 	for _, key := range []any{1, int64(1), uint8(1), uint64(1), "1", []byte("1")} {
 		b := newBrowser("")
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			u, err := f.auth.LoginAs(w, r, key)
 			if err != nil || u.ID != 1 || !f.auth.Check(r) {
 				t.Errorf("LoginAs(%T): %+v, %v", key, u, err)
 			}
 		})
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
-	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+	f.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		for _, key := range []any{99, -1, "99"} {
 			_, err := f.auth.LoginAs(w, r, key)
 			wantError(t, err, ErrUserNotFound)
@@ -541,12 +544,12 @@ func TestLoginAsNeedsNoPasswordColumn(t *testing.T) {
 	f := setup(t, Config{})
 	mustExec(t, f.db, "ALTER TABLE users DROP COLUMN password")
 	b := newBrowser("")
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		_, err := f.auth.LoginAs(w, r, 1)
 		noError(t, err)
 	})
-	f.isIn(b)
-	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+	f.wantLoggedIn(b)
+	f.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		_, err := logIn(f.auth, w, r, alice)
 		wantError(t, err, ErrConfig)
 	})
@@ -560,7 +563,7 @@ func TestLoginReplacesTheSessionOfTheBrowser(t *testing.T) {
 	f.login(b, alice)
 	before := newBrowser(chrome130)
 	before.cookies["__Host-session"] = b.cookies["__Host-session"]
-	response := f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	response := f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		_, err := logIn(f.auth, w, r, bob)
 		noError(t, err)
 		_, err = logIn(f.auth, w, r, alice)
@@ -572,9 +575,9 @@ func TestLoginReplacesTheSessionOfTheBrowser(t *testing.T) {
 	if n := len(response.Header["Set-Cookie"]); n != 2 {
 		t.Errorf("%d Set-Cookie fields for a cookie and its hint", n)
 	}
-	f.isOut(before, ErrUnknownSession)
-	f.isIn(b)
-	f.isIn(other)
+	f.wantRejected(before, ErrUnknownSession)
+	f.wantLoggedIn(b)
+	f.wantLoggedIn(other)
 	if f.rows() != 2 {
 		t.Errorf("%d rows, want 2", f.rows())
 	}
@@ -587,9 +590,9 @@ func TestLoginReplacesARefusedSession(t *testing.T) {
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	b.userAgent = chrome131
-	f.isOut(b, ErrFingerprintMismatch)
+	f.wantRejected(b, ErrFingerprintMismatch)
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	if f.rows() != 1 {
 		t.Errorf("%d rows: the refused session lives on", f.rows())
 	}
@@ -601,14 +604,14 @@ func TestFailedLoginChangesNothing(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		_, err := logIn(f.auth, w, r, Credentials{"email": "bob@example.com", "password": "wrong"})
 		wantError(t, err, ErrInvalidCredentials)
 		if u, ok := f.auth.User(r); !ok || u.ID != 1 {
 			t.Error("a failed login changed who is logged in")
 		}
 	})
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
 func TestRefusals(t *testing.T) {
@@ -663,12 +666,12 @@ func TestRefusals(t *testing.T) {
 	hash, err := theirs.Hash(bcrypt.MinCost)
 	noError(t, err)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ?, token_y = ?", theirs.Selector, hash)
-	f.isOut(withToken(token.Token{Selector: theirs.Selector, Verifier: verifier}), ErrUnknownSession)
+	f.wantRejected(withToken(token.Token{Selector: theirs.Selector, Verifier: verifier}), ErrUnknownSession)
 	b.cookies["__Host-session"] = theirs.Selector + "." + theirs.Verifier
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
 	mustExec(t, f.db, "DELETE FROM users WHERE id = 1")
-	f.isOut(b, ErrUserNotFound)
+	f.wantRejected(b, ErrUserNotFound)
 }
 
 // A forged token is rejected without a lookup or a bcrypt. Each is an event, and
@@ -687,25 +690,25 @@ func TestForgeries(t *testing.T) {
 	warnings := func() int { return strings.Count(f.log.String(), "event="+string(EventTokenMismatch)) }
 	f.auth.forgeries.since = time.Now().Add(time.Hour) // a second that does not end
 	for range 2 * maxWarnings {
-		f.isOut(forger(b), ErrUnknownSession)
+		f.wantRejected(forgeToken(b), ErrUnknownSession)
 	}
 	if kinds[EventTokenMismatch] != 2*maxWarnings || warnings() != maxWarnings {
 		t.Errorf("%v, %d warnings", kinds, warnings())
 	}
 	f.auth.forgeries.since = time.Now().Add(-time.Second)
-	f.isOut(forger(b), ErrUnknownSession)
+	f.wantRejected(forgeToken(b), ErrUnknownSession)
 	if warnings() != maxWarnings+1 {
 		t.Errorf("%d warnings in the next second", warnings()-maxWarnings)
 	}
-	f.isOut(withToken(token.Token{Selector: token.New().Selector, Verifier: token.New().Verifier}), ErrUnknownSession) // of no session
+	f.wantRejected(withToken(token.Token{Selector: token.New().Selector, Verifier: token.New().Verifier}), ErrUnknownSession) // of no session
 	forged := token.Token{Selector: selectorOf(b), Verifier: token.New().Verifier}
 	hash, err := forged.Hash(bcrypt.MinCost)
 	noError(t, err)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_y = ?", hash)
-	f.isOut(withToken(forged), ErrUnknownSession) // although its hash matches
-	f.purged()
+	f.wantRejected(withToken(forged), ErrUnknownSession) // although its hash matches
+	f.waitForPurge()
 	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
-	f.isOut(forger(b), ErrUnknownSession) // although a lookup would fail
+	f.wantRejected(forgeToken(b), ErrUnknownSession) // although a lookup would fail
 	if kinds[EventTokenMismatch] != 2*maxWarnings+4 || kinds[EventRejected] != 0 || kinds[EventUnavailable] != 0 {
 		t.Errorf("%v", kinds)
 	}
@@ -747,7 +750,7 @@ func TestExpiry(t *testing.T) {
 			var err error
 			for range test.steps {
 				f.age(test.idle)
-				response := f.inside(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
+				response := f.handle(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
 				if len(response.Cookies()) != 0 {
 					t.Errorf("a renewal wrote a cookie: %v", response.Header)
 				}
@@ -772,7 +775,7 @@ func TestSlide(t *testing.T) {
 	updated.cookies = b.cookies
 
 	// Row and stored browser are renewed before the handler runs, and no cookie is written.
-	f.inside(updated, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(updated, func(w http.ResponseWriter, r *http.Request) {
 		if len(w.Header()["Set-Cookie"]) != 0 || w.Header().Get("Cache-Control") != "private" || w.Header().Get("Vary") != "Cookie" {
 			t.Errorf("headers in the handler: %v", w.Header())
 		}
@@ -791,20 +794,20 @@ func TestSlide(t *testing.T) {
 	}
 
 	// Of many requests at once, one renews, also where the driver counts rows that an update found and left alone.
-	found := manage[user](t, plain(t, f.dsn, "clientFoundRows=true"), f.dsn, Config{})
-	f.isIn(b) // just renewed
+	found := newManager[user](t, openRaw(t, f.dsn, "clientFoundRows=true"), f.dsn, Config{})
+	f.wantLoggedIn(b) // just renewed
 	if won, err := found.auth.store.Renew(t.Context(), get[uint64](t, f.db, "SELECT id FROM user_tokens"), chrome130, 24*time.Hour); won || err != nil {
 		t.Errorf("renewed before its time: %v, %v", won, err)
 	}
 	f.age(25 * time.Hour)
-	var heard listener
-	f.auth.cfg.OnEvent = heard.hear
+	var events eventLog
+	f.auth.cfg.OnEvent = events.add
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
 			mine := newBrowser(chrome130)
 			mine.cookies["__Host-session"] = b.cookies["__Host-session"]
-			f.inside(mine, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(mine, func(w http.ResponseWriter, r *http.Request) {
 				if !f.auth.Check(r) {
 					t.Error("logged out while another request renewed")
 				}
@@ -812,7 +815,7 @@ func TestSlide(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if renewed := strings.Count(heard.said(), string(EventRenewed)); renewed != 1 {
+	if renewed := strings.Count(events.take(), string(EventRenewed)); renewed != 1 {
 		t.Errorf("%d of 20 requests renewed the session", renewed)
 	}
 }
@@ -823,7 +826,7 @@ func TestSlideNeverRevivesARow(t *testing.T) {
 	f.login(newBrowser(""), alice)
 	f.age(25 * time.Hour)
 	id := get[uint64](t, f.db, "SELECT id FROM user_tokens")
-	noError(t, second(f.auth.store.Delete(t.Context(), id)))
+	noError(t, errOnly(f.auth.store.Delete(t.Context(), id)))
 	won, err := f.auth.store.Renew(t.Context(), id, "", time.Hour)
 	if won || err != nil || f.rows() != 0 {
 		t.Errorf("won %v, %v, %d rows", won, err, f.rows())
@@ -838,7 +841,7 @@ func TestFailedSlideFailsNoRequest(t *testing.T) {
 	f.login(b, alice)
 	f.age(25 * time.Hour)
 	mustExec(t, f.db, "CREATE TRIGGER no_update BEFORE UPDATE ON user_tokens FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'read only'")
-	response := f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	response := f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if !f.auth.Check(r) {
 			t.Error("a failed slide logged the user out")
 		}
@@ -875,8 +878,8 @@ func TestDatabaseFailure(t *testing.T) {
 	r.Header.Set("User-Agent", chrome130)
 	r.AddCookie(&http.Cookie{Name: "__Host-session", Value: b.cookies["__Host-session"]})
 	for name, err := range map[string]error{
-		"Login":        second(logIn(f.auth, httptest.NewRecorder(), r, alice)),
-		"LoginAs":      second(f.auth.LoginAs(httptest.NewRecorder(), r, 1)),
+		"Login":        errOnly(logIn(f.auth, httptest.NewRecorder(), r, alice)),
+		"LoginAs":      errOnly(f.auth.LoginAs(httptest.NewRecorder(), r, 1)),
 		"Logout":       f.auth.Logout(httptest.NewRecorder(), r),
 		"LogoutOthers": f.auth.LogoutOthers(httptest.NewRecorder(), r),
 	} {
@@ -891,10 +894,10 @@ func TestDatabaseFailure(t *testing.T) {
 		t.Error("a request without a cookie was not served")
 	}
 	mustExec(t, f.db, "RENAME TABLE elsewhere TO users")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
-func second[T any](_ T, err error) error { return err }
+func errOnly[T any](_ T, err error) error { return err }
 
 func TestOnError(t *testing.T) {
 	t.Parallel()
@@ -905,7 +908,7 @@ func TestOnError(t *testing.T) {
 	}})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.purged()
+	f.waitForPurge()
 	f.db.Close()
 	if response := b.do(f.auth.Require(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusTeapot {
 		t.Error(response.Status)
@@ -936,7 +939,7 @@ func TestSessionsAndRevoke(t *testing.T) {
 	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, active) VALUES (1, 'expired', '', FROM_UNIXTIME(UNIX_TIMESTAMP() - 2592060))")
 
 	var phoneID string
-	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(laptop, func(w http.ResponseWriter, r *http.Request) {
 		sessions, err := f.auth.Sessions(r.Context(), 1)
 		noError(t, err)
 		if len(sessions) != 2 || sessions[0].Browser != "laptop/1" || sessions[1].Browser != "phone/1" {
@@ -960,20 +963,20 @@ func TestSessionsAndRevoke(t *testing.T) {
 		wantError(t, f.auth.Revoke(r.Context(), 2, phoneID), ErrSessionNotFound)
 		wantError(t, f.auth.Revoke(r.Context(), "1x", phoneID), ErrInvalidArgument)
 	})
-	f.isIn(phone)
+	f.wantLoggedIn(phone)
 	noError(t, f.auth.Revoke(t.Context(), 1, phoneID))
-	f.isOut(phone, ErrUnknownSession)
-	f.isIn(laptop)
-	f.isIn(bobs)
+	f.wantRejected(phone, ErrUnknownSession)
+	f.wantLoggedIn(laptop)
+	f.wantLoggedIn(bobs)
 
 	// Revoking the current session is seen at once.
-	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(laptop, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.Revoke(r.Context(), 1, f.auth.Session(r).ID))
 		if f.auth.Check(r) {
 			t.Error("still logged in")
 		}
 	})
-	f.isOut(laptop, ErrUnknownSession)
+	f.wantRejected(laptop, ErrUnknownSession)
 	sessions, err := f.auth.Sessions(t.Context(), 99)
 	if err != nil || len(sessions) != 0 {
 		t.Errorf("%v, %v", sessions, err)
@@ -990,20 +993,20 @@ func TestLogoutOthersAndAll(t *testing.T) {
 	f.login(bobs, bob)
 	stolen := newBrowser("laptop/1")
 	stolen.cookies["__Host-session"] = laptop.cookies["__Host-session"]
-	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(laptop, func(w http.ResponseWriter, r *http.Request) {
 		id := f.auth.Session(r).ID
 		noError(t, f.auth.LogoutOthers(w, r))
 		if !f.auth.Check(r) || f.auth.Session(r).ID != id {
 			t.Error("this session did not stay")
 		}
 	})
-	f.isOut(phone, ErrUnknownSession)
-	f.isOut(stolen, ErrUnknownSession) // a copy of the token is one of the others
-	f.isIn(laptop)
-	f.isIn(bobs)
+	f.wantRejected(phone, ErrUnknownSession)
+	f.wantRejected(stolen, ErrUnknownSession) // a copy of the token is one of the others
+	f.wantLoggedIn(laptop)
+	f.wantLoggedIn(bobs)
 
 	f.login(phone, alice)
-	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(laptop, func(w http.ResponseWriter, r *http.Request) {
 		n, err := f.auth.LogoutAll(r.Context(), 2)
 		if n != 1 || err != nil || !f.auth.Check(r) {
 			t.Errorf("logging out bob: %d, %v, alice in: %v", n, err, f.auth.Check(r))
@@ -1015,7 +1018,7 @@ func TestLogoutOthersAndAll(t *testing.T) {
 		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
 	})
 	for _, b := range []*browser{phone, laptop, bobs} {
-		f.isOut(b, ErrUnknownSession)
+		f.wantRejected(b, ErrUnknownSession)
 	}
 	_, err := f.auth.LogoutAll(t.Context(), "1x")
 	wantError(t, err, ErrInvalidArgument)
@@ -1032,15 +1035,15 @@ func TestLogoutOthersWithAnOldToken(t *testing.T) {
 	b, thief := newBrowser(chrome130), newBrowser(chrome130)
 	f.login(b, alice)
 	thief.cookies["__Host-session"] = b.cookies["__Host-session"]
-	f.inside(thief, func(w http.ResponseWriter, r *http.Request) {
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(thief, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			noError(t, f.auth.LogoutOthers(w, r))
 			noError(t, f.auth.LogoutOthers(w, r)) // twice in a request is fine
 		})
 		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
 	})
-	f.isIn(b)
-	f.isOut(thief, ErrUnknownSession)
+	f.wantLoggedIn(b)
+	f.wantRejected(thief, ErrUnknownSession)
 }
 
 // A session that was ended elsewhere after Middleware saw it is not brought back.
@@ -1049,7 +1052,7 @@ func TestLogoutOthersOfADeadSession(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		mustExec(t, f.db, "DELETE FROM user_tokens")
 		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
 		if f.auth.Check(r) {
@@ -1068,7 +1071,7 @@ func TestLogoutOfARefusedSession(t *testing.T) {
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	b.userAgent = firefox
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		wantError(t, f.auth.Err(r), ErrFingerprintMismatch)
 		noError(t, f.auth.Logout(w, r))
 	})
@@ -1077,14 +1080,14 @@ func TestLogoutOfARefusedSession(t *testing.T) {
 	}
 	// A wrong verifier may not.
 	f.login(b, alice)
-	f.inside(forger(b), func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
-	f.isIn(b)
+	f.handle(forgeToken(b), func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.wantLoggedIn(b)
 }
 
 func TestTwoManagersDoNotSeeEachOther(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
-	staff := manage[user](t, f.db, f.dsn, Config{TokenTable: "staff_tokens", Cookie: Cookie{Name: "staff"}})
+	staff := newManager[user](t, f.db, f.dsn, Config{TokenTable: "staff_tokens", Cookie: Cookie{Name: "staff"}})
 	b := newBrowser("")
 	f.login(b, alice)
 	h := f.auth.Middleware(staff.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -1094,13 +1097,13 @@ func TestTwoManagersDoNotSeeEachOther(t *testing.T) {
 	})))
 	b.do(h, "GET", "/")
 	staff.login(b, bob)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if staff.auth.Err(r) != ErrNoMiddleware {
 			t.Error("one Manager's Middleware answered for the other")
 		}
 	})
-	f.isIn(b)
-	staff.isIn(b)
+	f.wantLoggedIn(b)
+	staff.wantLoggedIn(b)
 }
 
 func TestRow(t *testing.T) {
@@ -1108,7 +1111,7 @@ func TestRow(t *testing.T) {
 	f := setup(t, Config{})
 	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN born DATE NULL, ADD COLUMN photo BLOB NULL, ADD COLUMN balance DECIMAL(10,2) NOT NULL DEFAULT 1.50")
 	mustExec(t, f.db, "UPDATE users SET name = 'Alice', born = '1990-05-01', photo = ? WHERE id = 1", []byte{0xff, 0})
-	rows := manage[Row](t, f.db, f.dsn, Config{})
+	rows := newManager[Row](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	check := func(u Row, ok bool) {
 		t.Helper()
@@ -1125,14 +1128,14 @@ func TestRow(t *testing.T) {
 			t.Error("the password hash got out")
 		}
 	}
-	rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	rows.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		u, err := logIn(rows.auth, w, r, alice)
 		noError(t, err)
 		check(u, true)
 	})
-	rows.inside(b, func(w http.ResponseWriter, r *http.Request) { check(rows.auth.User(r)) })
+	rows.handle(b, func(w http.ResponseWriter, r *http.Request) { check(rows.auth.User(r)) })
 	mustExec(t, f.db, "DELETE FROM users WHERE id = 1")
-	rows.isOut(b, ErrUserNotFound)
+	rows.wantRejected(b, ErrUserNotFound)
 }
 
 // The user is the same, in value and type, from a login and from a check; and nobody's Row is another's.
@@ -1144,15 +1147,15 @@ func TestRowsAreAlike(t *testing.T) {
 	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN huge BIGINT UNSIGNED NULL")
 	mustExec(t, f.db, "UPDATE users SET huge = 18446744073709551615")
 	for _, params := range []string{"interpolateParams=true", "interpolateParams=false"} {
-		rows := manage[Row](t, plain(t, f.dsn, params), f.dsn, Config{})
+		rows := newManager[Row](t, openRaw(t, f.dsn, params), f.dsn, Config{})
 		b := newBrowser("")
 		var fromLogin Row
-		rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		rows.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			var err error
 			fromLogin, err = logIn(rows.auth, w, r, alice)
 			noError(t, err)
 		})
-		rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		rows.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			u, _ := rows.auth.User(r)
 			if !reflect.DeepEqual(u, fromLogin) || u["id"] != int64(1) || u["tall"] != int64(7) || u["huge"] != uint64(math.MaxUint64) || u["digits"] != "7" {
 				t.Errorf("%s:\n%#v from Login\n%#v from User", params, fromLogin, u)
@@ -1169,18 +1172,18 @@ func TestRowsAreAlike(t *testing.T) {
 func TestRowAfterTheTableWasReadAgain(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
-	rows := manage[Row](t, f.db, f.dsn, Config{})
+	rows := newManager[Row](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	rows.login(b, alice)
-	rows.isIn(b)
+	rows.wantLoggedIn(b)
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN password TO hash")
-	rows.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+	rows.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		if _, err := logIn(rows.auth, w, r, alice); err == nil {
 			t.Error("logged in without a password column")
 		}
 	})
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN hash TO password")
-	rows.isIn(b)
+	rows.wantLoggedIn(b)
 	rows.login(b, alice)
 	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN nick VARCHAR(20) NOT NULL DEFAULT 'al'")
 	rows.login(b, Credentials{"nick": "al", "id": "1", "password": alice["password"]})
@@ -1190,14 +1193,14 @@ func TestRowAfterTheTableWasReadAgain(t *testing.T) {
 func TestRowAfterAColumnIsDropped(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
-	rows := manage[Row](t, f.db, f.dsn, Config{})
+	rows := newManager[Row](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	rows.login(b, alice)
-	rows.isIn(b)
+	rows.wantLoggedIn(b)
 	mustExec(t, f.db, "ALTER TABLE users DROP COLUMN tenant")
 	testdb.SkipEmbedded(t, "has no error number for an unknown column")
 	b.do(rows.auth.Middleware(http.NotFoundHandler()), "GET", "/") // 503, once
-	rows.isIn(b)
+	rows.wantLoggedIn(b)
 }
 
 func TestUserStruct(t *testing.T) {
@@ -1210,25 +1213,25 @@ func TestUserStruct(t *testing.T) {
 		*Base
 		Email []byte
 	}
-	whole := manage[full](t, f.db, f.dsn, Config{})
+	whole := newManager[full](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	whole.login(b, alice)
-	whole.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	whole.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if u, ok := whole.auth.User(r); !ok || u.ID != 1 || string(u.Email) != "alice@example.com" {
 			t.Errorf("%+v", u)
 		}
 	})
 	for name, err := range map[string]error{
-		"a pointer":    second(New[*user](f.db, Config{})),
-		"a map":        second(New[map[string]any](f.db, Config{})),
-		"no columns":   second(New[struct{ name string }](f.db, Config{})),
-		"the password": second(New[struct{ Password string }](f.db, Config{})),
-		"by its tag": second(New[struct {
+		"a pointer":    errOnly(New[*user](f.db, Config{})),
+		"a map":        errOnly(New[map[string]any](f.db, Config{})),
+		"no columns":   errOnly(New[struct{ name string }](f.db, Config{})),
+		"the password": errOnly(New[struct{ Password string }](f.db, Config{})),
+		"by its tag": errOnly(New[struct {
 			P string `db:"PASSWORD"`
 		}](f.db, Config{})),
-		"another name":  second(New[struct{ Hash string }](f.db, Config{PasswordColumn: "hash"})),
-		"no database":   second(New[user](nil, Config{})),
-		"a wrong table": second(New[user](f.db, Config{UsersTable: "users; DROP TABLE users"})),
+		"another name":  errOnly(New[struct{ Hash string }](f.db, Config{PasswordColumn: "hash"})),
+		"no database":   errOnly(New[user](nil, Config{})),
+		"a wrong table": errOnly(New[user](f.db, Config{UsersTable: "users; DROP TABLE users"})),
 	} {
 		if !errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %v", name, err)
@@ -1238,8 +1241,8 @@ func TestUserStruct(t *testing.T) {
 		ID int64 `db:"id"`
 		X  string
 	}
-	bad := manage[unknown](t, f.db, f.dsn, Config{})
-	bad.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+	bad := newManager[unknown](t, f.db, f.dsn, Config{})
+	bad.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		if _, err := logIn(bad.auth, w, r, alice); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "x") {
 			t.Error(err)
 		}
@@ -1269,10 +1272,10 @@ func TestPasswordsAreUpgraded(t *testing.T) {
 	// The key's own character set does not matter.
 	mustExec(t, f.db, "CREATE TABLE people (id VARCHAR(20) CHARACTER SET latin1 NOT NULL PRIMARY KEY, email VARCHAR(255), password VARCHAR(60))")
 	mustExec(t, f.db, "INSERT INTO people VALUES ('zoë', 'zoe@example.com', ?)", hashOf("zoe's password"))
-	people := manage[Row](t, f.db, f.dsn, Config{UsersTable: "people", TokenTable: "people_tokens", PasswordCost: 5})
+	people := newManager[Row](t, f.db, f.dsn, Config{UsersTable: "people", TokenTable: "people_tokens", PasswordCost: 5})
 	zoe := newBrowser("")
 	people.login(zoe, Credentials{"email": "zoe@example.com", "password": "zoe's password"})
-	people.isIn(zoe)
+	people.wantLoggedIn(zoe)
 	if cost, _ := bcrypt.Cost([]byte(get[string](t, f.db, "SELECT password FROM people"))); cost != 5 {
 		t.Errorf("the hash of zoë has cost %d", cost)
 	}
@@ -1303,7 +1306,7 @@ func TestClose(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	noError(t, f.auth.Close())
 	noError(t, f.auth.Close())
 	r := httptest.NewRequest("GET", "/", nil)

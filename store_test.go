@@ -59,11 +59,11 @@ func TestKeysAndNames(t *testing.T) {
 			for i, c := range []Credentials{alice, bob} {
 				mustExec(t, db, "INSERT INTO "+store.Quote(cfg.UsersTable)+" VALUES (?, ?, ?)", test.values[i], c["email"], hashOf(c["password"]))
 			}
-			f := manage[Row](t, db, dsn, test.cfg)
+			f := newManager[Row](t, db, dsn, test.cfg)
 			b, other := newBrowser("b"), newBrowser("other")
 			credentials := Credentials{"email": alice["email"], cfg.PasswordColumn: alice["password"]}
 			f.login(b, credentials)
-			f.inside(other, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(other, func(w http.ResponseWriter, r *http.Request) {
 				u, err := f.auth.LoginAs(w, r, test.asKey)
 				if err != nil || u["email"] != alice["email"] {
 					t.Fatalf("LoginAs: %v, %v", u, err)
@@ -89,10 +89,10 @@ func TestKeysAndNames(t *testing.T) {
 					wantError(t, f.auth.Revoke(r.Context(), key, ""), ErrInvalidArgument)
 				}
 			})
-			f.isIn(b)
-			f.isIn(other)
+			f.wantLoggedIn(b)
+			f.wantLoggedIn(other)
 			var id string
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 				u, _ := f.auth.User(r)
 				if u["email"] != alice["email"] {
 					t.Errorf("%v", u)
@@ -110,17 +110,17 @@ func TestKeysAndNames(t *testing.T) {
 				wantError(t, f.auth.Revoke(r.Context(), test.notKeys[0], id), ErrSessionNotFound)
 				noError(t, f.auth.Revoke(r.Context(), test.asKey, id))
 			})
-			f.isOut(other, ErrUnknownSession)
+			f.wantRejected(other, ErrUnknownSession)
 			f.login(other, credentials)
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
-			f.isOut(other, ErrUnknownSession)
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
+			f.wantRejected(other, ErrUnknownSession)
 			n, err := f.auth.LogoutAll(t.Context(), test.asKey)
 			if n != 1 || err != nil {
 				t.Errorf("LogoutAll: %d, %v", n, err)
 			}
-			f.isOut(b, ErrUnknownSession)
+			f.wantRejected(b, ErrUnknownSession)
 			f.login(b, credentials)
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 				if n, err := f.auth.LogoutAll(r.Context(), test.asKey); n != 1 || err != nil || f.auth.Check(r) {
 					t.Errorf("LogoutAll in a request: %d, %v, still in: %v", n, err, f.auth.Check(r))
 				}
@@ -140,10 +140,10 @@ func TestOtherDatabase(t *testing.T) {
 	second := testdb.DSN(t)
 	cfg, err := mysql.ParseDSN(f.dsn)
 	noError(t, err)
-	f = manage[user](t, open(t, second, ""), second, Config{UsersTable: cfg.DBName + ".users"})
+	f = newManager[user](t, open(t, second, ""), second, Config{UsersTable: cfg.DBName + ".users"})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
 func TestSchemaAndMigrate(t *testing.T) {
@@ -168,21 +168,21 @@ func TestSchemaAndMigrate(t *testing.T) {
 	}
 	b := newBrowser("")
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
 	// A table as CandyPack made it is used as it is, and gets indexes.
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "DROP TABLE user_tokens")
 	mustExec(t, f.db, `CREATE TABLE user_tokens (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, user INT NOT NULL, token_x VARCHAR(255) NOT NULL, token_y VARCHAR(255) NOT NULL,
 		browser VARCHAR(255) NOT NULL, ip VARCHAR(255) NOT NULL, date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)
 		DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci`)
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	upper := newBrowser("")
 	upper.cookies["__Host-session"] = strings.Replace(b.cookies["__Host-session"], selectorOf(b), strings.ToUpper(selectorOf(b)), 1)
-	f.isOut(upper, ErrUnknownSession)
+	f.wantRejected(upper, ErrUnknownSession)
 	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, browser, ip) SELECT 2, UPPER(token_x), token_y, browser, ip FROM user_tokens")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	mustExec(t, f.db, "DELETE FROM user_tokens WHERE user = 2")
 	if ran, err = f.auth.Migrate(ctx); err != nil || len(ran) != 6 {
 		t.Errorf("CandyPack's table: %v, %v", ran, err)
@@ -190,12 +190,12 @@ func TestSchemaAndMigrate(t *testing.T) {
 	if ran, err = f.auth.Migrate(ctx); err != nil || len(ran) != 0 {
 		t.Errorf("again: %v, %v", ran, err)
 	}
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
 	// A selector that stands twice lets nobody in who was not known before, and is explained.
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP INDEX token_x")
 	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, browser, ip) SELECT 2, token_x, token_y, browser, ip FROM user_tokens")
-	manage[user](t, f.db, f.dsn, Config{}).isOut(b, ErrUnknownSession)
+	newManager[user](t, f.db, f.dsn, Config{}).wantRejected(b, ErrUnknownSession)
 	if _, err = f.auth.Migrate(ctx); err == nil || !strings.Contains(err.Error(), "token_x twice") {
 		t.Error(err)
 	}
@@ -233,8 +233,8 @@ func TestOpenKeepsTheCharset(t *testing.T) {
 		if charset := get[string](t, db, "SELECT @@character_set_client"); charset != "utf8mb4" {
 			t.Errorf("%s: the connection speaks %s", params, charset)
 		}
-		attacked := manage[user](t, db, f.dsn, Config{})
-		attacked.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+		attacked := newManager[user](t, db, f.dsn, Config{})
+		attacked.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 			_, err := logIn(attacked.auth, w, r, Credentials{"email": "\u4e2d' UNION SELECT 1, id, 0x" + hex.EncodeToString([]byte(hashOf("x"))) + ", email, id, NULL FROM users LIMIT 1 -- ", "password": "x"})
 			wantError(t, err, ErrInvalidCredentials)
 		})
@@ -244,7 +244,7 @@ func TestOpenKeepsTheCharset(t *testing.T) {
 func TestTableIsMadeOnFirstNeed(t *testing.T) {
 	t.Parallel()
 	for name, need := range map[string]func(f *fixture[user]){
-		"check":    func(f *fixture[user]) { f.isOut(withToken(token.New()), ErrUnknownSession) },
+		"check":    func(f *fixture[user]) { f.wantRejected(withToken(token.New()), ErrUnknownSession) },
 		"login":    func(f *fixture[user]) { f.login(newBrowser(""), alice) },
 		"sessions": func(f *fixture[user]) { _, err := f.auth.Sessions(f.t.Context(), 1); noError(f.t, err) },
 		"revoke":   func(f *fixture[user]) { wantError(f.t, f.auth.Revoke(f.t.Context(), 1, "1"), ErrSessionNotFound) },
@@ -263,12 +263,12 @@ func TestTableIsMadeOnFirstNeed(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.isIn(b)
-	f.purged()
+	f.wantLoggedIn(b)
+	f.waitForPurge()
 	mustExec(t, f.db, "DROP TABLE user_tokens")
-	f.isOut(b, ErrUnknownSession)
+	f.wantRejected(b, ErrUnknownSession)
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
 func withToken(tok token.Token) *browser {
@@ -292,7 +292,7 @@ func TestWithoutDDLRights(t *testing.T) {
 		mustExec(t, f.db, fmt.Sprintf("GRANT SELECT, INSERT, UPDATE, DELETE ON %s.* TO '%s'@'%s'", cfg.DBName, name, host))
 	}
 	cfg.User, cfg.Passwd = name, "app"
-	poor := manage[user](t, open(t, cfg.FormatDSN(), ""), "", Config{})
+	poor := newManager[user](t, open(t, cfg.FormatDSN(), ""), "", Config{})
 	schema, err := f.auth.Schema(t.Context())
 	noError(t, err)
 	says := func(err error, statement string) {
@@ -308,8 +308,8 @@ func TestWithoutDDLRights(t *testing.T) {
 	mustExec(t, f.db, schema)
 	b := newBrowser("")
 	poor.login(b, alice)
-	poor.isIn(b)
-	poor.purged()
+	poor.wantLoggedIn(b)
+	poor.waitForPurge()
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP INDEX active")
 	_, err = poor.auth.Migrate(t.Context())
 	says(err, "ALTER TABLE `user_tokens` ADD INDEX active (active)")
@@ -327,7 +327,7 @@ func TestUsersTableIsExplained(t *testing.T) {
 		"has no column `uid`; set Config.KeyColumn":                             {KeyColumn: "uid"},
 		"it must be an integer, text or binary column":                          {UsersTable: "events", KeyColumn: "at"},
 	} {
-		bad := manage[Row](t, f.db, f.dsn, cfg)
+		bad := newManager[Row](t, f.db, f.dsn, cfg)
 		_, err := bad.auth.Schema(t.Context())
 		if !errors.Is(err, ErrConfig) || errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), says) {
 			t.Errorf("error is %v, want %s in it", err, says)
@@ -392,14 +392,14 @@ func TestTimeZones(t *testing.T) {
 							params += fmt.Sprintf("&timestamp=%d", at.Unix())
 						}
 						// Not by Open: a pool as an app may have it.
-						db := plain(t, f.dsn, params)
-						return manage[user](t, db, f.dsn, Config{MaxAge: 15 * time.Minute, UpdateAge: 5 * time.Minute})
+						db := openRaw(t, f.dsn, params)
+						return newManager[user](t, db, f.dsn, Config{MaxAge: 15 * time.Minute, UpdateAge: 5 * time.Minute})
 					}
 					b := newBrowser("")
 					now := clock(at)
 					now.login(b, alice)
-					now.purged()
-					response := now.inside(b, func(w http.ResponseWriter, r *http.Request) {
+					now.waitForPurge()
+					response := now.handle(b, func(w http.ResponseWriter, r *http.Request) {
 						if s := now.auth.Session(r); !at.IsZero() && (!s.Created.Equal(at) || !s.Active.Equal(at)) {
 							t.Errorf("session of %v", s)
 						}
@@ -407,8 +407,8 @@ func TestTimeZones(t *testing.T) {
 							t.Errorf("%v, %v", s, err)
 						}
 					})
-					if now.why(b) != nil || len(response.Cookies()) != 0 {
-						t.Fatalf("right after login: %v, %v", now.why(b), response.Header)
+					if now.errOf(b) != nil || len(response.Cookies()) != 0 {
+						t.Fatalf("right after login: %v, %v", now.errOf(b), response.Header)
 					}
 					later := func(by time.Duration) *fixture[user] {
 						if at.IsZero() {
@@ -420,7 +420,7 @@ func TestTimeZones(t *testing.T) {
 					}
 					for range 8 { // an hour and 20 minutes, over the change
 						then := later(10 * time.Minute)
-						then.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, then.auth.Err(r)) })
+						then.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, then.auth.Err(r)) })
 						if n := get[int](t, then.db, "SELECT COUNT(*) FROM user_tokens WHERE UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) BETWEEN 0 AND 60"); n != 1 {
 							t.Error("not renewed")
 						}
@@ -429,7 +429,7 @@ func TestTimeZones(t *testing.T) {
 						}
 					}
 					then := later(16 * time.Minute)
-					then.isOut(b, ErrExpired)
+					then.wantRejected(b, ErrExpired)
 					if s, err := then.auth.Sessions(t.Context(), 1); len(s) != 0 || err != nil {
 						t.Errorf("an expired session is listed: %v, %v", s, err)
 					}
@@ -455,8 +455,8 @@ func TestStatementCount(t *testing.T) {
 	f.db.SetMaxOpenConns(1)
 	b := newBrowser(chrome130)
 	f.login(b, alice)
-	f.isIn(b)
-	f.purged()
+	f.wantLoggedIn(b)
+	f.waitForPurge()
 	// The status is one's own connection's, and this pool has one.
 	status := func() (questions, writes int) {
 		rows, err := f.db.Query("SHOW SESSION STATUS WHERE Variable_name IN ('Questions', 'Com_insert', 'Com_update', 'Com_delete', 'Com_begin')")
@@ -521,23 +521,23 @@ func TestKnownTokens(t *testing.T) {
 	b, other := newBrowser(chrome130), newBrowser(chrome130)
 	f.login(b, alice)
 	f.login(other, bob)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	hash := get[string](t, f.db, "SELECT token_y FROM user_tokens WHERE id = 1")
 
 	mustExec(t, f.db, "UPDATE user_tokens SET token_y = (SELECT token_y FROM (SELECT * FROM user_tokens) AS t WHERE id = 2) WHERE id = 1")
-	f.isOut(b, ErrUnknownSession)
+	f.wantRejected(b, ErrUnknownSession)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_y = ? WHERE id = 1", hash)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = CONCAT(LEFT(token_x, 20), 'xx') WHERE id = 1")
-	f.isOut(b, ErrUnknownSession)
+	f.wantRejected(b, ErrUnknownSession)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ? WHERE id = 1", selectorOf(b))
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
 	mustExec(t, f.db, "UPDATE user_tokens SET id = id + 100 ORDER BY id DESC") // restored from a dump, perhaps
 	are := func(b *browser, id int64) {
 		t.Helper()
-		f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(_ http.ResponseWriter, r *http.Request) {
 			if who, _ := f.auth.User(r); who.ID != id {
 				t.Errorf("user %d is taken for %+v", id, who)
 			}
@@ -576,7 +576,7 @@ func TestCheckUsesTheIndexes(t *testing.T) {
 	for i := range 200 {
 		mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, '')", fmt.Sprint(i))
 	}
-	noError(t, second(f.auth.Migrate(t.Context())))
+	noError(t, errOnly(f.auth.Migrate(t.Context())))
 	for range 10 {
 		mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y) SELECT id, CONCAT(RAND(), id, RAND()), '' FROM users")
 	}
@@ -622,5 +622,5 @@ func TestCancelledRequest(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }

@@ -156,7 +156,7 @@ func TestStress(t *testing.T) {
 			})
 		}
 	}
-	noError(t, second(f.auth.Migrate(t.Context())))
+	noError(t, errOnly(f.auth.Migrate(t.Context())))
 	var wg sync.WaitGroup
 	for i := range workers {
 		wg.Go(func() { worker(i) })
@@ -191,7 +191,7 @@ func TestStress(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	f.purged()
+	f.waitForPurge()
 	if log := f.log.String(); log != "" {
 		t.Errorf("logged: %s", log[:min(len(log), 2000)])
 	}

@@ -29,7 +29,8 @@ const (
 	right    = "alice's password"
 )
 
-// throttles are those that count, each with a function that lets time pass.
+// throttles returns constructors of each Throttle that counts. Each also returns a
+// function that advances its clock.
 // Their clocks stand still otherwise.
 func throttles(t *testing.T) map[string]func(*fixture[user]) (throttle.Throttle, func(time.Duration)) {
 	return map[string]func(*fixture[user]) (throttle.Throttle, func(time.Duration)){
@@ -52,11 +53,11 @@ func throttles(t *testing.T) map[string]func(*fixture[user]) (throttle.Throttle,
 }
 
 // throttled is an app with such a throttle.
-func throttled(t *testing.T, create func(*fixture[user]) (throttle.Throttle, func(time.Duration))) (f *fixture[user], pass func(time.Duration)) {
+func throttled(t *testing.T, create func(*fixture[user]) (throttle.Throttle, func(time.Duration))) (f *fixture[user], advance func(time.Duration)) {
 	t.Helper()
 	base := setup(t, Config{})
-	counts, pass := create(base)
-	return manage[user](t, base.db, base.dsn, Config{Throttle: counts}), pass
+	counts, advance := create(base)
+	return newManager[user](t, base.db, base.dsn, Config{Throttle: counts}), advance
 }
 
 func TestGuessingIsSlowedDown(t *testing.T) {
@@ -65,7 +66,7 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 	for name, create := range throttles(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f, pass := throttled(t, create)
+			f, advance := throttled(t, create)
 			waits := func(err error, least, most time.Duration) {
 				t.Helper()
 				var e *TooManyAttemptsError
@@ -94,17 +95,17 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 			// The wait doubles with each failure, up to a quarter of an hour.
 			for _, wait := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900} {
 				waits(f.try(attacker, "alice@example.com", right), wait*time.Second-2*time.Second, wait*time.Second)
-				pass(wait * time.Second)
+				advance(wait * time.Second)
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
 			// After a success, or an hour without a failure, it begins again.
-			pass(901 * time.Second)
+			advance(901 * time.Second)
 			noError(t, f.try(attacker, "alice@example.com", right))
 			for range 5 {
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
 			waits(f.try(attacker, "alice@example.com", right), 0, time.Second)
-			pass(time.Hour + time.Second)
+			advance(time.Hour + time.Second)
 			for range 5 {
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
@@ -119,7 +120,7 @@ func TestSprayingIsSlowedDown(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	for name, create := range throttles(t) {
-		f, pass := throttled(t, create)
+		f, advance := throttled(t, create)
 		for i := range 50 {
 			if err := f.try(attacker, fmt.Sprintf("user%d@example.com", i), "wrong"); err != ErrInvalidCredentials {
 				t.Fatalf("%s: %d: %v", name, i, err)
@@ -131,7 +132,7 @@ func TestSprayingIsSlowedDown(t *testing.T) {
 		wantError(t, f.try(attacker, "bob@example.com", "wrong"), ErrTooManyAttempts)
 		noError(t, f.try(attacker, "alice@example.com", right)) // she has a count of her own
 		wantError(t, f.try(attacker, "carol@example.com", "wrong"), ErrTooManyAttempts)
-		pass(time.Second)
+		advance(time.Second)
 		noError(t, f.try(attacker, "alice@example.com", right))
 		noError(t, f.try(owner, "alice@example.com", right))
 	}
@@ -191,14 +192,14 @@ func TestClientsOfAThrottle(t *testing.T) {
 		}
 	}
 	if n := strings.Count(f.log.String(), "set Config.ClientIP"); n != 1 {
-		t.Errorf("said %d times: %s", n, f.log)
+		t.Errorf("logged %d times: %s", n, f.log)
 	}
 	// With Config.ClientIP they can.
-	behind := manage[user](t, f.db, f.dsn, Config{ClientIP: remoteIP, Throttle: throttle.NewMemory()})
+	behind := newManager[user](t, f.db, f.dsn, Config{ClientIP: remoteIP, Throttle: throttle.NewMemory()})
 	if n := fail(behind, "10.1.2.3:1"); n != 5 {
 		t.Errorf("throttled after %d", n)
 	}
-	off := manage[user](t, f.db, f.dsn, Config{})
+	off := newManager[user](t, f.db, f.dsn, Config{})
 	if n := fail(off, attacker); n != -1 {
 		t.Errorf("throttle.None throttles after %d", n)
 	}
@@ -231,7 +232,7 @@ func TestThrottleLimits(t *testing.T) {
 			networks := throttle.PerNetwork{Address: throttle.Limit{FreeFailures: high}, Prefix56: throttle.Limit{FreeFailures: high}, Prefix48: throttle.Limit{FreeFailures: high}}
 			limits := throttle.Limits{Account: networks, Network: networks, Everywhere: throttle.Limit{FreeFailures: high}, Registration: networks}
 			*test.limit(&limits) = throttle.Limit{FreeFailures: low, BaseDelay: 3 * time.Minute, MaxDelay: 5 * time.Minute}
-			f := manage[user](t, base.db, base.dsn, Config{Throttle: throttle.NewMemory(), Limits: limits})
+			f := newManager[user](t, base.db, base.dsn, Config{Throttle: throttle.NewMemory(), Limits: limits})
 			for i := range low + 1 {
 				address := fmt.Sprintf(test.addresses, i, 1)
 				email := test.emails

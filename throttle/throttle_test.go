@@ -48,8 +48,8 @@ func noError(t testing.TB, err error) {
 }
 
 // forEach runs a test with each Throttle that counts. Their clocks stand still,
-// but for what pass lets pass.
-func forEach(t *testing.T, test func(t *testing.T, throttle Throttle, pass func(time.Duration))) {
+// but for what advance adds.
+func forEach(t *testing.T, test func(t *testing.T, throttle Throttle, advance func(time.Duration))) {
 	t.Parallel()
 	t.Run("memory", func(t *testing.T) {
 		t.Parallel()
@@ -83,7 +83,7 @@ func attempt(t testing.TB, throttle Throttle, key string, outcome Outcome) (wait
 }
 
 func TestDelays(t *testing.T) {
-	forEach(t, func(t *testing.T, throttle Throttle, pass func(time.Duration)) {
+	forEach(t, func(t *testing.T, throttle Throttle, advance func(time.Duration)) {
 		failures := func(n int) {
 			t.Helper()
 			for i := range n {
@@ -101,21 +101,21 @@ func TestDelays(t *testing.T) {
 		failures(3)
 		for _, wait := range []time.Duration{1, 2, 4, 5, 5} {
 			waits(wait * time.Second)
-			pass(wait*time.Second - time.Second)
+			advance(wait*time.Second - time.Second)
 			waits(time.Second)
-			pass(time.Second)
+			advance(time.Second)
 			failures(1)
 		}
 		if wait := attempt(t, throttle, "b", Failed); wait != 0 {
 			t.Errorf("another key waits %v", wait)
 		}
-		pass(time.Minute)
+		advance(time.Minute)
 		failures(1) // the last second of the old count
 		waits(5 * time.Second)
-		pass(time.Minute + time.Second)
+		advance(time.Minute + time.Second)
 		failures(3) // it was reset
 		waits(time.Second)
-		pass(time.Second)
+		advance(time.Second)
 		attempt(t, throttle, "a", Succeeded)
 		failures(3)
 		waits(time.Second)
