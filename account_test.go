@@ -97,7 +97,7 @@ func TestRegisterTaken(t *testing.T) {
 }
 
 // Of those who ask for one name at once, one gets it, and the others hear that it is taken.
-func TestRegisterAtOnce(t *testing.T) {
+func TestRegisterConcurrently(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
 	f := setup(t, Config{})

@@ -95,7 +95,7 @@ func (f *fixture[U]) holdComparisons(timeout time.Duration) (release func()) {
 
 // Clients that keep the processor busy with wrong verifiers wait for each other.
 // Logins and known sessions do not wait for them.
-func TestStrangersHoldUpNobody(t *testing.T) {
+func TestUnknownTokensDoNotBlockKnownOnes(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	release := f.holdComparisons(0)

@@ -317,7 +317,7 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 }
 
 // The hours between two time zones in what CandyPack writes neither end a session nor keep it for ever.
-func TestTimesOfAnotherZone(t *testing.T) {
+func TestTimeZoneSkew(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	db := open(t, testdb.DSN(t), "")
@@ -400,7 +400,7 @@ func TestLifetimeOfSharedSessions(t *testing.T) {
 }
 
 // Logged in with CandyPack's cookies, one gets the other; both work.
-func TestSwitchOfCookies(t *testing.T) {
+func TestCandyPackSwitchCookies(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores the time zone for TIMESTAMP")
 	db := open(t, testdb.DSN(t), "")

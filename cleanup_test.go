@@ -41,7 +41,7 @@ func TestLoginPurges(t *testing.T) {
 	f.wantLoggedIn(b)
 }
 
-func TestPurgeByHand(t *testing.T) {
+func TestPurge(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{MaxAge: time.Hour})
 	ctx := t.Context()
@@ -77,7 +77,7 @@ func TestPurgeByHand(t *testing.T) {
 }
 
 // A session that was renewed after the purge saw it survives.
-func TestPurgeSparesWhatWasRenewed(t *testing.T) {
+func TestPurgeKeepsRenewedSessions(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	f.insertIdle(1, 40*24*time.Hour)

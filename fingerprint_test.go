@@ -60,7 +60,7 @@ func TestFamily(t *testing.T) {
 	}
 }
 
-func TestOneFunctionOfYourOwn(t *testing.T) {
+func TestCustomFingerprint(t *testing.T) {
 	t.Parallel()
 	device := func(r *http.Request) string { return r.Header.Get("X-Device") }
 	c, err := Config{Fingerprint: Fingerprint{Text: device}}.withDefaults()

@@ -92,7 +92,7 @@ func forgeToken(b *browser) *browser {
 	return withToken(token.Token{Selector: selectorOf(b), Verifier: token.New().Verifier})
 }
 
-func TestWaitingRequestsShareAStatement(t *testing.T) {
+func TestLookupBatches(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	ours, bobs := newBrowser(""), newBrowser("")
@@ -166,7 +166,7 @@ func TestHungLookupsFreeTheirSlots(t *testing.T) {
 
 // Full batches use slots of their own, up to a limit, and every request gets
 // its row.
-func TestMoreThanABatch(t *testing.T) {
+func TestFullLookupBatches(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser("")

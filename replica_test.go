@@ -82,7 +82,7 @@ func TestCausalReads(t *testing.T) {
 }
 
 // A plain server is asked once whether it is one of a cluster.
-func TestNoCluster(t *testing.T) {
+func TestNotGalera(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	testdb.SkipEmbedded(t, "is no server")

@@ -95,7 +95,7 @@ func setupFlaky(t *testing.T, cfg Config) (*fixture[user], *flakyNetwork) {
 }
 
 // What was done although the answer was lost is found, and not done twice.
-func TestLostAnswers(t *testing.T) {
+func TestRetryAfterLostResponse(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "goes on with one connection")
 	f, network := setupFlaky(t, Config{MaxSessions: 3})
@@ -173,7 +173,7 @@ func TestLostAnswers(t *testing.T) {
 }
 
 // A login of which nobody knows whether it was saved gives no cookie, and its row can be revoked.
-func TestLoginWithoutAnAnswer(t *testing.T) {
+func TestLoginUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "goes on with one connection")
 	f, network := setupFlaky(t, Config{})
@@ -207,7 +207,7 @@ func TestLoginWithoutAnAnswer(t *testing.T) {
 }
 
 // A client that leaves does not break off what it has begun: that would leave open whether it was done.
-func TestClientsThatLeave(t *testing.T) {
+func TestClientDisconnect(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "goes on with one connection")
 	f, network := setupFlaky(t, Config{})

@@ -9,7 +9,7 @@ import (
 )
 
 // Every test that a page names exists, and each row of threats names one.
-func TestPagesNameTests(t *testing.T) {
+func TestDocsNameExistingTests(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*_test.go")
 	noError(t, err)

@@ -379,7 +379,7 @@ func TestLoginCheckUserLogout(t *testing.T) {
 	}
 }
 
-func TestTokensOfALogoutAreDead(t *testing.T) {
+func TestLogoutRevokesToken(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
@@ -584,7 +584,7 @@ func TestLoginReplacesTheSessionOfTheBrowser(t *testing.T) {
 }
 
 // So it does if that session was refused, as long as the token proves that it was this browser's.
-func TestLoginReplacesARefusedSession(t *testing.T) {
+func TestLoginReplacesARejectedSession(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Fingerprint: FingerprintExact})
 	b := newBrowser(chrome130)
@@ -614,7 +614,7 @@ func TestFailedLoginChangesNothing(t *testing.T) {
 	f.wantLoggedIn(b)
 }
 
-func TestRefusals(t *testing.T) {
+func TestRejections(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{MaxAge: time.Hour, UpdateAge: 10 * time.Minute})
 	b := newBrowser(chrome130)
@@ -676,7 +676,7 @@ func TestRefusals(t *testing.T) {
 
 // A forged token is rejected without a lookup or a bcrypt. Each is an event, and
 // the log has a few warnings per second.
-func TestForgeries(t *testing.T) {
+func TestForgedTokens(t *testing.T) {
 	t.Parallel()
 	kinds := map[EventKind]int{}
 	f := setup(t, Config{OnEvent: func(_ context.Context, e Event) {
@@ -765,7 +765,7 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-func TestSlide(t *testing.T) {
+func TestRenewal(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
@@ -820,7 +820,7 @@ func TestSlide(t *testing.T) {
 	}
 }
 
-func TestSlideNeverRevivesARow(t *testing.T) {
+func TestRenewalNeverRevivesARow(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	f.login(newBrowser(""), alice)
@@ -833,7 +833,7 @@ func TestSlideNeverRevivesARow(t *testing.T) {
 	}
 }
 
-func TestFailedSlideFailsNoRequest(t *testing.T) {
+func TestFailedRenewalFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	testdb.SkipEmbedded(t, "has no triggers that fail an update")
@@ -1047,7 +1047,7 @@ func TestLogoutOthersWithAnOldToken(t *testing.T) {
 }
 
 // A session that was ended elsewhere after Middleware saw it is not brought back.
-func TestLogoutOthersOfADeadSession(t *testing.T) {
+func TestLogoutOthersOfARevokedSession(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser("")
@@ -1065,7 +1065,7 @@ func TestLogoutOthersOfADeadSession(t *testing.T) {
 }
 
 // Who presents the right token may end the session, whatever else speaks against using it.
-func TestLogoutOfARefusedSession(t *testing.T) {
+func TestLogoutOfARejectedSession(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
@@ -1084,7 +1084,7 @@ func TestLogoutOfARefusedSession(t *testing.T) {
 	f.wantLoggedIn(b)
 }
 
-func TestTwoManagersDoNotSeeEachOther(t *testing.T) {
+func TestManagersAreIndependent(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	staff := newManager[user](t, f.db, f.dsn, Config{TokenTable: "staff_tokens", Cookie: Cookie{Name: "staff"}})
@@ -1169,7 +1169,7 @@ func TestRowsAreAlike(t *testing.T) {
 }
 
 // A failure that has to do with another column does not spoil what is prepared.
-func TestRowAfterTheTableWasReadAgain(t *testing.T) {
+func TestRowAfterTheTableIsReloaded(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	rows := newManager[Row](t, f.db, f.dsn, Config{})

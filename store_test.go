@@ -202,7 +202,7 @@ func TestSchemaAndMigrate(t *testing.T) {
 }
 
 // App servers that start together may all migrate.
-func TestMigrateAtOnce(t *testing.T) {
+func TestMigrateConcurrently(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
 	f := setup(t, Config{})
@@ -241,7 +241,7 @@ func TestOpenKeepsTheCharset(t *testing.T) {
 	}
 }
 
-func TestTableIsMadeOnFirstNeed(t *testing.T) {
+func TestTableIsCreatedOnFirstUse(t *testing.T) {
 	t.Parallel()
 	for name, need := range map[string]func(f *fixture[user]){
 		"check":    func(f *fixture[user]) { f.wantRejected(withToken(token.New()), ErrUnknownSession) },

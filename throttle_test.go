@@ -163,7 +163,7 @@ func TestThrottleConcurrent(t *testing.T) {
 	}
 }
 
-func TestClientsOfAThrottle(t *testing.T) {
+func TestThrottleClientIPs(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Throttle: throttle.NewMemory()})
 	fail := func(f *fixture[user], address string) (n int) {

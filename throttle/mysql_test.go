@@ -119,7 +119,7 @@ func TestMySQLThrottleSecret(t *testing.T) {
 
 // A wait does not get longer because the server's clock was set back. A
 // difference of a second between servers lets nobody in.
-func TestThrottleOfAClockThatWentBack(t *testing.T) {
+func TestThrottleWhenTheClockGoesBack(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	db := open(t, "")

@@ -307,7 +307,7 @@ func TestTimeoutOfABatch(t *testing.T) {
 
 // A caller that comes late to an answered batch gets the answer, although the
 // batch's context has ended. One that was cancelled before is an error.
-func TestLateForABatch(t *testing.T) {
+func TestBatchAnswerAfterCancel(t *testing.T) {
 	t.Parallel()
 	answered, cancelled := newBatch[int, result](time.Hour), newBatch[int, result](time.Hour)
 	close(answered.done)

@@ -33,7 +33,7 @@ func md5Hex(stored, password string) bool {
 // Every failure does the same work, counted in rounds of bcrypt: for an unknown
 // user, a wrong password for hashes of any cost up to the highest seen, and
 // texts that are no hashes.
-func TestRefusalsDoTheSameWork(t *testing.T) {
+func TestRejectedLoginsDoTheSameWork(t *testing.T) {
 	t.Parallel()
 	for _, legacy := range []func(string, string) bool{nil, md5Hex} {
 		rounds := 0
