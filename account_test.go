@@ -39,12 +39,12 @@ func TestRegister(t *testing.T) {
 	}
 	f.login(newBrowser(chrome130), Credentials{"email": "carol@example.com", "password": "carol's password"})
 
-	// What looks like a hash is a password like any other.
+	// A password that looks like a hash is a password like any other.
 	looksHashed := hashOf("carol's password")
 	noError(t, f.register(Fields{"email": "erin@example.com", "password": looksHashed}, emailAndName))
 	f.login(newBrowser(chrome130), Credentials{"email": "erin@example.com", "password": looksHashed})
 
-	// Not logged in, if told so.
+	// With NoLogin, the new user is not logged in.
 	b = newBrowser(chrome130)
 	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		u, err := register(f.auth, w, r, Fields{"email": "dave@example.com", "password": "dave's password"}, formOptions{Columns: []string{"email"}, NoLogin: true})
@@ -56,7 +56,8 @@ func TestRegister(t *testing.T) {
 	f.wantRejected(b, ErrNoCookie)
 }
 
-// embedded is the engine that has one connection.
+// embedded reports whether the tests run on the embedded engine. It has one
+// connection.
 func embedded() bool { return testdb.Connections() == 1 }
 
 func (f *fixture[U]) register(fields Fields, options formOptions) error {
@@ -81,7 +82,7 @@ func TestRegisterTaken(t *testing.T) {
 		{Fields{"email": "new@example.com", "id": "1"}, "id"},
 	} {
 		if embedded() && (test.fields["email"] == "ALICE@example.com" || test.field == "id") {
-			continue // it compares by the byte, and does not list the primary key
+			continue // compares bytes, and does not list the primary key
 		}
 		test.fields["password"] = "a password"
 		err := f.register(test.fields, all)
@@ -96,7 +97,8 @@ func TestRegisterTaken(t *testing.T) {
 	}
 }
 
-// Of those who ask for one name at once, one gets it, and the others hear that it is taken.
+// Of concurrent registrations for one name, one succeeds. The others get an
+// error that the name is taken.
 func TestRegisterConcurrently(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
@@ -143,7 +145,7 @@ func TestRegisterBadFields(t *testing.T) {
 			{Fields{"name": "No E-Mail", "password": "a password"}, ErrInvalidArgument, "email"},
 		} {
 			if embedded() && test.says == "email" {
-				continue // it has no error numbers for these
+				continue // the engine has no error numbers for these
 			}
 			err := strict.register(test.fields, formOptions{Columns: []string{"email", "name", "role"}})
 			if !errors.Is(err, test.want) || !strings.Contains(fmt.Sprint(err), test.says) || errors.Is(err, ErrUnavailable) {
@@ -159,7 +161,8 @@ func TestRegisterBadFields(t *testing.T) {
 	}
 }
 
-// A key that the database does not count up must be among the fields; it may be text, or binary.
+// A key without AUTO_INCREMENT must be among the fields. It may be a string or
+// binary.
 func TestRegisterWithAKey(t *testing.T) {
 	t.Parallel()
 	for _, key := range []struct {
@@ -190,7 +193,8 @@ func TestRegisterWithAKey(t *testing.T) {
 	}
 }
 
-// A registration that fails leaves nothing behind, and a login that fails says that the user is there.
+// A failed registration leaves no row. If only the login after it fails, the
+// error says that the user was created.
 func TestRegisterWhileTheDatabaseFails(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -204,7 +208,7 @@ func TestRegisterWhileTheDatabaseFails(t *testing.T) {
 	}
 }
 
-// md5Hex is how a legacy program may have stored passwords.
+// md5Hex verifies passwords as a legacy program may have stored them.
 func md5Hex(stored, password string) bool {
 	sum := md5.Sum([]byte(password))
 	return subtle.ConstantTimeCompare([]byte(stored), []byte(hex.EncodeToString(sum[:]))) == 1
@@ -244,7 +248,8 @@ func TestLegacyPasswords(t *testing.T) {
 	try(without, "alice's password", nil)
 	try(f, "another", ErrInvalidCredentials)
 
-	// A column that would cut the hash keeps what it has, and it is said.
+	// A column that is too narrow for the new hash keeps the old one, and this
+	// is logged.
 	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE users SET password = ?", stored)
 	mustExec(t, f.db, "ALTER TABLE users MODIFY password CHAR(32) NOT NULL")
@@ -253,7 +258,7 @@ func TestLegacyPasswords(t *testing.T) {
 	if column() != stored || !strings.Contains(narrow.log.String(), "VARCHAR(255)") {
 		t.Errorf("the column is %q; the log says %s", column(), narrow.log)
 	}
-	// An empty column is nobody's password, whatever the function says.
+	// An empty column matches no password, whatever the function returns.
 	mustExec(t, f.db, "UPDATE users SET password = ''")
 	try(newManager[user](t, f.db, f.dsn, Config{VerifyPassword: func(string, string) bool { return true }}), "", ErrInvalidCredentials)
 }
@@ -290,7 +295,7 @@ func TestSetPassword(t *testing.T) {
 	}
 	noError(t, f.try(owner, "alice@example.com", "a new password"))
 
-	// Without the old password where there is none, and only after a login.
+	// An account without a password needs no old one, but a recent login.
 	wantError(t, set(ours, "", "another password"), ErrInvalidCredentials)
 	f.waitForPurge()
 	for _, unusable := range []any{nil, "", "!"} {
@@ -305,7 +310,8 @@ func TestSetPassword(t *testing.T) {
 	}
 }
 
-// A login with the old password is under way while the password changes, and is not there yet when all sessions end.
+// The password changes, and all sessions are revoked, while a login with the
+// old password is in progress. Its session does not exist yet.
 func TestPasswordChangedDuringALogin(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -313,7 +319,8 @@ func TestPasswordChangedDuringALogin(t *testing.T) {
 		want   error
 	}{
 		{"UPDATE users SET password = '" + hashOf("another") + "' WHERE id = 1", ErrInvalidCredentials},
-		{"UPDATE users SET password = '" + hashOf(alice["password"]) + "' WHERE id = 1", nil}, // as another login does, which upgrades it
+		// A concurrent login upgrades the hash.
+		{"UPDATE users SET password = '" + hashOf(alice["password"]) + "' WHERE id = 1", nil},
 		{"DELETE FROM users WHERE id = 1", ErrInvalidCredentials},
 	} {
 		f := setup(t, Config{})
@@ -395,25 +402,25 @@ func TestMaxSessions(t *testing.T) {
 			t.Errorf("session %d: %v", i, why)
 		}
 	}
-	// A login in place of an own session takes no other's.
+	// A login that replaces the browser's own session ends no other one.
 	f.login(browsers[4], alice)
 	for _, b := range append(browsers[2:], bobs) {
 		f.wantLoggedIn(b)
 	}
-	// An expired session takes nobody's place.
+	// An expired session does not count.
 	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP() - 31 * 86400) WHERE token_x = ?", selectorOf(browsers[4]))
 	f.login(newBrowser(chrome130), alice)
 	f.wantLoggedIn(browsers[2])
 
-	// Of concurrent logins as many stay, and no more are ever in the hands of
-	// browsers. A session whose login is not answered yet is in nobody's.
+	// After concurrent logins, MaxSessions sessions remain. Browsers never hold
+	// more: a session counts once the login has been answered.
 	f.waitForPurge()
 	mustExec(t, f.db, "DELETE FROM user_tokens WHERE user = 1")
 	var mu sync.Mutex
 	var answered []any
 	var wg sync.WaitGroup
-	for i := range 30 { // of 30 browsers
+	for i := range 30 { // each from another browser
 		wg.Go(func() {
 			b := newBrowser(fmt.Sprint("browser ", i))
 			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {

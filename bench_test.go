@@ -9,7 +9,8 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// BenchmarkMiddleware is what a request pays; bench/ compares it with others.
+// BenchmarkMiddleware measures the cost per request. bench/ compares it with
+// other libraries.
 func BenchmarkMiddleware(b *testing.B) {
 	for _, bm := range []struct {
 		name   string

@@ -23,8 +23,8 @@ func (f *fixture[U]) countRounds() *int {
 	return rounds
 }
 
-// countingCompare compares with bcrypt, and counts the rounds that were really
-// done.
+// countingCompare compares with bcrypt, and counts the rounds that were
+// executed.
 func countingCompare(rounds *int) func(hash, plain []byte) error {
 	return func(hash, plain []byte) error {
 		err := bcrypt.CompareHashAndPassword(hash, plain)

@@ -22,7 +22,7 @@ func TestCacheAnswersWithoutAQuery(t *testing.T) {
 			t.Errorf("%+v, %v", u, f.auth.Err(r))
 		}
 	})
-	// What is wrong with a request is seen all the same.
+	// Invalid requests are rejected despite the cache.
 	stolen := newBrowser(firefox)
 	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
 	f.wantRejected(stolen, ErrFingerprintMismatch)
@@ -55,7 +55,7 @@ func TestCacheEndsAndExpires(t *testing.T) {
 	f.auth.cache.age(2 * time.Minute)
 	f.wantRejected(b, ErrUnknownSession)
 
-	// Time goes on for what is kept: it slides, and expires.
+	// Cached sessions are renewed and expire.
 	f.auth.cfg.Cache.Fresh = 100 * time.Hour
 	f.login(b, alice)
 	f.wantLoggedIn(b)
@@ -67,12 +67,12 @@ func TestCacheEndsAndExpires(t *testing.T) {
 	if !get[bool](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) < 60 FROM user_tokens") {
 		t.Error("not renewed")
 	}
-	f.wantLoggedIn(b) // and read again
+	f.wantLoggedIn(b) // read again
 	f.auth.cache.age(61 * time.Minute)
 	f.wantRejected(b, ErrExpired)
 }
 
-// What ends or changes through this Manager is seen at once.
+// Changes through this Manager take effect immediately.
 func TestCacheSeesOwnChanges(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Cache: Cache{Fresh: time.Hour}})
@@ -116,7 +116,8 @@ func TestCacheSeesOwnChanges(t *testing.T) {
 	}
 }
 
-// A look-up that began before a logout does not bring the session back after it.
+// A lookup that started before a logout does not put the session back into the
+// cache.
 func TestCacheKeepsNothingOlderThanAChange(t *testing.T) {
 	t.Parallel()
 	c := newCache[user](Cache{Fresh: time.Hour, Entries: 2})
@@ -145,7 +146,7 @@ func TestStaleSessionsPassWhileTheDatabaseFails(t *testing.T) {
 			t.Error("stale, while the database answers")
 		}
 	})
-	f.age(25 * time.Hour) // a slide would be due
+	f.age(25 * time.Hour) // a renewal would be due
 	f.auth.cache.age(59 * time.Minute)
 	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
 	response := f.handle(b, func(w http.ResponseWriter, r *http.Request) {

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// What CandyPack 0.9.0 answered: testdata/candypack.
+// A recording holds responses of CandyPack 0.9.0, from testdata/candypack.
 type recording struct {
 	CapturedAt time.Time `json:"captured_at"`
 	Sessions   []struct {
@@ -53,8 +53,9 @@ func readRecording(t testing.TB) (r recording) {
 	return r
 }
 
-// What CandyPack accepts, and we do not: a User-Agent or selector that its collation takes for equal, JSON for a
-// cookie, a user who is gone. Each is one of its answers.
+// stricterChecks holds probes that CandyPack accepted and this package rejects:
+// a User-Agent or selector that only its collation considers equal, JSON in a
+// cookie, a deleted user.
 var stricterChecks = map[string]error{
 	"s1 ua_upper_cased": ErrFingerprintMismatch, "s2 ua_upper_cased": ErrFingerprintMismatch, "s3 ua_upper_cased": ErrFingerprintMismatch,
 	"s5 ua_upper_cased": ErrFingerprintMismatch, "s6 ua_upper_cased": ErrFingerprintMismatch,
@@ -67,10 +68,13 @@ var stricterChecks = map[string]error{
 	"s8 swapped_order": ErrUserNotFound, "s8 x_twice_good_first": ErrUserNotFound,
 }
 
-// Of an expired session that it would have deleted in these cases, we leave the row to its own browser.
+// stricterEffects holds probes for which CandyPack deleted an expired session.
+// This package leaves the row to the session's own browser.
 var stricterEffects = map[string]bool{"s4 ua_upper_cased": true, "s4 x_upper_cased": true, "s4 x_json_object": true}
 
-// What its login matches, and ours does not: credentials are ANDed, the password is a password and goes through bcrypt.
+// stricterLogins holds logins that CandyPack accepted and this package rejects.
+// Here all credentials must match, and the password is always compared with
+// bcrypt.
 var stricterLogins = map[string]error{
 	"unknown e-mail, password = alice's stored bcrypt string": ErrInvalidCredentials,
 	"alice, password = bob's stored bcrypt string":            ErrInvalidCredentials,
@@ -84,7 +88,8 @@ type candyUser struct {
 	Email string `db:"email"`
 }
 
-// candyTables makes its tables with what it has written. A statement is a line; strings hold semicolons.
+// candyTables creates CandyPack's tables with the recorded rows. A statement is
+// a line, because strings contain semicolons.
 func candyTables(t testing.TB, db *sqlx.DB, edit ...string) {
 	t.Helper()
 	schema, err := os.ReadFile(filepath.Join("testdata", "candypack", "schema.sql"))
@@ -102,7 +107,7 @@ func candyRows(t testing.TB, db *sqlx.DB) {
 	t.Helper()
 	rows, err := os.ReadFile(filepath.Join("testdata", "candypack", "rows.sql"))
 	noError(t, err)
-	conn, err := db.Connx(t.Context()) // its SETs hold for what follows
+	conn, err := db.Connx(t.Context()) // SET statements apply to this connection
 	noError(t, err)
 	defer conn.Close()
 	var zone, mode string
@@ -119,10 +124,11 @@ func candyRows(t testing.TB, db *sqlx.DB) {
 	noError(t, err)
 }
 
-// at is the DSN parameter that stops the database's clock, as far as its statements see, when the answers were recorded.
+// at returns the DSN parameter that stops the connection's clock at the time of
+// the recording.
 func (r recording) at() string { return fmt.Sprint("timestamp=", r.CapturedAt.Unix()) }
 
-// judge sends what was sent to CandyPack, to one Manager, and compares the answers.
+// judge sends the recorded requests to a Manager, and compares the responses.
 func (r recording) judge(t *testing.T, db *sqlx.DB) {
 	t.Helper()
 	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
@@ -139,7 +145,8 @@ func (r recording) judge(t *testing.T, db *sqlx.DB) {
 			name := s.Name + " " + probe.Probe
 			request := httptest.NewRequest("GET", "/", nil)
 			if probe.UserAgent != nil {
-				request.Header.Set("User-Agent", strings.TrimSpace(*probe.UserAgent)) // as net/http hands it on
+				// net/http trims header values.
+				request.Header.Set("User-Agent", strings.TrimSpace(*probe.UserAgent))
 			}
 			if probe.CookieHeader != nil {
 				request.Header.Set("Cookie", *probe.CookieHeader)
@@ -215,13 +222,13 @@ func (r recording) judge(t *testing.T, db *sqlx.DB) {
 func TestRecordedSessions(t *testing.T) {
 	t.Parallel()
 	r := readRecording(t)
-	// Every pair of settings stands in one of these.
+	// Every pair of settings occurs in one of these.
 	for i, setting := range []struct{ zone, parseTime, sqlMode, collation string }{
 		{"%2B00:00", "true", "STRICT_TRANS_TABLES", "utf8mb4_general_ci"},
 		{"%2B00:00", "false", "", "utf8mb4_unicode_ci"},
 		{"%2B03:00", "true", "", "utf8mb4_general_ci"},
 		{"%2B03:00", "false", "STRICT_TRANS_TABLES", "utf8mb4_unicode_ci"},
-		{"SYSTEM", "true", "", "utf8mb4_unicode_ci"}, // the server's, in America/New_York
+		{"SYSTEM", "true", "", "utf8mb4_unicode_ci"}, // the server's zone, America/New_York
 		{"SYSTEM", "false", "STRICT_TRANS_TABLES", "utf8mb4_general_ci"},
 	} {
 		t.Run(strings.Join([]string{setting.zone, setting.parseTime, setting.sqlMode, setting.collation}, " "), func(t *testing.T) {
@@ -237,7 +244,7 @@ func TestRecordedSessions(t *testing.T) {
 	}
 }
 
-// A row that Login writes obeys every rule that CandyPack's check has.
+// A row that Login writes passes every check of CandyPack.
 func TestRowsThatCandyPackAccepts(t *testing.T) {
 	t.Parallel()
 	db := open(t, testdb.DSN(t), "")
@@ -271,7 +278,8 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 		}
 		b.cookies = cookies
 		x, y := cookies["candy_x"], cookies["candy_y"]
-		// Any length and alphabet passes there, as long as it has no "=" and no JSON, and bcrypt reads all of it.
+		// CandyPack accepts any length and alphabet without "=" and JSON, of
+		// which bcrypt reads every byte.
 		if len(cookies) != 3 || !regexp.MustCompile(`^[0-9A-Za-z_-]{22,72}$`).MatchString(x) || !regexp.MustCompile(`^[0-9A-Za-z_-]{32,72}$`).MatchString(y) {
 			t.Fatalf("%s: cookies %v", name, cookies)
 		}
@@ -282,7 +290,7 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 			Browser, IP                       string
 			Created, Active, Clock, Positions int64
 		}
-		// Its condition is on token_x and browser, by their collation.
+		// It compares token_x and browser under their collation.
 		noError(t, db.Select(&rows, "SELECT user, token_x, token_y, browser, ip, UNIX_TIMESTAMP(date) AS created, UNIX_TIMESTAMP(active) AS active, UNIX_TIMESTAMP() AS clock, CHAR_LENGTH(browser) AS positions"+
 			" FROM candy_auth WHERE token_x = ? AND browser = ?", x, test.browser))
 		if len(rows) != 1 {
@@ -299,7 +307,7 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 		f.wantLoggedIn(b)
 	}
 
-	// A longer User-Agent logs in here, and only here: CandyPack finds no row for it.
+	// A longer User-Agent can only log in here: CandyPack finds no row for it.
 	b := newBrowser(long)
 	f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
 	f.wantLoggedIn(b)
@@ -316,7 +324,8 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 	f.wantRejected(b, ErrFingerprintMismatch)
 }
 
-// The hours between two time zones in what CandyPack writes neither end a session nor keep it for ever.
+// CandyPack writes times in its own time zone. The difference neither ends a
+// session early nor keeps it forever.
 func TestTimeZoneSkew(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
@@ -326,8 +335,8 @@ func TestTimeZoneSkew(t *testing.T) {
 	for name, test := range map[string]struct {
 		created, active int64 // seconds before now
 		want            error
-		skew            string // in the warning; none if empty
-		slides, stays   bool   // at a purge
+		skew            string // in the warning; no warning if empty
+		slides, stays   bool   // during a purge
 	}{
 		"as it should be":                 {created: 10, active: 10, stays: true},
 		"just refreshed, 5 h behind":      {created: 10, active: 5*hour + 5, skew: "-5h0m0s", stays: true},
@@ -376,7 +385,8 @@ func TestTimeZoneSkew(t *testing.T) {
 	}
 }
 
-// A session past MaxLifetime is deleted when its browser comes: CandyPack would renew it.
+// A session past MaxLifetime is deleted at its next request. Otherwise
+// CandyPack would renew it.
 func TestLifetimeOfSharedSessions(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
@@ -399,7 +409,8 @@ func TestLifetimeOfSharedSessions(t *testing.T) {
 	}
 }
 
-// Logged in with CandyPack's cookies, one gets the other; both work.
+// A browser with CandyPack's cookies also gets this package's cookie. Both
+// work.
 func TestCandyPackSwitchCookies(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores the time zone for TIMESTAMP")
@@ -419,7 +430,7 @@ func TestCandyPackSwitchCookies(t *testing.T) {
 	if len(b.cookies) != 2 {
 		t.Errorf("before the switch: %v", b.cookies)
 	}
-	switching.wantLoggedIn(b) // an image, perhaps
+	switching.wantLoggedIn(b) // a request for an image, for example
 	after.wantRejected(b, ErrNoCookie)
 	open := func() string {
 		return body(t, b.do(switching.auth.Middleware(handler("the page")), "GET", "/", "Accept", "text/html"))
@@ -437,18 +448,19 @@ func TestCandyPackSwitchCookies(t *testing.T) {
 	for _, f := range []*fixture[candyUser]{shared, switching, after} {
 		f.wantLoggedIn(b)
 	}
-	// Who has all cookies gets none again.
+	// A browser that has all cookies gets no new ones.
 	if response := b.do(switching.auth.Middleware(http.NotFoundHandler()), "GET", "/"); len(response.Header["Set-Cookie"]) != 0 {
 		t.Errorf("once more: %v", response.Header)
 	}
 
-	// Somebody else logs in with the other app, which leaves our cookie alone: it is theirs from then on, until they log
-	// out there. Then nobody is logged in, and not the first one again.
+	// Another user logs in with the other app, which leaves our cookie alone.
+	// The browser then has that user's session until a logout there. After the
+	// logout nobody is logged in, and the first user does not come back.
 	other := r.Sessions[4]
 	first := b.cookies["__Host-session"]
 	b.userAgent, b.cookies["candy_x"], b.cookies["candy_y"] = other.UserAgent, other.CandyX, other.CandyY
 	b.cookies["__Host-session"] = first
-	b.cookies["candy_x"], b.cookies["candy_y"] = "", "" // before we saw it
+	b.cookies["candy_x"], b.cookies["candy_y"] = "", "" // the logout comes before a request to us
 	b.userAgent = s.UserAgent
 	switching.wantRejected(b, ErrNoCookie)
 	b.userAgent, b.cookies["candy_x"], b.cookies["candy_y"] = other.UserAgent, other.CandyX, other.CandyY
@@ -457,13 +469,14 @@ func TestCandyPackSwitchCookies(t *testing.T) {
 	if b.cookies["__Host-session"] != other.CandyX+"."+other.CandyY {
 		t.Errorf("after another login: %v", b.cookies)
 	}
-	// Logout takes all three.
+	// Logout removes all three cookies.
 	switching.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, switching.auth.Logout(w, r)) })
 	if len(b.cookies) != 0 {
 		t.Errorf("after the logout: %v", b.cookies)
 	}
 
-	// A User-Agent that is not shared stays in, too, when sharing ends.
+	// A session with a User-Agent that is not shared also survives the end of
+	// sharing.
 	long := newBrowser("Mozilla/5.0 (" + strings.Repeat("very ", 60) + "long) Browser/131.0")
 	switching.login(long, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
 	switching.wantLoggedIn(long)
@@ -495,7 +508,7 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 	if fmt.Sprint(columns()[:len(wantColumns)]) != fmt.Sprint(wantColumns) || fmt.Sprint(rows()) != fmt.Sprint(wantRows) || len(wantRows) != 8 {
 		t.Errorf("%v\n%v", columns(), rows())
 	}
-	for i := range 12 { // 4096 × 8 rows, so that an index is worth it
+	for i := range 12 { // 4096 × 8 rows, so that the optimizer uses an index
 		mustExec(t, db, "INSERT INTO candy_auth (user, token_x, token_y, browser, ip) SELECT user, CONCAT('"+fmt.Sprint(i)+"-', id), token_y, browser, ip FROM candy_auth")
 	}
 	mustExec(t, db, "ANALYZE TABLE candy_auth")
@@ -508,7 +521,8 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 		t.Errorf("the check goes by %s", plan)
 	}
 
-	// With a selector that stands twice the other indexes are made, and it is said what hinders this one.
+	// If a selector occurs twice, the other indexes are created, and the error
+	// explains why this one was not.
 	mustExec(t, db, "ALTER TABLE candy_auth DROP INDEX token_x, DROP INDEX active, DROP INDEX user")
 	mustExec(t, db, "INSERT INTO candy_auth (user, token_x, token_y, browser, ip) SELECT user, token_x, token_y, browser, ip FROM candy_auth WHERE id = 1")
 	ran, err = f.auth.Migrate(t.Context())
@@ -520,7 +534,8 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 	f.wantLoggedIn(b)
 }
 
-// With a million rows and the traffic of both apps, indexes are added without a check that fails.
+// Adding indexes to a million rows, under the traffic of both apps, fails no
+// check.
 func TestMigrateUnderTraffic(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "is too slow for a million rows")
@@ -555,7 +570,7 @@ func TestMigrateUnderTraffic(t *testing.T) {
 			}
 		})
 	}
-	wg.Go(func() { // as the original does it
+	wg.Go(func() { // as CandyPack does it
 		for !done.Load() {
 			var ids []int64
 			err := db.Select(&ids, "SELECT id FROM candy_auth WHERE token_x = ? AND browser = ?", s.CandyX, s.UserAgent)

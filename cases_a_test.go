@@ -15,8 +15,8 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// The cases of group A: somebody becomes somebody else, or keeps what was
-// taken away.
+// The cases of group A: a user gets the session of another user, or keeps a
+// revoked one.
 var casesA = slices.Concat(accountCases, cacheCases, webCasesA)
 
 // The cases of accounts, keys and passwords.
@@ -33,8 +33,8 @@ var accountCases = []testCase{
 	{"C11_session_ids", caseSessionIDs},
 }
 
-// keyed is an app whose users table has a key of this type, and the users alice
-// and bob under these keys.
+// keyed returns an app whose users table has a key of the given type. Alice and
+// Bob have the given keys.
 func keyed(t *testing.T, key string, cfg Config, keys ...any) *fixture[Row] {
 	t.Helper()
 	dsn := testdb.DSN(t)
@@ -46,8 +46,8 @@ func keyed(t *testing.T, key string, cfg Config, keys ...any) *fixture[Row] {
 	return newManager[Row](t, db, dsn, cfg)
 }
 
-// ended asks with the session of a browser, wants this error, and that the row is
-// gone.
+// ended checks that the next request of b is rejected with want, and that the
+// row is deleted.
 func (f *fixture[U]) ended(b *browser, want error) {
 	f.t.Helper()
 	f.wantRejected(b, want)
@@ -70,7 +70,8 @@ func caseTwoUsersTables(t *testing.T) {
 	admins := newManager[user](t, db, dsn, Config{UsersTable: "admins"})
 	users := newManager[user](t, db, dsn, Config{})
 
-	// All defaults: both work in one browser, and neither knows the other's.
+	// With all defaults, both work in one browser, and neither accepts the
+	// other's cookie.
 	b := newBrowser(chrome130)
 	customers.login(b, alice)
 	admins.wantRejected(b, ErrNoCookie)
@@ -96,7 +97,8 @@ func caseTwoUsersTables(t *testing.T) {
 	customers.wantRejected(b, ErrUnknownSession)
 	admins.wantLoggedIn(b)
 
-	// One token table for two: an error that names both, in every call.
+	// If two users tables share a token table, every call returns an error that
+	// names both.
 	for _, cfg := range []Config{
 		{UsersTable: "customers", TokenTable: "user_tokens"},
 		{UsersTable: "users", KeyColumn: "email"},
@@ -122,7 +124,7 @@ func caseTwoUsersTables(t *testing.T) {
 	users.wantLoggedIn(b)
 	admins.wantLoggedIn(b)
 
-	// CandyPack's table has no comment, and gets one by Migrate.
+	// CandyPack's table has no comment. Migrate adds one.
 	mustExec(t, db, "CREATE TABLE candy_auth LIKE user_tokens")
 	mustExec(t, db, "ALTER TABLE candy_auth DROP COLUMN stamp, DROP COLUMN method, COMMENT = 'logins'")
 	candy := newManager[user](t, db, dsn, Config{CandyPack: CandyPackShare})
@@ -131,7 +133,7 @@ func caseTwoUsersTables(t *testing.T) {
 	_, err = newManager[user](t, db, dsn, Config{CandyPack: CandyPackShare, UsersTable: "admins"}).auth.LogoutAll(t.Context(), 1)
 	wantError(t, err, ErrConfig)
 
-	// The names of defaults differ, whatever the tables are called.
+	// The default names differ for any two tables.
 	seen := map[string]string{}
 	long := strings.Repeat("x", 63)
 	for _, table := range []string{"users", "user", "Users", "crm.users", "crm__user", "kund_innen", "kunden", "käufer", "kaufer", long + "a", long + "b"} {
@@ -146,7 +148,7 @@ func caseTwoUsersTables(t *testing.T) {
 	}
 }
 
-// requestWith is a request with one of a browser's cookies under this name.
+// requestWith returns a request with the browser's cookie of the given name.
 func requestWith(b *browser, name string) *http.Request {
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set("User-Agent", b.userAgent)
@@ -163,19 +165,19 @@ func caseNextOwner(t *testing.T) {
 		f.loginAs(deleted, "bob")
 		f.loginAs(renamed, "eve")
 		f.loginAs(recased, "eve")
-		// Deleted and registered anew, also with the same password.
+		// Deleted and registered again, with the same key.
 		mustExec(t, f.db, "DELETE FROM users WHERE id = 'bob'")
 		mustExec(t, f.db, "INSERT INTO users (id, email, password) VALUES ('bob', 'b2@example.com', ?)", strings.Replace(hashOf("other"), "$2a$", "$2b$", 1))
 		f.ended(deleted, ErrAccountChanged)
 		// Renamed in case only: another key.
 		mustExec(t, f.db, "UPDATE users SET id = 'Eve' WHERE id = 'eve'")
 		f.ended(recased, ErrUserNotFound)
-		// Renamed, and taken by another.
+		// Renamed, and the old key is given to another user.
 		mustExec(t, f.db, "UPDATE users SET id = 'eva' WHERE id = 'Eve'")
 		mustExec(t, f.db, "INSERT INTO users (id, email, password) VALUES ('Eve', 'e2@example.com', ?)", hashOf("another"))
 		f.ended(renamed, ErrUserNotFound)
 	}
-	// Numbers that are given out again.
+	// AUTO_INCREMENT starts again.
 	f := keyed(t, "INT AUTO_INCREMENT", Config{}, 1)
 	b := newBrowser(chrome130)
 	f.login(b, alice)
@@ -184,7 +186,7 @@ func caseNextOwner(t *testing.T) {
 	mustExec(t, f.db, "INSERT INTO users (email, password) VALUES ('m@example.com', ?)", hashOf("mallory"))
 	f.ended(b, ErrAccountChanged)
 
-	// Accounts without a password: told apart by a column that belongs to them.
+	// Accounts without a password differ in AccountColumns.
 	f = keyed(t, "INT AUTO_INCREMENT", Config{AccountColumns: []string{"created_at", "email"}})
 	mustExec(t, f.db, "INSERT INTO users (id, email) VALUES (7, 'a@example.com')")
 	f.loginAs(b, 7)
@@ -193,7 +195,7 @@ func caseNextOwner(t *testing.T) {
 	mustExec(t, f.db, "INSERT INTO users (id, email, created_at) VALUES (7, 'a@example.com', '2026-02-02 00:00:00')")
 	f.ended(b, ErrAccountChanged)
 
-	// Register hands out a key: older sessions under it have ended.
+	// Register revokes older sessions under the new user's key.
 	g := setup(t, Config{})
 	g.loginAs(b, 2)
 	g.waitForPurge()
@@ -227,10 +229,10 @@ func caseKeyChangesItsType(t *testing.T) {
 		mustExec(t, f.db, "ALTER TABLE users MODIFY id "+test.to+" NOT NULL")
 		if test.prepare != "" {
 			mustExec(t, f.db, test.prepare)
-			// A Manager that is running: the row is not of this user.
+			// A running Manager does not accept the row as this user's.
 			f.ended(b, ErrUserNotFound)
 		}
-		// One that starts: an error with both types and the statement.
+		// A new Manager returns an error with both types and the statement.
 		fresh := newManager[Row](t, f.db, f.dsn, Config{})
 		_, err := fresh.auth.Stats(t.Context())
 		wantError(t, err, ErrConfig)
@@ -247,7 +249,8 @@ func caseKeyChangesItsType(t *testing.T) {
 		}
 	}
 
-	// What would be cut is left alone, also by a server that would cut it.
+	// A conversion that would truncate keys is not run, even if the server
+	// would accept it.
 	f := keyed(t, "BIGINT", Config{}, 3000000000)
 	f.db = open(t, f.dsn, "sql_mode=''")
 	b := newBrowser(chrome130)
@@ -267,7 +270,7 @@ func caseKeyChangesItsType(t *testing.T) {
 	if mode := get[string](t, f.db, "SELECT @@SESSION.sql_mode"); mode != "" {
 		t.Errorf("sql_mode is %q after Migrate", mode)
 	}
-	// A table whose column is too narrow from the start.
+	// The column is too narrow from the start.
 	mustExec(t, f.db, "ALTER TABLE users MODIFY id INT NOT NULL")
 	mustExec(t, f.db, "DELETE FROM user_tokens")
 	mustExec(t, f.db, "ALTER TABLE user_tokens MODIFY user SMALLINT NOT NULL")
@@ -275,7 +278,7 @@ func caseKeyChangesItsType(t *testing.T) {
 	wantError(t, err, ErrConfig)
 }
 
-// key8 is the key '7' as a column of this type returns it.
+// key8 returns the key '7' as a column of this type returns it.
 func key8(definition string) any {
 	if strings.HasPrefix(definition, "BINARY") {
 		return []byte("7\x00\x00\x00\x00\x00\x00\x00")
@@ -308,7 +311,7 @@ func casePasswordChangedBySQL(t *testing.T) {
 			f.wantLoggedIn(bobs)
 		})
 	}
-	// Turned off, and back.
+	// Turned off and on again.
 	off := setup(t, Config{IgnorePasswordChanges: true})
 	b := newBrowser(chrome130)
 	off.login(b, alice)
@@ -316,7 +319,7 @@ func casePasswordChangedBySQL(t *testing.T) {
 	off.wantLoggedIn(b)
 	on := newManager[user](t, off.db, off.dsn, Config{})
 	on.ended(b, ErrAccountChanged)
-	// Rows without a stamp, as CandyPack's are, are not compared.
+	// Rows without a stamp, such as CandyPack's, are not compared.
 	on.login(b, Credentials{"email": alice["email"], "password": "two"})
 	on.waitForPurge()
 	mustExec(t, on.db, "UPDATE user_tokens SET stamp = NULL")
@@ -326,7 +329,7 @@ func casePasswordChangedBySQL(t *testing.T) {
 
 func caseChangesThatKeepSessions(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{PasswordCost: 5}) // a rehash at the next login
+	f := setup(t, Config{PasswordCost: 5}) // the next login rehashes
 	tab, laptop := newBrowser(chrome130), newBrowser(firefox)
 	f.loginAs(laptop, 1)
 	hash := func() string { return get[string](t, f.db, "SELECT password FROM users WHERE id = 1") }
@@ -338,7 +341,8 @@ func caseChangesThatKeepSessions(t *testing.T) {
 	f.wantLoggedIn(tab)
 	f.wantLoggedIn(laptop)
 
-	// The app's own statement, and Rotate in that request.
+	// The app changes the password itself, and calls Rotate in the same
+	// request.
 	f.handle(tab, func(w http.ResponseWriter, r *http.Request) {
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("two"))
 		noError(t, f.auth.Rotate(w, r))
@@ -353,7 +357,7 @@ func caseChangesThatKeepSessions(t *testing.T) {
 	f.wantLoggedIn(tab)
 	f.wantRejected(laptop, ErrUnknownSession)
 
-	// SetPassword keeps the session that it was called in.
+	// SetPassword keeps the session that calls it.
 	f.loginAs(laptop, 1)
 	f.handle(tab, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.SetPassword(w, r, "three", "four"))
@@ -394,10 +398,10 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	noError(t, set(reset))
 	f.wantLoggedIn(b)
 	f.wantRejected(thief, ErrUnknownSession)
-	wantError(t, set(reset), ErrReauthRequired) // once
+	wantError(t, set(reset), ErrReauthRequired) // only once
 	f.login(newBrowser(chrome130), Credentials{"email": alice["email"], "password": "stolen"})
 
-	// A table without the columns: the statement to run.
+	// For a table without the columns, the error contains the statement to run.
 	f.waitForPurge()
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP COLUMN method")
 	old := newManager[user](t, f.db, f.dsn, Config{})
@@ -410,7 +414,7 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	})
 }
 
-// shouting is a key type of an app.
+// A shouting is a key type of an app.
 type shouting string
 
 func (s shouting) Value() (driver.Value, error) { return strings.ToLower(string(s)), nil }
@@ -499,7 +503,7 @@ func caseWhatWasBegunIsFinished(t *testing.T) {
 		copied.cookies = map[string]string{"__Host-session": b.cookies["__Host-session"]}
 		f.login(thief, alice)
 		f.waitForPurge()
-		// Another transaction has the row until the client's deadline is over.
+		// Another transaction locks the row until the client has disconnected.
 		lock := f.db.MustBegin()
 		defer lock.Rollback()
 		lock.MustExec("SELECT * FROM user_tokens FOR UPDATE")
@@ -523,8 +527,8 @@ func caseWhatWasBegunIsFinished(t *testing.T) {
 	}
 }
 
-// awaitWaiting waits until a statement on a connection of its own, beside that of
-// the transaction which holds the lock, does not end.
+// awaitWaiting waits until a second connection is in use: its statement waits
+// for the lock.
 func awaitWaiting(t *testing.T, db *sqlx.DB) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
@@ -554,10 +558,10 @@ func caseSessionIDs(t *testing.T) {
 		t.Errorf("%q", first)
 	}
 	f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Rotate(w, r)) })
-	again := newManager[user](t, f.db, f.dsn, Config{}) // another server
-	noError(t, errOnly(again.auth.Stats(t.Context())))
+	restarted := newManager[user](t, f.db, f.dsn, Config{}) // on another app server
+	noError(t, errOnly(restarted.auth.Stats(t.Context())))
 	var there string
-	again.handle(b, func(w http.ResponseWriter, r *http.Request) { there = again.auth.Session(r).ID })
+	restarted.handle(b, func(w http.ResponseWriter, r *http.Request) { there = restarted.auth.Session(r).ID })
 	if id(b) != first || there != first {
 		t.Errorf("%q is %q after Rotate, %q on another server", first, id(b), there)
 	}

@@ -54,7 +54,7 @@ var (
 	}
 )
 
-// Whatever the DSN or the server says, a pool of Open saves what it writes.
+// A pool of Open commits its writes, whatever the DSN and the server set.
 func testOpenSetsAutocommit(t *testing.T) {
 	t.Parallel()
 	for _, params := range []string{"", "autocommit=0", "AutoCommit=off&Completion_Type=CHAIN", "@@session.autocommit=0", "completion_type=2"} {
@@ -63,8 +63,8 @@ func testOpenSetsAutocommit(t *testing.T) {
 		if cfg.Params["autocommit"] != "1" || cfg.Params["completion_type"] != "0" {
 			t.Errorf("%s: the parameters are %v", params, cfg.Params)
 		}
-		patient, done := pool.WithoutReadTimeout(db)
-		for _, db := range []*sqlx.DB{db, patient} {
+		noTimeout, done := pool.WithoutReadTimeout(db)
+		for _, db := range []*sqlx.DB{db, noTimeout} {
 			if get[int](t, db, "SELECT @@autocommit") != 1 {
 				t.Errorf("%s: autocommit is off", params)
 			}
@@ -73,8 +73,8 @@ func testOpenSetsAutocommit(t *testing.T) {
 	}
 }
 
-// The app's own pool is found out by the first call that needs it, each time
-// until it is right.
+// A wrong setting of the app's own pool is an error of each call, until it is
+// corrected.
 func testPoolWithoutAutocommit(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no transactions")
@@ -125,8 +125,8 @@ func testPoolWithoutAutocommit(t *testing.T) {
 	}
 }
 
-// instrumented is a connector that wraps another's connections, as those do
-// that trace statements.
+// An instrumented is a connector that wraps connections, as tracing libraries
+// do.
 type instrumented struct{ driver.Connector }
 
 type tracedDriver struct{ driver.Driver }
@@ -154,14 +154,14 @@ func (i instrumented) Connect(ctx context.Context) (driver.Conn, error) {
 		conn.(driver.ExecerContext), conn.(driver.NamedValueChecker), conn.(driver.SessionResetter), conn.(driver.Validator), conn.(driver.Pinger)}, nil
 }
 
-// tagged is a user whose columns stand in the tags of another mapper too.
+// A tagged is a user with column names in the tags of another mapper too.
 type tagged struct {
 	ID    int64          `db:"id" json:"id"`
 	Email string         `db:"email" json:"email"`
 	Name  sql.NullString `db:"name" json:"name"`
 }
 
-// Everything works with a pool as apps have it.
+// Everything works with the pools that apps use.
 func testAnyPool(t *testing.T) {
 	t.Parallel()
 	params := []string{
@@ -211,7 +211,7 @@ func testAnyPool(t *testing.T) {
 	})
 }
 
-// anyPool is a day of an app.
+// anyPool runs the calls of a typical app.
 func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	good := open(t, dsn, "")
 	mustExec(t, good, usersTableInt)
@@ -335,8 +335,8 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	}
 }
 
-// A database user may have no more rights than the app needs. What it lacks
-// beyond that is said.
+// The database user needs only the app's own rights. Errors name the missing
+// ones.
 func testUsersTableForReading(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no privileges")
@@ -346,8 +346,8 @@ func testUsersTableForReading(t *testing.T) {
 	cfg, err := mysql.ParseDSN(f.dsn)
 	noError(t, err)
 	for i, test := range []struct {
-		users, tokens string // rights
-		login         string // what the error of a login says, if it is one
+		users, tokens string // privileges
+		login         string // in the error of a login, if it fails
 	}{
 		{"SELECT", "SELECT, INSERT, UPDATE, DELETE", ""},
 		{"SELECT (id, email, password, name)", "SELECT, INSERT, UPDATE, DELETE", ""},
@@ -384,7 +384,7 @@ func testUsersTableForReading(t *testing.T) {
 			err := login()
 			if err == nil {
 				b = newBrowser("")
-				err = login() // ends the first
+				err = login() // revokes the first session
 			}
 			says(err, test.login)
 			continue
@@ -407,8 +407,8 @@ func testUsersTableForReading(t *testing.T) {
 	}
 }
 
-// badUser finds out what the first use of a users table says, and that it says
-// it until the table is repaired.
+// badUser checks the error of the first use of a users table. The error returns
+// until the table is repaired.
 func badUser[U any](t *testing.T, table string, says []string, repair string) {
 	t.Helper()
 	dsn := testdb.DSN(t)
@@ -466,7 +466,7 @@ func testFieldsThatDoNotFit(t *testing.T) {
 		Phone string
 	}](t, table("x INT NULL"), []string{"no column `phone`", "Phone", `db:"-"`}, "ALTER TABLE users ADD phone VARCHAR(20) NOT NULL DEFAULT ''")
 
-	// Without parseTime no time can be read.
+	// Without parseTime no time.Time can be read.
 	dsn := testdb.DSN(t)
 	mustExec(t, open(t, dsn, ""), table("seen DATETIME NOT NULL"))
 	for _, db := range []*sqlx.DB{openRaw(t, dsn, ""), open(t, dsn, "")} {
@@ -479,7 +479,7 @@ func testFieldsThatDoNotFit(t *testing.T) {
 	}
 }
 
-// wide is a user with a field for most kinds of columns.
+// A wide is a user with a field for most kinds of columns.
 type wide struct {
 	ID      int64
 	Admin   bool
@@ -566,7 +566,7 @@ func testKeysThatAreNotUnique(t *testing.T) {
 	}
 }
 
-// A user who can't be read can still log out, and another log in.
+// A user who can't be read can still log out, and others can log in.
 func testLogoutWithoutAUser(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has few of these types")
@@ -584,25 +584,25 @@ func testLogoutWithoutAUser(t *testing.T) {
 		mustExec(t, db, "ALTER TABLE users MODIFY name VARCHAR(20) NULL")
 		mustExec(t, db, "UPDATE users SET name = NULL WHERE id = 1")
 		var err error
-		again := f
+		current := f
 		for i, b := range browsers {
 			if i == 1 { // after a restart
-				again = newManager[struct{ Name string }](t, db, dsn, cfg)
+				current = newManager[struct{ Name string }](t, db, dsn, cfg)
 			}
-			again.auth.cfg.OnError = func(_ http.ResponseWriter, _ *http.Request, cause error) { err = cause }
+			current.auth.cfg.OnError = func(_ http.ResponseWriter, _ *http.Request, cause error) { err = cause }
 			err = nil
-			b.do(again.auth.Middleware(http.NotFoundHandler()), "GET", "/")
+			b.do(current.auth.Middleware(http.NotFoundHandler()), "GET", "/")
 			if cfg.Cache.Fresh == 0 || i > 0 {
 				wantError(t, err, ErrConfig)
 				if errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "name") {
 					t.Error(err)
 				}
 			}
-			forgeToken(b).do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, again.auth.Logout(w, r)) }), "POST", "/logout")
+			forgeToken(b).do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, current.auth.Logout(w, r)) }), "POST", "/logout")
 			if n := f.rows(); n != len(browsers)-i {
 				t.Errorf("a made-up token ended a session, %d are left", n)
 			}
-			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, again.auth.Logout(w, r)) }), "POST", "/logout")
+			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, current.auth.Logout(w, r)) }), "POST", "/logout")
 			if n := f.rows(); n != len(browsers)-1-i || len(b.cookies) != 0 {
 				t.Errorf("Logout left %d sessions and the cookies %v", n, b.cookies)
 			}
@@ -615,7 +615,7 @@ func testLogoutWithoutAUser(t *testing.T) {
 			lines = append(lines, "__Host-session="+b.cookies["__Host-session"])
 		}
 		mustExec(t, db, "UPDATE users SET name = NULL WHERE id = 1")
-		newBrowser(chrome130).do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, again.auth.Logout(w, r)) }), "POST", "/logout", "Cookie", strings.Join(lines, "; "))
+		newBrowser(chrome130).do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, current.auth.Logout(w, r)) }), "POST", "/logout", "Cookie", strings.Join(lines, "; "))
 		if n := f.rows(); n != 0 {
 			t.Errorf("Logout with several cookies left %d sessions", n)
 		}
@@ -631,7 +631,7 @@ func testLogoutWithoutAUser(t *testing.T) {
 	}
 }
 
-// roles is a Scanner that keeps what it got, in a slice that nobody sees.
+// A roles is a Scanner that stores its value in an unexported slice.
 type roles struct{ names []string }
 
 func (r *roles) Scan(v any) error {
@@ -639,7 +639,7 @@ func (r *roles) Scan(v any) error {
 	return nil
 }
 
-// raw keeps the bytes themselves.
+// A raw keeps the bytes that Scan received, without a copy.
 type raw struct{ b []byte }
 
 func (r *raw) Scan(v any) error { r.b = v.([]byte); return nil }
@@ -667,7 +667,7 @@ func (u *sharedUser) change() {
 	*u.Seen = u.Seen.Add(time.Hour)
 }
 
-// setupUsers is an app with one user and a table of its own.
+// setupUsers returns an app with its own users table and one user.
 func setupUsers[U any](t *testing.T, table, row string, cfg Config) (*fixture[U], *browser) {
 	t.Helper()
 	dsn := testdb.DSN(t)
@@ -690,8 +690,8 @@ const (
 	sharingRow = `INSERT INTO users VALUES (1, '', 'a,b', 'raw', 'Alice', 'bytes', '{"list": ["x", {"y": 1}]}', '{}', 'c,d', '2026-01-02 03:04:05')`
 )
 
-// What one request does to its user is seen by no other of the session, nor by
-// a second call of the same request.
+// A request that changes its user affects neither other requests of the session
+// nor a second call in the same request.
 func testOwnUsers(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no locks")
@@ -746,7 +746,7 @@ func testOwnRows(t *testing.T) {
 	}
 }
 
-// Copies are whole, whatever a type is made of.
+// Clone makes deep copies of all kinds of types.
 func testCopies(t *testing.T) {
 	t.Parallel()
 	type node struct {
@@ -787,8 +787,8 @@ func testCopies(t *testing.T) {
 	}
 }
 
-// What ends through this Manager ends here, also when other servers ended the
-// row or renewed the token before.
+// A session that this Manager revokes is no longer cached here, even if other
+// servers have deleted the row or rotated the token before.
 func testEndedHere(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(f *fixture[user], b *browser) error{
@@ -821,7 +821,8 @@ func testEndedHere(t *testing.T) {
 			case "renewed":
 				there.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, there.auth.LogoutOthers(w, r)) })
 				here.wantLoggedIn(b)
-				here.wantRejected(before, ErrUnknownSession) // the old token, once the new one is known
+				// A request with the new token evicts the old one.
+				here.wantRejected(before, ErrUnknownSession)
 			case "ended":
 				_, err := there.auth.LogoutAll(t.Context(), 1)
 				noError(t, err)
@@ -836,7 +837,7 @@ func testEndedHere(t *testing.T) {
 				}
 			}
 			there.auth.LogoutAll(t.Context(), 2)
-			here.wantLoggedIn(bobs) // is still kept
+			here.wantLoggedIn(bobs) // is still cached
 		}
 	}
 	here := setup(t, Config{Cache: Cache{Fresh: time.Hour}})
@@ -851,7 +852,7 @@ func testEndedHere(t *testing.T) {
 	here.wantRejected(b, ErrUnknownSession)
 }
 
-// Fresh, RequireFresh and SetPassword do not take the cache's word.
+// Fresh, RequireFresh and SetPassword do not rely on the cache.
 func testCertain(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Cache: Cache{Fresh: time.Hour, Stale: 2 * time.Hour}})
@@ -902,7 +903,7 @@ func testCertain(t *testing.T) {
 		b := login()
 		_, err := there.auth.LogoutAll(t.Context(), 1)
 		noError(t, err)
-		f.wantLoggedIn(b) // as the cache says
+		f.wantLoggedIn(b) // from the cache
 		look(b)
 		if err := f.errOf(b); i < 2 && !errors.Is(err, ErrUnknownSession) && err != nil {
 			t.Error(err)
@@ -953,7 +954,7 @@ func testLoginInTheFuture(t *testing.T) {
 	}
 }
 
-// bomb panics, in one way or another.
+// A bomb panics in Scan, in several ways.
 type bomb string
 
 func (b *bomb) Scan(v any) error {
@@ -969,8 +970,7 @@ func (b *bomb) Scan(v any) error {
 	return nil
 }
 
-// A Scan method that panics costs its own request an error, and nobody a
-// connection.
+// A panic in Scan is an error of its own request, and leaks no connection.
 func testPanicsInScan(t *testing.T) {
 	t.Parallel()
 	type bombs struct {
@@ -1015,8 +1015,8 @@ func testPanicsInScan(t *testing.T) {
 	alices.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) }), "POST", "/logout")
 }
 
-// An identifier that the table or the connection can't hold is nobody's, and
-// takes as long as another. A key like that is a mistake.
+// An identifier that the table or the connection can't hold is unknown, and
+// takes as long as any other. Such a key is an error.
 func testMissingCharacters(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has one character set")
@@ -1034,7 +1034,8 @@ func testMissingCharacters(t *testing.T) {
 				for _, name := range []string{"victim😀", "😀", "victim\u65e5", "v\u00efctim\u65e5", "victim\u200b"} {
 					r, w := httptest.NewRequest("POST", "/", nil), httptest.NewRecorder()
 					if _, err := logIn(f.auth, w, r, Credentials{"email": name, "password": alice["password"]}); err != ErrInvalidCredentials {
-						if err != nil || name != "victim\u200b" { // some collations take that for nothing
+						// Some collations ignore this character.
+						if err != nil || name != "victim\u200b" {
 							t.Errorf("%q: Login: %v", name, err)
 						}
 					}
@@ -1059,8 +1060,8 @@ func testMissingCharacters(t *testing.T) {
 	}
 }
 
-// A server whose rows are compact by default has a token table, and one that
-// was made so gets its indexes.
+// The token table works on a server whose default row format is COMPACT.
+// Migrate adds the indexes to an existing table of that format.
 func testCompactRows(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no row formats")

@@ -38,7 +38,7 @@ var (
 )
 
 // forEachThrottle runs a test with the throttle in memory, and with the one in
-// MySQL where that works.
+// MySQL if the server supports it.
 func forEachThrottle(t *testing.T, test func(t *testing.T, f *fixture[user], advance func(time.Duration))) {
 	t.Parallel()
 	for name, create := range throttles(t) {
@@ -86,7 +86,7 @@ func caseRightLoginsAtOnce(t *testing.T) {
 			mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, ?)", fmt.Sprintf("user%d@example.com", i), hashOf(right))
 		}
 		atOnce(80, func(i int) string { return fmt.Sprintf("user%d@example.com", i) })
-		// They have left nothing behind.
+		// The successful logins do not count.
 		if n := f.guesses(10, "203.0.113.77:1", "user7@example.com"); n != 5 {
 			t.Errorf("throttled after %d", n)
 		}
@@ -121,9 +121,9 @@ func caseGuessesOfSeveralServers(t *testing.T) {
 	}
 }
 
-// A panic while a password is verified leaves no attempt in progress, and counts
-// as a failure. A password that was not verified, because too many were, counts
-// as nothing.
+// A panic in the verification of a password ends the attempt, which counts as a
+// failure. A password that was not verified, because the hasher was busy, does
+// not count.
 func caseAttemptsThatEndOtherwise(t *testing.T) {
 	forEachThrottle(t, func(t *testing.T, f *fixture[user], _ func(time.Duration)) {
 		mustExec(t, f.db, "UPDATE users SET password = 'legacy' WHERE id = 1")
@@ -182,7 +182,7 @@ func caseSpellings(t *testing.T) {
 			} else {
 				mustExec(t, f.db, "DELETE FROM users")
 			}
-			// All that the database takes for equal, as it says itself.
+			// All spellings that the database considers equal.
 			app := newManager[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
 			tried, equal := 0, 0
 			for i := range 50 {
@@ -205,8 +205,8 @@ func caseSpellings(t *testing.T) {
 	}
 }
 
-// Identifiers that are no text, or that the column can't hold, count too. Each
-// identifier of an account has its own count at one network.
+// Identifiers that are not strings, or that the column can't hold, are limited
+// too. Each identifier of an account has its own count per network.
 func caseOtherIdentifiers(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "compares in another way")
@@ -305,7 +305,8 @@ func caseEverywhere(t *testing.T) {
 				t.Errorf("%q: %d guesses from everywhere", identifiers, tried)
 			}
 		}
-		// The owner has been here before, or has a session of the account.
+		// The owner can log in from a known network, or with a session of the
+		// account.
 		noError(t, f.try(owner, "alice@example.com", right))
 		moves := 100
 		moved := func(b *browser) error {
@@ -328,7 +329,7 @@ func caseEverywhere(t *testing.T) {
 		others := newBrowser(chrome130)
 		f.login(others, bob)
 		wantError(t, moved(others), ErrTooManyAttempts)
-		// A new client gets in after a bounded wait.
+		// A new client can log in after a bounded wait.
 		advance(time.Minute)
 		noError(t, f.try("198.51.100.8:1", "alice@example.com", right))
 	})
@@ -385,7 +386,7 @@ func caseUnread(t *testing.T) {
 		if n := strings.Count(f.log.String(), "_hidden"); n != 1 {
 			t.Errorf("the text was logged %d times: %s", n, f.log)
 		}
-		for i := range 80 { // nobody can shut out everybody
+		for i := range 80 { // an attacker can't lock out all users
 			f.guesses(1, "", fmt.Sprintf("nobody%d@example.com", i))
 		}
 		noError(t, f.try("", "bob@example.com", bob["password"]))
@@ -394,7 +395,7 @@ func caseUnread(t *testing.T) {
 
 func caseColleague(t *testing.T) {
 	forEachThrottle(t, func(t *testing.T, f *fixture[user], advance func(time.Duration)) {
-		noError(t, f.try(attacker, "alice@example.com", right)) // once
+		noError(t, f.try(attacker, "alice@example.com", right)) // her network is now known
 		bobs := newBrowser(chrome130)
 		f.handle(bobs, func(w http.ResponseWriter, r *http.Request) {
 			r.RemoteAddr = attacker
@@ -407,11 +408,11 @@ func caseColleague(t *testing.T) {
 		}
 		wantError(t, f.try(attacker, "carol@example.com", "wrong"), ErrTooManyAttempts)
 		noError(t, f.try(attacker, "alice@example.com", right))
-		// She has no more attempts than others.
+		// Alice has no more attempts than others.
 		if n := f.guesses(10, attacker, "alice@example.com"); n != 5 {
 			t.Errorf("%d guesses", n)
 		}
-		// A guesser at bob's own account and address has no cookie of bob.
+		// An attacker at Bob's address does not have his cookie.
 		if n := f.guesses(10, attacker, "bob@example.com"); n != 5 {
 			t.Errorf("%d guesses", n)
 		}
@@ -493,7 +494,7 @@ func casePlaces(t *testing.T) {
 	if n := present(); n != 0 {
 		t.Errorf("%d have a place", n)
 	}
-	// Beyond a bound, the network is busy, which is no failure of the database.
+	// Beyond the limit the network is busy, which is no database failure.
 	var p places
 	full, timeout := context.WithCancel(t.Context())
 	timeout()

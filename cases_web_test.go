@@ -43,21 +43,21 @@ var (
 	}
 )
 
-// opened are the headers of a browser that opens a page: a current one, and one
-// without Fetch Metadata.
+// The headers of a browser that opens a page: a current one, and one without
+// Fetch Metadata.
 var (
 	opened    = []string{"Accept", "text/html,*/*;q=0.8", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
 	openedOld = []string{"Accept", "text/html,*/*;q=0.8"}
 	clicked   = []string{"Accept", "text/html,*/*;q=0.8", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
 )
 
-// with is a browser with these cookies alone, as its Cookie header.
+// with sends a request with only the given Cookie header.
 func (b *browser) with(h http.Handler, cookie string, header ...string) *http.Response {
 	bare := newBrowser(b.userAgent)
 	return bare.do(h, "GET", "/", append([]string{"Cookie", cookie}, header...)...)
 }
 
-// named is a cookie of the browser as a Cookie header has it.
+// named returns a cookie of the browser as part of a Cookie header.
 func (b *browser) named(name string) string { return name + "=" + b.cookies[name] }
 
 const hostCookie = "__Host-session"
@@ -72,7 +72,7 @@ func isReload(t *testing.T, response *http.Response) bool {
 	return is
 }
 
-// Whatever a handler lets shared caches keep has no cookie in it.
+// Responses that shared caches may store set no cookie.
 func renewalsAndSharedCaches(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "computes the ages of CandyPack's rows in another way")
@@ -88,7 +88,8 @@ func renewalsAndSharedCaches(t *testing.T) {
 		f := setup(t, Config{CandyPack: mode, TokenTable: "user_tokens"})
 		b := newBrowser(chrome130)
 		f.login(b, alice)
-		delete(b.cookies, hostCookie+map[CandyPackMode]string{CandyPackOff: ".none"}[mode]) // as CandyPack's login leaves it
+		// The cookies are those after a login with CandyPack.
+		delete(b.cookies, hostCookie+map[CandyPackMode]string{CandyPackOff: ".none"}[mode])
 		for name, test := range map[string]struct {
 			handler http.Handler
 			target  string
@@ -123,8 +124,8 @@ func renewalsAndSharedCaches(t *testing.T) {
 	}
 }
 
-// What is served to those who are logged in is theirs, and what is served to
-// others is not theirs.
+// Shared caches serve no page of a logged-in user to others, and no anonymous
+// page to a logged-in user.
 func pagesInSharedCaches(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -139,8 +140,9 @@ func pagesInSharedCaches(t *testing.T) {
 		target  string
 		in, out string // Cache-Control
 	}{
-		"Require":               {f.auth.Require(files), "/plan.txt", "private", "no-store"},
-		"Require, no file":      {f.auth.Require(files), "/none.txt", "", "no-store"}, // FileServer takes it away
+		"Require": {f.auth.Require(files), "/plan.txt", "private", "no-store"},
+		// FileServer removes the header.
+		"Require, no file":      {f.auth.Require(files), "/none.txt", "", "no-store"},
 		"Middleware":            {f.auth.Middleware(page), "/", "private", ""},
 		"Middleware, no file":   {f.auth.Middleware(files), "/none.txt", "", ""},
 		"Switch":                {f.auth.Switch(page, page), "/", "private", ""},
@@ -174,8 +176,8 @@ func withHeader(name, value string, next http.Handler) http.Handler {
 	})
 }
 
-// CandyPack's cookies, which a subdomain can plant, do not take the place of
-// another user's session, and that user is served.
+// A subdomain can plant CandyPack's cookies. They do not replace the session of
+// another user, who stays logged in.
 func plantedCandyPackCookies(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{CandyPack: CandyPackSwitch, TokenTable: "user_tokens"})
@@ -196,9 +198,9 @@ func plantedCandyPackCookies(t *testing.T) {
 	}
 	page := f.auth.Middleware(handler("the page"))
 	for name, test := range map[string]struct {
-		candy, single *browser // nil: none
+		candy, single *browser // nil for none
 		who           int64
-		becomes       *browser // whose __Host- cookie it is after a page
+		becomes       *browser // the owner of the __Host- cookie after a page
 	}{
 		"planted":                    {attacker, victim, 1, victim},
 		"of another login":           {same, victim, 1, same},
@@ -238,7 +240,7 @@ func plantedCandyPackCookies(t *testing.T) {
 			t.Errorf("%s: after the migration it is %d, want %d", name, id, test.who)
 		}
 	}
-	// A browser that does not take the cookie is served all the same.
+	// A browser that rejects the cookie is served, too.
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	cookie := b.named("candy_x") + "; " + b.named("candy_y")
@@ -251,7 +253,7 @@ func plantedCandyPackCookies(t *testing.T) {
 	if reloads != 1 {
 		t.Errorf("%d reloads", reloads)
 	}
-	// Logout ends both.
+	// Logout revokes both sessions.
 	mixed := newBrowser(chrome130)
 	mixed.cookies["candy_x"], mixed.cookies["candy_y"], mixed.cookies[hostCookie] = attacker.cookies["candy_x"], attacker.cookies["candy_y"], victim.cookies[hostCookie]
 	f.handle(mixed, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
@@ -265,7 +267,7 @@ func withCandy(t token.Token) *browser {
 	return b
 }
 
-// A link of another site leads to the page, as whom one is.
+// A link on another site opens the page with the user logged in.
 func linksOfOtherSites(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []Config{{}, {Cookie: Cookie{Insecure: true}}, {Cookie: Cookie{Name: "sid", Path: "/"}}, {CandyPack: CandyPackShare}, {CandyPack: CandyPackSwitch}, {Cookie: Cookie{Transient: true}}} {
@@ -305,7 +307,7 @@ func linksOfOtherSites(t *testing.T) {
 						t.Errorf("%s, visit %d: the hint is not set again", name, visit)
 					}
 				}
-				// With the strict cookie gone for good, there is one reload.
+				// If the strict cookie is lost, the page reloads once.
 				for _, name := range strict {
 					delete(b.cookies, name)
 				}
@@ -316,7 +318,7 @@ func linksOfOtherSites(t *testing.T) {
 		}
 	}
 
-	// A cookie that is refused takes the hint with it; things in pages leave it.
+	// A page with a rejected cookie removes the hint. Subresources do not.
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
@@ -329,7 +331,7 @@ func linksOfOtherSites(t *testing.T) {
 	if isReload(t, b.do(page, "GET", "/", opened...)) || b.cookies["__Host-session.hint"] != "" {
 		t.Error("a refused cookie leaves the hint, or reloads")
 	}
-	// A login sets it, a logout takes it.
+	// A login sets the hint, a logout removes it.
 	f.login(b, alice)
 	if b.cookies["__Host-session.hint"] != "1" {
 		t.Error("a login sets no hint")
@@ -339,7 +341,7 @@ func linksOfOtherSites(t *testing.T) {
 		t.Errorf("a logout leaves %v", b.cookies)
 	}
 
-	// A route that keeps strict, and a lax cookie.
+	// A route with NoReload, and a lax cookie.
 	f = setup(t, Config{Cookie: Cookie{NoReload: func(r *http.Request) bool { return r.URL.Path == "/transfer" }}})
 	f.login(b, alice)
 	delete(b.cookies, hostCookie)
@@ -358,7 +360,7 @@ func linksOfOtherSites(t *testing.T) {
 	}
 }
 
-// The page that reloads names the page that was asked for, and nothing else.
+// The reload page contains only the requested URL.
 func thePageThatReloads(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -418,7 +420,7 @@ func cookiesOfOneName(t *testing.T) {
 	for name, test := range map[string]struct {
 		cookie string
 		want   error
-		tells  string
+		event  string
 	}{
 		"unknown first":         {unknown() + "; " + valid, nil, ""},
 		"valid first":           {valid + "; " + bobs.named(hostCookie), nil, ""},
@@ -448,13 +450,13 @@ func cookiesOfOneName(t *testing.T) {
 		})), test.cookie)
 		got := events.take()
 		kind, _, _ := strings.Cut(got, " ")
-		if err != test.want || err == nil && u.ID != 1 || kind != test.tells || strings.Contains(got, "\n") {
+		if err != test.want || err == nil && u.ID != 1 || kind != test.event || strings.Contains(got, "\n") {
 			t.Errorf("%s: %v, user %d, event %q", name, err, u.ID, got)
 		}
 	}
 }
 
-// Logout ends what each cookie of the request gives access to.
+// Logout revokes the session of each valid cookie in the request.
 func logoutWithSeveralCookies(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{MaxLifetime: 24 * time.Hour})
@@ -475,7 +477,7 @@ func logoutWithSeveralCookies(t *testing.T) {
 	if names := cookieNames(response); !slices.Equal(names, []string{hostCookie, hostCookie + ".hint"}) {
 		t.Errorf("clears %v", names)
 	}
-	// Forged ones and such as are not valid end nothing, and are cleared.
+	// Forged and invalid cookies revoke nothing, and are cleared.
 	response = first.with(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })), hostCookie+"=; "+forgeToken(others).named(hostCookie))
 	f.wantLoggedIn(others)
 	if len(response.Cookies()) != 2 {
@@ -491,7 +493,7 @@ func cookieNames(r *http.Response) (names []string) {
 	return names
 }
 
-// A renewal's answer that comes after a newer token leaves that alone.
+// A response to a renewal does not overwrite a newer token.
 func lateAnswersOfRenewals(t *testing.T) {
 	t.Parallel()
 	for name, newer := range map[string]func(f *fixture[user], w http.ResponseWriter, r *http.Request) error{
@@ -524,7 +526,7 @@ func lateAnswersOfRenewals(t *testing.T) {
 	}
 }
 
-// A page whose address is too long for a header is left out of next.
+// A URL that is too long for a header is not passed in next.
 func longPagesInNext(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{LoginURL: "/login", ConfirmURL: "/confirm"})
@@ -564,7 +566,7 @@ func longPagesInNext(t *testing.T) {
 	}
 }
 
-// The page stands in the query of the login page, before a fragment.
+// The next parameter comes before a fragment of the login URL.
 func loginURLsWithAFragment(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -601,15 +603,16 @@ func loginURLsWithAFragment(t *testing.T) {
 	}
 }
 
-// The row decides, and the cookie is there as long as it may.
+// The row decides when a session expires. The cookie lives as long as browsers
+// allow.
 func cookiesOutliveRows(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "computes the ages of CandyPack's rows in another way")
 	const day = 24 * time.Hour
 	for name, test := range map[string]struct {
-		cfg   Config
-		lives int // days
-		twice bool
+		cfg       Config
+		lives     int // days
+		rewritten bool
 	}{
 		"usual":     {Config{}, 400, true},
 		"an hour":   {Config{MaxAge: time.Hour}, 400, false},
@@ -633,7 +636,8 @@ func cookiesOutliveRows(t *testing.T) {
 		if test.cfg.MaxAge != 0 {
 			continue
 		}
-		// A client that drops what is set makes the first request of each visit.
+		// A client that ignores Set-Cookie makes the first request of each
+		// visit.
 		page := f.auth.Middleware(handler("the page"))
 		written := 0
 		for at := time.Duration(0); at < 450*day; at += 25 * day {
@@ -646,7 +650,7 @@ func cookiesOutliveRows(t *testing.T) {
 			if f.wantLoggedIn(b); get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) FROM user_tokens") > 60 {
 				t.Errorf("%s: not renewed", name)
 			}
-			// Two days later a page is opened.
+			// Two days later the browser opens a page.
 			f.age(2 * day)
 			response := b.do(page, "GET", "/account", opened...)
 			reloads := isReload(t, response)
@@ -660,13 +664,13 @@ func cookiesOutliveRows(t *testing.T) {
 				}
 			}
 		}
-		if (written > 0) != test.twice {
+		if (written > 0) != test.rewritten {
 			t.Errorf("%s: written %d times", name, written)
 		}
 	}
 }
 
-// Of two logins of one browser either answer's cookie is good.
+// After concurrent logins of one browser, the cookie of each response is valid.
 func loginsOfOneBrowser(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no locks")
@@ -680,7 +684,7 @@ func loginsOfOneBrowser(t *testing.T) {
 				if round%2 == 1 {
 					f.login(b, alice)
 				}
-				// All begin before the first one ends: each waits for the others.
+				// All logins start before the first one ends.
 				begun, answers := make(chan bool), make([]*browser, 4)
 				at := sync.OnceFunc(func() { close(begun) })
 				var arrived atomic.Int32
@@ -710,7 +714,7 @@ func loginsOfOneBrowser(t *testing.T) {
 				noError(t, errOnly(f.auth.LogoutAll(t.Context(), 1)))
 			}
 		}
-		// A handler that is slow after its login.
+		// The handler is slow after its login.
 		b := newBrowser(chrome130)
 		slow := newBrowser(chrome130)
 		slow.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -728,8 +732,8 @@ func loginsOfOneBrowser(t *testing.T) {
 	}
 }
 
-// Logins one after the other, of other browsers, users or places, and such
-// whose session has ended meanwhile get sessions of their hostCookie.
+// Sequential logins get separate sessions. So do logins of other browsers,
+// users or networks, and logins whose session has ended meanwhile.
 func loginsThatShareNothing(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no locks")

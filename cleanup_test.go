@@ -65,18 +65,18 @@ func TestPurge(t *testing.T) {
 		t.Errorf("%d rows are left", f.rows())
 	}
 
-	// One at a time: who waits can give up.
+	// Purges run one at a time. A waiting call can be canceled.
 	f.auth.purge.turn <- struct{}{}
 	cancelled, cancel := context.WithCancel(ctx)
 	cancel()
 	if _, err := f.auth.Purge(cancelled); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
-	f.auth.purge.start() // leaves it to the one that runs
+	f.auth.purge.start() // does nothing while a purge runs
 	<-f.auth.purge.turn
 }
 
-// A session that was renewed after the purge saw it survives.
+// A session that is renewed after the purge has selected it survives.
 func TestPurgeKeepsRenewedSessions(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})

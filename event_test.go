@@ -130,14 +130,14 @@ func TestEvents(t *testing.T) {
 	if got := events.take(); !strings.HasPrefix(got, "unavailable  <nil> "+from+" session: ") {
 		t.Errorf("the database is gone: %s", got)
 	}
-	// The log has what matters, and of all the rest nothing at this level.
+	// The log contains the important events, and no others at this level.
 	for _, kind := range []EventKind{EventThrottled, EventTokenMismatch, EventUnavailable} {
 		if !strings.Contains(f.log.String(), "event="+string(kind)) {
 			t.Errorf("the log says nothing of %s: %s", kind, f.log)
 		}
 	}
 	if strings.Contains(f.log.String(), "event=login") {
-		t.Errorf("the log tells of each login: %s", f.log)
+		t.Errorf("the log has each login: %s", f.log)
 	}
 }
 
@@ -162,7 +162,7 @@ func TestFresh(t *testing.T) {
 		t.Error(status, to)
 	}
 	f.waitForPurge()
-	// A slide does not make it fresh.
+	// A renewal does not make it fresh.
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 25 * 3600), active = FROM_UNIXTIME(UNIX_TIMESTAMP() - 25 * 3600)")
 	for range 2 {
 		if status, to := get("GET", "Accept", "text/html"); status != 303 || to != "/confirm?next=%2Fdanger%3Fx%3D1" {
@@ -184,8 +184,8 @@ func TestFresh(t *testing.T) {
 	}
 }
 
-// A browser with a session that follows a link of another site is asked to
-// come again, from ours; nobody else, and never twice.
+// A browser with a session that follows a link on another site gets a reload
+// page once. No other browser gets one.
 func TestLinksOfOtherSites(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{LoginURL: "/login"})
@@ -231,7 +231,7 @@ func TestLinksOfOtherSites(t *testing.T) {
 		if reloads != test.reloads || response.Header.Get("Cache-Control") != "no-store" {
 			t.Errorf("%s: %s, %v", name, response.Status, response.Header)
 		}
-		if again := b.do(page, test.method, "/account", test.header...); again.StatusCode == 200 {
+		if second := b.do(page, test.method, "/account", test.header...); second.StatusCode == 200 {
 			t.Errorf("%s: reloads twice", name)
 		}
 	}

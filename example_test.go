@@ -22,7 +22,7 @@ type User struct {
 	Email string `db:"email"`
 }
 
-// database stands for the app's own: a users table with one user.
+// database returns the app's own database, with one user.
 func database() (db *sqlx.DB, done func()) {
 	dsn, drop, err := testdb.Schema()
 	if err != nil {
@@ -38,7 +38,7 @@ func database() (db *sqlx.DB, done func()) {
 	return db, func() { db.Close(); drop() }
 }
 
-// visit is a request of a browser that has these cookies.
+// visit sends a request with these cookies.
 func visit(h http.Handler, method, target string, cookies ...*http.Cookie) *http.Response {
 	r := httptest.NewRequest(method, target, nil)
 	for _, c := range cookies {
@@ -117,7 +117,7 @@ func ExampleLoadConfig() {
 	// Output: 15m0s 5m0s
 }
 
-// After OAuth, a passkey or a link sent by mail, the app knows who it is.
+// After OAuth, a passkey or an email link, the app already knows the user.
 func ExampleManager_LoginAs() {
 	db, done := database()
 	defer done()
@@ -139,7 +139,7 @@ func ExampleManager_LoginAs() {
 	// password in the row: false
 }
 
-// A page that differs for those who are logged in.
+// A page that differs for logged-in users.
 func ExampleManager_Switch() {
 	db, done := database()
 	defer done()
@@ -157,7 +157,7 @@ func ExampleManager_Switch() {
 	// Output: welcome, and why not: session: no session cookie
 }
 
-// Where else am I logged in? And not any longer.
+// A page that lists the user's sessions, and revokes one.
 func ExampleManager_Sessions() {
 	db, done := database()
 	defer done()
@@ -191,7 +191,7 @@ func ExampleManager_Sessions() {
 	// revoked: true
 }
 
-// Cleaning up by hand; every login purges too.
+// A manual purge. Every login also starts one.
 func ExampleManager_Purge() {
 	db, done := database()
 	defer done()

@@ -42,13 +42,14 @@ func TestFamily(t *testing.T) {
 		{chrome130, strings.ToUpper(chrome130), false},
 		{"curl/8.5.0", "wget/8.5.0", false},
 		{"1", "2", true},
-		{strings.Repeat("x", 300), strings.Repeat("x", 255) + "y", true}, // beyond what is stored
+		// They differ only beyond the stored length.
+		{strings.Repeat("x", 300), strings.Repeat("x", 255) + "y", true},
 		{strings.Repeat("x", 254) + "y", strings.Repeat("x", 300), false},
 		{chrome130 + " " + strings.Repeat("App/9 ", 50), chrome131 + " " + strings.Repeat("App/10 ", 50), true},
 		{chrome130 + " " + strings.Repeat("App/9 ", 50), strings.Repeat("1", 300), false},
 		{chrome130 + " " + strings.Repeat("App/9 ", 50), chrome130, false},
 		{"curl/8.5.0", strings.Repeat("1", 300), false},
-		{"", strings.Repeat("1", 300), true}, // neither has anything but versions
+		{"", strings.Repeat("1", 300), true}, // neither has more than versions
 	} {
 		a, b := fit(test.a, maxBrowser), fit(test.b, maxBrowser)
 		if got := FingerprintFamily.Match(a, b); got != test.same {
@@ -77,7 +78,8 @@ func TestCustomFingerprint(t *testing.T) {
 	}
 }
 
-// Whatever the User-Agent is, a browser can log in and stays in; what is stored fits its column.
+// A browser with any User-Agent can log in and stays logged in. The stored
+// value fits the column.
 func TestAnyUserAgent(t *testing.T) {
 	t.Parallel()
 	for _, fingerprint := range []Fingerprint{FingerprintFamily, FingerprintExact, FingerprintOff} {

@@ -18,8 +18,9 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// lockTables blocks every lookup until the returned function is called. Lookups
-// meanwhile wait: those with a slot for the server, the others for a slot.
+// lockTables blocks every lookup until release is called. Lookups with a slot
+// wait for the server, the others for a slot. release first executes the
+// statements in also.
 func lockTables[U any](f *fixture[U]) (release func(also ...string)) {
 	f.t.Helper()
 	testdb.SkipEmbedded(f.t, "has no locks")
@@ -43,7 +44,7 @@ func lockTables[U any](f *fixture[U]) (release func(also ...string)) {
 	}
 }
 
-// directSlots is how many lookups run before others wait.
+// directSlots is the number of lookups that run before others wait.
 const directSlots = 4
 
 // queued returns the number of requests that wait in batches.
@@ -134,7 +135,7 @@ func TestLookupBatches(t *testing.T) {
 	}
 }
 
-// A database that hangs keeps requests waiting, but not their slots.
+// A database that does not respond keeps requests waiting, but not their slots.
 func TestHungLookupsFreeTheirSlots(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -211,7 +212,8 @@ func TestFailedBatchFailsAllItsRequests(t *testing.T) {
 	f.wantLoggedIn(b)
 }
 
-// strict is a user of which bob has too little, and at which Scan may panic.
+// A strict is a user that can't be read without a name. Scan panics for one
+// name.
 type strict struct {
 	ID   int64      `db:"id"`
 	Name strictName `db:"name"`
@@ -255,7 +257,7 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	if found, err := rows.Row(selectorOf(gone)); err != nil || found.Owner != nil {
 		t.Errorf("gone: %+v, %v", found, err)
 	}
-	// The request of who can't be read is an error, not a logout.
+	// A user who can't be read gets an error, and is not logged out.
 	if response := bobs.do(named.auth.Middleware(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusServiceUnavailable {
 		t.Error(response.Status)
 	}
@@ -276,8 +278,9 @@ func TestPanicInScan(t *testing.T) {
 	}
 }
 
-// Revocation is exact: while many share statements, a session that was ended before a look-up started is let in by
-// none. Counted, not timed.
+// Revocation is exact. Under load, when lookups share statements, no lookup
+// that starts after a revocation returns the session. This is counted, not
+// timed.
 func TestRevocationIsExactUnderLoad(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")

@@ -29,7 +29,7 @@ func TestRequireGuestSwitch(t *testing.T) {
 	f.login(in, alice)
 	page := []string{"Accept", "text/html,*/*", "Sec-Fetch-Mode", "navigate"}
 
-	// Each works alone, inside Middleware, and inside each other.
+	// Each works alone, inside Middleware, and nested.
 	for name, wrap := range map[string]func(http.Handler) http.Handler{
 		"alone":               func(h http.Handler) http.Handler { return h },
 		"inside Middleware":   f.auth.Middleware,
@@ -89,7 +89,7 @@ func TestRequireWithoutLoginURL(t *testing.T) {
 	}
 }
 
-// The response goes out as the handler writes it: nothing stands between.
+// The handler gets the server's ResponseWriter, unwrapped.
 func TestResponseWriterIsNotWrapped(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -101,7 +101,7 @@ func TestResponseWriterIsNotWrapped(t *testing.T) {
 	}))).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 }
 
-// A deadline set around the middleware must not end in an empty 200.
+// A deadline that is set around the middleware must not result in an empty 200.
 func TestDeadline(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -118,7 +118,8 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// With a real server and client: the cookie is renewed before the first byte, streams flow, hijacking works.
+// With a real server and client, the cookie is renewed before the first byte,
+// streaming works, and so does hijacking.
 func TestRealServer(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Cookie: Cookie{Insecure: true}})
@@ -226,7 +227,8 @@ func TestReturnTo(t *testing.T) {
 	}
 }
 
-// Whatever passes, http.Redirect sends to the same host, by Go's reading and by a browser's.
+// http.Redirect stays on the same host for every accepted value, as Go and as a
+// browser parse it.
 func FuzzReturnTo(f *testing.F) {
 	for _, test := range returnTargets {
 		f.Add(test.target)

@@ -10,14 +10,15 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// A replica that never has anything new: what it lacks is looked up in the database, and nothing else.
+// A replica without new rows. Only rows that are missing there are looked up on
+// the primary.
 func TestReplica(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	behind := setup(t, Config{})
 	auth := newManager[user](t, f.db, f.dsn, Config{Replica: behind.db, MaxAge: time.Hour})
 	b := newBrowser(chrome130)
-	auth.login(b, alice) // whose table the replica does not even have
+	auth.login(b, alice) // the replica does not have the table
 	auth.wantLoggedIn(b)
 	noError(t, errOnly(behind.auth.Migrate(t.Context())))
 	auth.wantLoggedIn(b)
@@ -33,7 +34,8 @@ func TestReplica(t *testing.T) {
 		mustExec(t, behind.db, "DELETE FROM user_tokens")
 		mustExec(t, behind.db, "INSERT INTO user_tokens (id, user, token_x, token_y, browser) VALUES (?, 1, ?, ?, ?)", row.ID, row.Selector, row.Hash, row.Browser)
 	}
-	// A session that has expired there and was renewed here, or whose user is not there yet, is asked for here.
+	// A session that has expired on the replica, or whose user is missing
+	// there, is looked up on the primary.
 	copied()
 	behind.age(2 * time.Hour)
 	auth.wantLoggedIn(b)
@@ -42,7 +44,8 @@ func TestReplica(t *testing.T) {
 	auth.wantLoggedIn(b)
 	mustExec(t, behind.db, "INSERT INTO users (id, email) VALUES (1, 'alice@example.com')")
 
-	// What it has is not asked for here; so a logout is seen when it comes there.
+	// Rows of the replica are not looked up on the primary. So a logout takes
+	// effect when it is replicated.
 	auth.wantLoggedIn(b)
 	kept := b.cookies["__Host-session"]
 	auth.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, auth.auth.Logout(w, r)) })
@@ -53,7 +56,8 @@ func TestReplica(t *testing.T) {
 	auth.wantRejected(newBrowser(""), ErrNoCookie)
 }
 
-// The statements that ask a Galera cluster for what is certain; a server that is none takes them too.
+// The statements for causal reads on a Galera cluster. Other MariaDB servers
+// accept them too.
 func TestCausalReads(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -81,7 +85,7 @@ func TestCausalReads(t *testing.T) {
 	}
 }
 
-// A plain server is asked once whether it is one of a cluster.
+// The Manager asks the server once whether it is a Galera node.
 func TestNotGalera(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})

@@ -39,7 +39,7 @@ type flakyConn struct {
 
 var networks atomic.Int64
 
-// Beginnings of packets: a command, and a query.
+// Prefixes of packets: a command, and a query.
 const (
 	execute = "\x17"
 	commit  = "\x03COMMIT"
@@ -94,7 +94,8 @@ func setupFlaky(t *testing.T, cfg Config) (*fixture[user], *flakyNetwork) {
 	return newManager[user](t, db, f.dsn, cfg), l
 }
 
-// What was done although the answer was lost is found, and not done twice.
+// A statement whose response was lost is not executed twice. The Manager finds
+// out that it was executed.
 func TestRetryAfterLostResponse(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "goes on with one connection")
@@ -103,7 +104,7 @@ func TestRetryAfterLostResponse(t *testing.T) {
 	f.login(b, alice)
 	f.waitForPurge()
 
-	network.dropResponses("FROM `user_tokens` t", 1, nil) // to prepare it
+	network.dropResponses("FROM `user_tokens` t", 1, nil) // to prepare it again
 	f.wantLoggedIn(b)
 	network.dropResponses(execute, 1, nil)
 	f.wantLoggedIn(b)
@@ -111,7 +112,7 @@ func TestRetryAfterLostResponse(t *testing.T) {
 		t.Error("nothing was lost")
 	}
 
-	// The session of before is replaced.
+	// The previous session is replaced.
 	old := *b
 	old.cookies = map[string]string{"__Host-session": b.cookies["__Host-session"]}
 	network.dropResponses(commit, 1, nil)
@@ -121,7 +122,7 @@ func TestRetryAfterLostResponse(t *testing.T) {
 	if n := f.rows(); n != 1 {
 		t.Errorf("a login whose answer was lost left %d rows", n)
 	}
-	// No session ends but the oldest.
+	// Only the oldest session is revoked.
 	browsers := []*browser{b, newBrowser(chrome130), newBrowser(chrome130), newBrowser(chrome130)}
 	f.login(browsers[1], alice)
 	f.login(browsers[2], alice)
@@ -163,7 +164,8 @@ func TestRetryAfterLostResponse(t *testing.T) {
 		t.Errorf("%d sessions after each was ended", n)
 	}
 
-	// A user is not added twice, and nobody can tell whether it was once.
+	// A user is not created twice. The error says that the user may have been
+	// created.
 	network.dropResponses(commit, 1, nil)
 	err = f.register(Fields{"email": "carol@example.com", "password": "carol's"}, formOptions{Columns: []string{"email"}})
 	wantError(t, err, ErrUnavailable)
@@ -172,7 +174,8 @@ func TestRetryAfterLostResponse(t *testing.T) {
 	}
 }
 
-// A login of which nobody knows whether it was saved gives no cookie, and its row can be revoked.
+// If the outcome of a login is unknown, the response sets no cookie, and the
+// row can be revoked.
 func TestLoginUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "goes on with one connection")
@@ -206,7 +209,8 @@ func TestLoginUnknownOutcome(t *testing.T) {
 	}
 }
 
-// A client that leaves does not break off what it has begun: that would leave open whether it was done.
+// A client that disconnects does not abort a statement. Otherwise its outcome
+// would be unknown.
 func TestClientDisconnect(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "goes on with one connection")
@@ -226,7 +230,7 @@ func TestClientDisconnect(t *testing.T) {
 	if n := f.rows(); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
-	// Who left before that needs no session.
+	// A client that disconnected before gets no session.
 	ctx, cancel = context.WithCancel(t.Context())
 	network.dropResponses("FROM `users`", 1, cancel)
 	wantError(t, h(ctx, login), ErrUnavailable)
@@ -235,7 +239,8 @@ func TestClientDisconnect(t *testing.T) {
 	}
 }
 
-// What the database does not answer ends at Config.Timeout, however it is asked: alone, in a batch, or for a connection.
+// A call that the database does not answer fails after Config.Timeout: a direct
+// lookup, one in a batch, and one that waits for a connection.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no locks")
@@ -250,7 +255,7 @@ func TestTimeout(t *testing.T) {
 		b := newBrowser("")
 		f.login(b, alice)
 		f.wantLoggedIn(b)
-		status := func(b *browser) int { // of a browser that is used by many
+		status := func(b *browser) int { // with its own copy of the cookies
 			own := browser{maps.Clone(b.cookies), b.userAgent}
 			return own.do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/").StatusCode
 		}
@@ -272,7 +277,7 @@ func TestTimeout(t *testing.T) {
 		release()
 		waitUntil(t, func() bool { return isIdle(f.auth.byID) })
 
-		// A pool that is used up.
+		// The pool has no free connection.
 		f.waitForPurge()
 		db.SetMaxOpenConns(1)
 		conn, err := db.Conn(t.Context())

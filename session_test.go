@@ -78,7 +78,7 @@ func openRaw(t testing.TB, dsn, params string) *sqlx.DB {
 	return db
 }
 
-// A fixture is an app with two users, alice and bob, and a log.
+// A fixture is an app with the users Alice and Bob, and a log.
 type fixture[U any] struct {
 	t    testing.TB
 	db   *sqlx.DB
@@ -106,7 +106,7 @@ func newManager[U any](t testing.TB, db *sqlx.DB, dsn string, cfg Config) *fixtu
 		cfg.PasswordCost = bcrypt.MinCost
 	}
 	if cfg.Throttle == nil {
-		cfg.Throttle = throttle.None // most tests fail to log in from one address
+		cfg.Throttle = throttle.None // in most tests all logins come from one address
 	}
 	auth, err := New[U](db, cfg)
 	if err != nil {
@@ -245,7 +245,7 @@ func (f *fixture[U]) loginAs(b *browser, key any) *http.Response {
 	})
 }
 
-// lookup returns the statement of n lookups.
+// lookup returns the statement for n lookups.
 func (f *fixture[U]) lookup(by store.LookupColumn, n int) string {
 	f.t.Helper()
 	query, err := store.NewLookup(f.auth.store, f.db, f.auth.mapper, by, false).SQL(f.t.Context(), n)
@@ -285,7 +285,8 @@ func (b *browser) do(h http.Handler, method, target string, header ...string) *h
 
 func (b *browser) keep(cookies []*http.Cookie) {
 	for _, c := range cookies {
-		secrets.Store(c.Value[strings.IndexByte(c.Value, '.')+1:], true) // the verifier, or the whole value
+		// The secret is the verifier, or the whole value.
+		secrets.Store(c.Value[strings.IndexByte(c.Value, '.')+1:], true)
 		if c.MaxAge < 0 {
 			delete(b.cookies, c.Name)
 		} else {
@@ -351,7 +352,7 @@ func TestLoginCheckUserLogout(t *testing.T) {
 			if u.ID != 1 || u.Email != "alice@example.com" || u.Name.Valid {
 				t.Errorf("Login returned %+v", u)
 			}
-			if again, ok := f.auth.User(r); !f.auth.Check(r) || !ok || again != u {
+			if current, ok := f.auth.User(r); !f.auth.Check(r) || !ok || current != u {
 				t.Error("the login's own request is not logged in")
 			}
 			if s := f.auth.Session(r); s.ID == "" || !s.Current || s.Browser != chrome130 || time.Since(s.Created).Abs() > time.Minute || s.Active != s.Created {
@@ -468,7 +469,7 @@ func TestInvalidCredentials(t *testing.T) {
 	if !strings.Contains(f.log.String(), "more than one user") {
 		t.Error("two users with the same identifiers were not logged")
 	}
-	// All of several identifiers match.
+	// If there are several identifiers, all must match.
 	f.login(newBrowser(""), Credentials{"email": "alice@example.com", "id": "1", "tenant": "1", "password": "alice's password"})
 }
 
@@ -583,7 +584,7 @@ func TestLoginReplacesTheSessionOfTheBrowser(t *testing.T) {
 	}
 }
 
-// So it does if that session was refused, as long as the token proves that it was this browser's.
+// A login also replaces a session that was rejected, if the token is valid.
 func TestLoginReplacesARejectedSession(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Fingerprint: FingerprintExact})
@@ -594,7 +595,7 @@ func TestLoginReplacesARejectedSession(t *testing.T) {
 	f.login(b, alice)
 	f.wantLoggedIn(b)
 	if f.rows() != 1 {
-		t.Errorf("%d rows: the refused session lives on", f.rows())
+		t.Errorf("%d rows: the rejected session is still there", f.rows())
 	}
 }
 
@@ -661,7 +662,8 @@ func TestRejections(t *testing.T) {
 		}
 	}
 
-	// A selector that says nothing of its verifier, as CandyPack's: bcrypt decides.
+	// A selector that is not derived from its verifier, such as CandyPack's, is
+	// verified with bcrypt.
 	theirs := token.Token{Selector: strings.Repeat("0a", 16), Verifier: strings.Repeat("1b", 16)}
 	hash, err := theirs.Hash(bcrypt.MinCost)
 	noError(t, err)
@@ -688,7 +690,7 @@ func TestForgedTokens(t *testing.T) {
 	b := newBrowser("")
 	f.login(b, alice)
 	warnings := func() int { return strings.Count(f.log.String(), "event="+string(EventTokenMismatch)) }
-	f.auth.forgeries.since = time.Now().Add(time.Hour) // a second that does not end
+	f.auth.forgeries.since = time.Now().Add(time.Hour) // the current second does not end
 	for range 2 * maxWarnings {
 		f.wantRejected(forgeToken(b), ErrUnknownSession)
 	}
@@ -700,21 +702,23 @@ func TestForgedTokens(t *testing.T) {
 	if warnings() != maxWarnings+1 {
 		t.Errorf("%d warnings in the next second", warnings()-maxWarnings)
 	}
-	f.wantRejected(withToken(token.Token{Selector: token.New().Selector, Verifier: token.New().Verifier}), ErrUnknownSession) // of no session
+	// The selector is unknown, too.
+	f.wantRejected(withToken(token.Token{Selector: token.New().Selector, Verifier: token.New().Verifier}), ErrUnknownSession)
 	forged := token.Token{Selector: selectorOf(b), Verifier: token.New().Verifier}
 	hash, err := forged.Hash(bcrypt.MinCost)
 	noError(t, err)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_y = ?", hash)
-	f.wantRejected(withToken(forged), ErrUnknownSession) // although its hash matches
+	f.wantRejected(withToken(forged), ErrUnknownSession) // although the hash matches
 	f.waitForPurge()
 	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
-	f.wantRejected(forgeToken(b), ErrUnknownSession) // although a lookup would fail
+	f.wantRejected(forgeToken(b), ErrUnknownSession) // a lookup would fail
 	if kinds[EventTokenMismatch] != 2*maxWarnings+4 || kinds[EventRejected] != 0 || kinds[EventUnavailable] != 0 {
 		t.Errorf("%v", kinds)
 	}
 }
 
-// flipLast changes the last character of a verifier in a bit that decodes to nothing: only the very text passes.
+// flipLast changes a bit of the verifier's last character that base64 ignores.
+// Only the exact string may pass.
 func flipLast(verifier string) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	i := strings.IndexByte(alphabet, verifier[42])
@@ -727,7 +731,7 @@ func TestExpiry(t *testing.T) {
 		name   string
 		cfg    Config
 		idle   time.Duration
-		steps  int // that often the session is idle for so long, and used
+		steps  int // how often the session is idle for a step, and then used
 		want   error
 		slides int
 	}{
@@ -774,13 +778,14 @@ func TestRenewal(t *testing.T) {
 	updated := newBrowser(chrome131)
 	updated.cookies = b.cookies
 
-	// Row and stored browser are renewed before the handler runs, and no cookie is written.
+	// The row and the stored browser are renewed before the handler runs, and
+	// no cookie is written.
 	f.handle(updated, func(w http.ResponseWriter, r *http.Request) {
 		if len(w.Header()["Set-Cookie"]) != 0 || w.Header().Get("Cache-Control") != "private" || w.Header().Get("Vary") != "Cookie" {
 			t.Errorf("headers in the handler: %v", w.Header())
 		}
 		if time.Since(f.auth.Session(r).Active) > time.Minute {
-			t.Error("Session tells an old time")
+			t.Error("Session returns an old time")
 		}
 		if idle := get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) FROM user_tokens"); idle > 60 {
 			t.Errorf("the row is still idle for %d s", idle)
@@ -793,7 +798,8 @@ func TestRenewal(t *testing.T) {
 		t.Error("a slide moved the login's date")
 	}
 
-	// Of many requests at once, one renews, also where the driver counts rows that an update found and left alone.
+	// One of many concurrent requests renews the session, also if the driver
+	// counts matched instead of changed rows.
 	found := newManager[user](t, openRaw(t, f.dsn, "clientFoundRows=true"), f.dsn, Config{})
 	f.wantLoggedIn(b) // just renewed
 	if won, err := found.auth.store.Renew(t.Context(), get[uint64](t, f.db, "SELECT id FROM user_tokens"), chrome130, 24*time.Hour); won || err != nil {
@@ -854,7 +860,7 @@ func TestFailedRenewalFailsNoRequest(t *testing.T) {
 	}
 }
 
-// A database that fails is not a user who is not logged in.
+// A database failure is not reported as "not logged in".
 func TestDatabaseFailure(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -888,7 +894,7 @@ func TestDatabaseFailure(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// Who has no session is served all the same.
+	// A request without a cookie is served.
 	newBrowser("").do(handler, "GET", "/")
 	if !ran {
 		t.Error("a request without a cookie was not served")
@@ -915,7 +921,8 @@ func TestOnError(t *testing.T) {
 	}
 	wantError(t, got, ErrUnavailable)
 
-	// A client that left is not an error of the database, but whoever still listens is told.
+	// A canceled request is not logged as a database failure. OnError is called
+	// all the same.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	logged := f.log.String()
@@ -969,7 +976,7 @@ func TestSessionsAndRevoke(t *testing.T) {
 	f.wantLoggedIn(laptop)
 	f.wantLoggedIn(bobs)
 
-	// Revoking the current session is seen at once.
+	// Revoking the current session takes effect in the same request.
 	f.handle(laptop, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.Revoke(r.Context(), 1, f.auth.Session(r).ID))
 		if f.auth.Check(r) {
@@ -1001,7 +1008,7 @@ func TestLogoutOthersAndAll(t *testing.T) {
 		}
 	})
 	f.wantRejected(phone, ErrUnknownSession)
-	f.wantRejected(stolen, ErrUnknownSession) // a copy of the token is one of the others
+	f.wantRejected(stolen, ErrUnknownSession) // a copy of the old token is another session
 	f.wantLoggedIn(laptop)
 	f.wantLoggedIn(bobs)
 
@@ -1028,7 +1035,8 @@ func TestLogoutOthersAndAll(t *testing.T) {
 	}
 }
 
-// Who holds a request with the old token open can't get a new one with it, after the others were logged out.
+// A request that was started with the old token can't get a new one after
+// LogoutOthers.
 func TestLogoutOthersWithAnOldToken(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -1038,7 +1046,7 @@ func TestLogoutOthersWithAnOldToken(t *testing.T) {
 	f.handle(thief, func(w http.ResponseWriter, r *http.Request) {
 		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			noError(t, f.auth.LogoutOthers(w, r))
-			noError(t, f.auth.LogoutOthers(w, r)) // twice in a request is fine
+			noError(t, f.auth.LogoutOthers(w, r)) // a second call in a request is allowed
 		})
 		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
 	})
@@ -1046,7 +1054,7 @@ func TestLogoutOthersWithAnOldToken(t *testing.T) {
 	f.wantRejected(thief, ErrUnknownSession)
 }
 
-// A session that was ended elsewhere after Middleware saw it is not brought back.
+// A session that is revoked elsewhere during the request is not restored.
 func TestLogoutOthersOfARevokedSession(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -1064,7 +1072,8 @@ func TestLogoutOthersOfARevokedSession(t *testing.T) {
 	}
 }
 
-// Who presents the right token may end the session, whatever else speaks against using it.
+// A client with the right token may end the session, even if the session is
+// rejected for another reason.
 func TestLogoutOfARejectedSession(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -1078,7 +1087,7 @@ func TestLogoutOfARejectedSession(t *testing.T) {
 	if f.rows() != 0 || len(b.cookies) != 0 {
 		t.Error("the session or its cookie is left")
 	}
-	// A wrong verifier may not.
+	// A client with a wrong verifier may not.
 	f.login(b, alice)
 	f.handle(forgeToken(b), func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
 	f.wantLoggedIn(b)
@@ -1138,7 +1147,8 @@ func TestRow(t *testing.T) {
 	rows.wantRejected(b, ErrUserNotFound)
 }
 
-// The user is the same, in value and type, from a login and from a check; and nobody's Row is another's.
+// A login and a check return the same user, in value and type. Callers do not
+// share a Row.
 func TestRowsAreAlike(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -1161,14 +1171,15 @@ func TestRowsAreAlike(t *testing.T) {
 				t.Errorf("%s:\n%#v from Login\n%#v from User", params, fromLogin, u)
 			}
 			u["id"] = 99
-			if again, _ := rows.auth.User(r); again["id"] != int64(1) {
+			if unchanged, _ := rows.auth.User(r); unchanged["id"] != int64(1) {
 				t.Error("a handler changed another's Row")
 			}
 		})
 	}
 }
 
-// A failure that has to do with another column does not spoil what is prepared.
+// A failure that concerns another column does not invalidate prepared
+// statements.
 func TestRowAfterTheTableIsReloaded(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -1189,7 +1200,7 @@ func TestRowAfterTheTableIsReloaded(t *testing.T) {
 	rows.login(b, Credentials{"nick": "al", "id": "1", "password": alice["password"]})
 }
 
-// A Row follows the table when a column goes.
+// A Row follows the table when a column is dropped.
 func TestRowAfterAColumnIsDropped(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -1199,7 +1210,7 @@ func TestRowAfterAColumnIsDropped(t *testing.T) {
 	rows.wantLoggedIn(b)
 	mustExec(t, f.db, "ALTER TABLE users DROP COLUMN tenant")
 	testdb.SkipEmbedded(t, "has no error number for an unknown column")
-	b.do(rows.auth.Middleware(http.NotFoundHandler()), "GET", "/") // 503, once
+	b.do(rows.auth.Middleware(http.NotFoundHandler()), "GET", "/") // one response is 503
 	rows.wantLoggedIn(b)
 }
 
@@ -1264,12 +1275,13 @@ func TestPasswordsAreUpgraded(t *testing.T) {
 	if get[string](t, f.db, "SELECT password FROM users WHERE id = 1") != hash {
 		t.Error("a hash of the right cost was replaced")
 	}
-	// A password that another program cut at 72 bytes still works, and keeps its hash: we could not make it again.
+	// A password that another program truncated to 72 bytes still works. Its
+	// hash is kept, because it can't be made again.
 	f.login(newBrowser(""), Credentials{"email": "bob@example.com", "password": long})
 	if get[string](t, f.db, "SELECT password FROM users WHERE id = 2") != string(cut) {
 		t.Error("the hash was replaced")
 	}
-	// The key's own character set does not matter.
+	// The character set of the key does not matter.
 	mustExec(t, f.db, "CREATE TABLE people (id VARCHAR(20) CHARACTER SET latin1 NOT NULL PRIMARY KEY, email VARCHAR(255), password VARCHAR(60))")
 	mustExec(t, f.db, "INSERT INTO people VALUES ('zoë', 'zoe@example.com', ?)", hashOf("zoe's password"))
 	people := newManager[Row](t, f.db, f.dsn, Config{UsersTable: "people", TokenTable: "people_tokens", PasswordCost: 5})
@@ -1279,7 +1291,7 @@ func TestPasswordsAreUpgraded(t *testing.T) {
 	if cost, _ := bcrypt.Cost([]byte(get[string](t, f.db, "SELECT password FROM people"))); cost != 5 {
 		t.Errorf("the hash of zoë has cost %d", cost)
 	}
-	// A hash that can't be stored is no reason to refuse.
+	// A hash that can't be stored does not fail the login.
 	testdb.SkipEmbedded(t, "has no triggers that fail an update")
 	mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf(alice["password"]))
 	mustExec(t, f.db, "CREATE TRIGGER no_update BEFORE UPDATE ON users FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'read only'")
@@ -1317,7 +1329,7 @@ func TestClose(t *testing.T) {
 	f.auth.purge.start() // does nothing
 }
 
-// Nothing that a user may print or log shows a secret.
+// Values that an app may print or log contain no secrets.
 func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	secret := token.New()
@@ -1352,7 +1364,7 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	}
 }
 
-// logIn is Login with the password among the credentials.
+// logIn calls Login with the password among the credentials.
 func logIn[U any](m *Manager[U], w http.ResponseWriter, r *http.Request, c Credentials, options ...LoginOption) (U, error) {
 	identifiers := maps.Clone(c)
 	delete(identifiers, m.cfg.PasswordColumn)
@@ -1365,7 +1377,7 @@ type formOptions struct {
 	NoLogin bool
 }
 
-// register is Register with the password among the fields.
+// register calls Register with the password among the fields.
 func register[U any](m *Manager[U], w http.ResponseWriter, r *http.Request, fields Fields, o formOptions) (U, error) {
 	others := maps.Clone(fields)
 	delete(others, "password")

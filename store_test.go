@@ -21,12 +21,14 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// uuid is like the UUID types of the usual libraries: bytes that give text to a database.
+// A uuid is like the UUID types of common libraries: bytes that are a string in
+// the database.
 type uuid [16]byte
 
 func (u uuid) Value() (driver.Value, error) { return hex.EncodeToString(u[:]), nil }
 
-// The token table takes the type of the users table's key, whatever that and the tables are called.
+// The token table uses the type of the users table's key, whatever the names
+// are.
 func TestKeysAndNames(t *testing.T) {
 	t.Parallel()
 	binary := uuid{0xff, 0, 0x27, 15: 1}
@@ -34,11 +36,11 @@ func TestKeysAndNames(t *testing.T) {
 		cfg     Config
 		key     string
 		values  []any
-		asKey   any // what an app would have
+		asKey   any // the value as an app has it
 		notKeys []any
 		column  string
 
-		impossible []any // for the column
+		impossible []any // that the column can't hold
 	}{
 		"INT":             {Config{}, "INT NOT NULL AUTO_INCREMENT", []any{1, 2}, 1, []any{3, -1}, "int", []any{"1x", "01", "+1", " 1", "1 ", "1.0", "one", "", 1 << 31, int64(-1<<31 - 1), uint64(1 << 63), nil, 1.0, true}},
 		"BIGINT UNSIGNED": {Config{}, "BIGINT UNSIGNED NOT NULL", []any{"18446744073709551615", 2}, uint64(18446744073709551615), []any{3, "18446744073709551614"}, "bigint unsigned", []any{-1, "18446744073709551616"}},
@@ -158,7 +160,7 @@ func TestSchemaAndMigrate(t *testing.T) {
 	if ran, err = f.auth.Migrate(ctx); err != nil || len(ran) != 0 {
 		t.Errorf("the second time: %v, %v", ran, err)
 	}
-	// By hand is the same.
+	// Running the statement manually has the same result.
 	schema, err := f.auth.Schema(ctx)
 	noError(t, err)
 	mustExec(t, f.db, "DROP TABLE user_tokens")
@@ -170,7 +172,7 @@ func TestSchemaAndMigrate(t *testing.T) {
 	f.login(b, alice)
 	f.wantLoggedIn(b)
 
-	// A table as CandyPack made it is used as it is, and gets indexes.
+	// A table that CandyPack created is used, and gets indexes.
 	f.waitForPurge()
 	mustExec(t, f.db, "DROP TABLE user_tokens")
 	mustExec(t, f.db, `CREATE TABLE user_tokens (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, user INT NOT NULL, token_x VARCHAR(255) NOT NULL, token_y VARCHAR(255) NOT NULL,
@@ -192,7 +194,8 @@ func TestSchemaAndMigrate(t *testing.T) {
 	}
 	f.wantLoggedIn(b)
 
-	// A selector that stands twice lets nobody in who was not known before, and is explained.
+	// A selector that occurs twice is rejected, unless its token is in the
+	// memo. Migrate explains it.
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP INDEX token_x")
 	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, browser, ip) SELECT 2, token_x, token_y, browser, ip FROM user_tokens")
 	newManager[user](t, f.db, f.dsn, Config{}).wantRejected(b, ErrUnknownSession)
@@ -201,7 +204,7 @@ func TestSchemaAndMigrate(t *testing.T) {
 	}
 }
 
-// App servers that start together may all migrate.
+// Several app servers may migrate concurrently.
 func TestMigrateConcurrently(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
@@ -224,7 +227,8 @@ func TestMigrateConcurrently(t *testing.T) {
 	}
 }
 
-// In some character sets the driver's escaping can be undone; Open does not let the connection have one.
+// Some character sets make the driver's escaping unsafe. Open does not allow
+// them.
 func TestOpenKeepsTheCharset(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -259,7 +263,8 @@ func TestTableIsCreatedOnFirstUse(t *testing.T) {
 			f.rows()
 		})
 	}
-	// Dropped under a running app, it is made again: everyone is logged out, nobody gets an error.
+	// A table that is dropped while the app runs is created again. All users
+	// are logged out, and no request fails.
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
@@ -277,7 +282,7 @@ func withToken(tok token.Token) *browser {
 	return b
 }
 
-// A database user who may not create tables is told what to have created.
+// Without the privilege to create tables, errors contain the statement to run.
 func TestWithoutDDLRights(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no privileges")
@@ -315,7 +320,7 @@ func TestWithoutDDLRights(t *testing.T) {
 	says(err, "ALTER TABLE `user_tokens` ADD INDEX active (active)")
 }
 
-// Each token table has a secret of its own in its comment.
+// Each token table has its own secret in the comment.
 var realmKey = regexp.MustCompile(`, key [0-9a-f]{32}`)
 
 func TestUsersTableIsExplained(t *testing.T) {
@@ -352,13 +357,13 @@ func TestDSN(t *testing.T) {
 	}
 }
 
-// Ages are right whatever the connection is set to, also in the hour that autumn repeats and that spring leaves out.
+// Ages are right for all settings of the connection, also when clocks change.
 func TestTimeZones(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	newYork := "America/New_York"
 	if _, err := f.db.Exec("SET time_zone = '" + newYork + "'"); err != nil {
-		// Without zone tables: the private server itself lives in New York.
+		// Without time zone tables, the test server's own zone is New York's.
 		if newYork = "SYSTEM"; get[string](t, f.db, "SELECT @@system_time_zone")[0] != 'E' {
 			newYork = ""
 		}
@@ -391,7 +396,7 @@ func TestTimeZones(t *testing.T) {
 						if !at.IsZero() {
 							params += fmt.Sprintf("&timestamp=%d", at.Unix())
 						}
-						// Not by Open: a pool as an app may have it.
+						// A pool of the app, without Open.
 						db := openRaw(t, f.dsn, params)
 						return newManager[user](t, db, f.dsn, Config{MaxAge: 15 * time.Minute, UpdateAge: 5 * time.Minute})
 					}
@@ -418,7 +423,7 @@ func TestTimeZones(t *testing.T) {
 						at = at.Add(by)
 						return clock(at)
 					}
-					for range 8 { // an hour and 20 minutes, over the change
+					for range 8 { // 80 minutes, across the change of clocks
 						then := later(10 * time.Minute)
 						then.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, then.auth.Err(r)) })
 						if n := get[int](t, then.db, "SELECT COUNT(*) FROM user_tokens WHERE UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) BETWEEN 0 AND 60"); n != 1 {
@@ -436,7 +441,8 @@ func TestTimeZones(t *testing.T) {
 					if s, err := then.auth.Stats(t.Context()); s.Expired != 1 || err != nil {
 						t.Errorf("%+v, %v", s, err)
 					}
-					// The purge by range may come an hour late in autumn, never early.
+					// The purge by range may be an hour late in autumn, but
+					// never early.
 					then = later(time.Hour)
 					if n, err := then.auth.Purge(t.Context()); n != 1 || err != nil {
 						t.Errorf("purged %d, %v", n, err)
@@ -447,7 +453,8 @@ func TestTimeZones(t *testing.T) {
 	}
 }
 
-// One statement per checked request, none without a token, no writes within UpdateAge: counted by the server.
+// A request with a session needs one statement, one without a token needs none,
+// and nothing is written within UpdateAge. The server counts.
 func TestStatementCount(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "does not count statements")
@@ -457,7 +464,7 @@ func TestStatementCount(t *testing.T) {
 	f.login(b, alice)
 	f.wantLoggedIn(b)
 	f.waitForPurge()
-	// The status is one's own connection's, and this pool has one.
+	// The status belongs to the connection, and this pool has one.
 	status := func() (questions, writes int) {
 		rows, err := f.db.Query("SHOW SESSION STATUS WHERE Variable_name IN ('Questions', 'Com_insert', 'Com_update', 'Com_delete', 'Com_begin')")
 		noError(t, err)
@@ -489,7 +496,7 @@ func TestStatementCount(t *testing.T) {
 			b.do(nested, "GET", "/")
 		}
 		q2, w2 := status()
-		return q2 - q1 - 1, w2 - w1 // less the statement that asks
+		return q2 - q1 - 1, w2 - w1 // without this statement itself
 	}
 	if q, w := count(1000, b); q != 1000 || w != 0 {
 		t.Errorf("1000 checked requests: %d statements, %d writes", q, w)
@@ -506,15 +513,16 @@ func TestStatementCount(t *testing.T) {
 	if q, w := count(1000, b); q != 1001 || w != 1 {
 		t.Errorf("1000 checked requests past UpdateAge: %d statements, %d writes", q, w)
 	}
-	// A session that has ended elsewhere is looked for by id and by selector, once; and once for all, whether the server is
-	// one of a cluster.
+	// A session that has ended elsewhere is looked up once by id and once by
+	// selector. The server is asked once whether it is a Galera node.
 	mustExec(t, f.db, "DELETE FROM user_tokens")
 	if q, w := count(10, b); q != 12 || w != 0 {
 		t.Errorf("10 requests with a revoked session: %d statements, %d writes", q, w)
 	}
 }
 
-// The row of a token that was verified before is read by its id; what it says counts, not what it said.
+// The row of a token that was verified before is read by its id. The current
+// row counts, not the remembered one.
 func TestKnownTokens(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -534,7 +542,8 @@ func TestKnownTokens(t *testing.T) {
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ? WHERE id = 1", selectorOf(b))
 	f.wantLoggedIn(b)
 
-	mustExec(t, f.db, "UPDATE user_tokens SET id = id + 100 ORDER BY id DESC") // restored from a dump, perhaps
+	// The ids change, as after a restore of a dump.
+	mustExec(t, f.db, "UPDATE user_tokens SET id = id + 100 ORDER BY id DESC")
 	are := func(b *browser, id int64) {
 		t.Helper()
 		f.handle(b, func(_ http.ResponseWriter, r *http.Request) {
@@ -551,11 +560,12 @@ func TestKnownTokens(t *testing.T) {
 	are(other, 2)
 }
 
-// explain tells how the server would run a query: table, type and key of each step.
+// explain returns the server's plan for a query: table, type and key of each
+// step.
 func explain(t *testing.T, db *sqlx.DB, query string, args ...any) (keys []string) {
 	t.Helper()
 	rows, err := db.Queryx("EXPLAIN FORMAT=TRADITIONAL "+query, args...)
-	if err != nil { // MariaDB knows no other
+	if err != nil { // MariaDB has no other format
 		rows, err = db.Queryx("EXPLAIN "+query, args...)
 	}
 	noError(t, err)
@@ -568,7 +578,7 @@ func explain(t *testing.T, db *sqlx.DB, query string, args ...any) (keys []strin
 	return keys
 }
 
-// The token table never has the user's table in the way: the check reads by index.
+// Lookups use the indexes of both tables.
 func TestCheckUsesTheIndexes(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "explains in another way")
@@ -607,7 +617,7 @@ func TestCheckUsesTheIndexes(t *testing.T) {
 	}
 }
 
-// A statement that a reader cancels is not an error of the next one.
+// A canceled lookup does not fail the next one.
 func TestCancelledRequest(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})

@@ -29,9 +29,8 @@ const (
 	right    = "alice's password"
 )
 
-// throttles returns constructors of each Throttle that counts. Each also returns a
-// function that advances its clock.
-// Their clocks stand still otherwise.
+// throttles returns constructors of each Throttle that counts. Each also returns
+// a function that advances its clock, which stands still otherwise.
 func throttles(t *testing.T) map[string]func(*fixture[user]) (throttle.Throttle, func(time.Duration)) {
 	return map[string]func(*fixture[user]) (throttle.Throttle, func(time.Duration)){
 		"memory": func(*fixture[user]) (throttle.Throttle, func(time.Duration)) {
@@ -52,7 +51,7 @@ func throttles(t *testing.T) map[string]func(*fixture[user]) (throttle.Throttle,
 	}
 }
 
-// throttled is an app with such a throttle.
+// throttled returns an app with such a throttle.
 func throttled(t *testing.T, create func(*fixture[user]) (throttle.Throttle, func(time.Duration))) (f *fixture[user], advance func(time.Duration)) {
 	t.Helper()
 	base := setup(t, Config{})
@@ -92,13 +91,13 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 			noError(t, f.try(owner, "alice@example.com", right))
 			wrong(f.try(attacker, "bob@example.com", "wrong"))
 
-			// The wait doubles with each failure, up to a quarter of an hour.
+			// The wait doubles with each failure, up to 15 minutes.
 			for _, wait := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900} {
 				waits(f.try(attacker, "alice@example.com", right), wait*time.Second-2*time.Second, wait*time.Second)
 				advance(wait * time.Second)
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
-			// After a success, or an hour without a failure, it begins again.
+			// It is reset by a success, or by an hour without a failure.
 			advance(901 * time.Second)
 			noError(t, f.try(attacker, "alice@example.com", right))
 			for range 5 {
@@ -114,8 +113,8 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 	}
 }
 
-// An attacker who tries one password with many accounts has to wait, whether they
-// exist or not. Successes with an own account do not help.
+// An attacker who tries one password with many accounts has to wait, whether or
+// not they exist. Successful logins to an account of the attacker do not help.
 func TestSprayingIsSlowedDown(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
@@ -130,7 +129,7 @@ func TestSprayingIsSlowedDown(t *testing.T) {
 			}
 		}
 		wantError(t, f.try(attacker, "bob@example.com", "wrong"), ErrTooManyAttempts)
-		noError(t, f.try(attacker, "alice@example.com", right)) // she has a count of her own
+		noError(t, f.try(attacker, "alice@example.com", right)) // the account has its own count
 		wantError(t, f.try(attacker, "carol@example.com", "wrong"), ErrTooManyAttempts)
 		advance(time.Second)
 		noError(t, f.try(attacker, "alice@example.com", right))
@@ -138,7 +137,7 @@ func TestSprayingIsSlowedDown(t *testing.T) {
 	}
 }
 
-// Of concurrent guesses no more are tried than of those that follow each other.
+// Concurrent guesses get no more attempts than sequential ones.
 func TestThrottleConcurrent(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
@@ -174,7 +173,7 @@ func TestThrottleClientIPs(t *testing.T) {
 		}
 		return -1
 	}
-	// A network of IPv6 is one client.
+	// An IPv6 network is one client.
 	if n := fail(f, "[2001:db8:1:2::1]:1"); n != 5 {
 		t.Errorf("throttled after %d", n)
 	}
@@ -194,7 +193,7 @@ func TestThrottleClientIPs(t *testing.T) {
 	if n := strings.Count(f.log.String(), "set Config.ClientIP"); n != 1 {
 		t.Errorf("logged %d times: %s", n, f.log)
 	}
-	// With Config.ClientIP they can.
+	// With Config.ClientIP they can be told apart.
 	behind := newManager[user](t, f.db, f.dsn, Config{ClientIP: remoteIP, Throttle: throttle.NewMemory()})
 	if n := fail(behind, "10.1.2.3:1"); n != 5 {
 		t.Errorf("throttled after %d", n)
@@ -205,7 +204,7 @@ func TestThrottleClientIPs(t *testing.T) {
 	}
 }
 
-// Each of the limits applies, and to nothing else.
+// Each limit applies to its own counts, and to no others.
 func TestThrottleLimits(t *testing.T) {
 	t.Parallel()
 	base := setup(t, Config{})

@@ -51,7 +51,7 @@ func create(t testing.TB, db *sqlx.DB, cfg session.Config) *session.Manager[User
 	return auth
 }
 
-// greet is a handler that says whom it sees.
+// greet returns a handler that writes the current user.
 func greet(auth *session.Manager[User]) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, _ := auth.User(r)

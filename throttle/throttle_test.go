@@ -71,7 +71,7 @@ func forEach(t *testing.T, test func(t *testing.T, throttle Throttle, advance fu
 
 var limit = Limit{FreeFailures: 3, BaseDelay: time.Second, MaxDelay: 5 * time.Second, ResetAfter: time.Minute}
 
-// attempt begins and ends an attempt, or returns how long to wait.
+// attempt starts and ends an attempt, or returns the time to wait.
 func attempt(t testing.TB, throttle Throttle, key string, outcome Outcome) (wait time.Duration) {
 	t.Helper()
 	wait, err := throttle.Reserve(t.Context(), key, limit)
@@ -138,8 +138,7 @@ func TestCanceledCountsNothing(t *testing.T) {
 	})
 }
 
-// While attempts that could use up the limit are in progress, further ones wait
-// for their end.
+// While attempts that could reach the limit are in progress, further ones wait.
 func TestReserveBlocks(t *testing.T) {
 	forEach(t, func(t *testing.T, throttle Throttle, _ func(time.Duration)) {
 		for range limit.FreeFailures {
@@ -148,9 +147,9 @@ func TestReserveBlocks(t *testing.T) {
 				t.Fatal(wait, err)
 			}
 		}
-		late, end := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		brief, end := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer end()
-		if _, err := throttle.Reserve(late, "a", limit); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrBusy) && !isMySQL(throttle) {
+		if _, err := throttle.Reserve(brief, "a", limit); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrBusy) && !isMySQL(throttle) {
 			t.Errorf("at the deadline: %v", err)
 		}
 		left, cancel := context.WithCancel(t.Context())
@@ -172,7 +171,7 @@ func TestReserveBlocks(t *testing.T) {
 // in a statement.
 func isMySQL(throttle Throttle) bool { _, ok := throttle.(*MySQL); return ok }
 
-// Of concurrent attempts no more begin than of those that follow each other.
+// Concurrent attempts are limited as sequential ones are.
 func TestConcurrentFailures(t *testing.T) {
 	forEach(t, func(t *testing.T, throttle Throttle, _ func(time.Duration)) {
 		var begun atomic.Int64

@@ -210,7 +210,7 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// Concurrent logins wait for each other. Those that would not get their turn
+// Concurrent logins wait for each other. Logins that would not get a slot
 // within the timeout are rejected immediately.
 func TestLoginsAreBounded(t *testing.T) {
 	t.Parallel()
