@@ -295,16 +295,26 @@ func (b *browser) keep(cookies []*http.Cookie) {
 	}
 }
 
-// handle runs a function in a handler behind Middleware.
-func (f *fixture[U]) handle(b *browser, do func(w http.ResponseWriter, r *http.Request)) *http.Response {
+// serve runs a function in a handler behind Middleware, and reports whether it
+// ran. Any goroutine may call it.
+func (f *fixture[U]) serve(b *browser, do func(w http.ResponseWriter, r *http.Request)) (response *http.Response, ran bool) {
 	f.t.Helper()
-	ran := false
-	response := b.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	response = b.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ran = true
 		do(w, r)
 	})), "GET", "/")
 	if !ran {
-		f.t.Fatalf("the handler did not run: %s\n%s", response.Status, f.log)
+		f.t.Errorf("the handler did not run: %s\n%s", response.Status, f.log)
+	}
+	return response, ran
+}
+
+// handle calls serve, and ends the test if the function did not run.
+func (f *fixture[U]) handle(b *browser, do func(w http.ResponseWriter, r *http.Request)) *http.Response {
+	f.t.Helper()
+	response, ran := f.serve(b, do)
+	if !ran {
+		f.t.FailNow()
 	}
 	return response
 }
@@ -318,10 +328,12 @@ func (f *fixture[U]) login(b *browser, c Credentials) *http.Response {
 	})
 }
 
-// errOf returns the result of Err for the next request.
-func (f *fixture[U]) errOf(b *browser) (err error) {
+// errOf returns the result of Err for the next request. Any goroutine may call
+// it.
+func (f *fixture[U]) errOf(b *browser) error {
 	f.t.Helper()
-	f.handle(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
+	err := errors.New("the handler did not run")
+	f.serve(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
 	return err
 }
 
@@ -813,7 +825,7 @@ func TestRenewal(t *testing.T) {
 		wg.Go(func() {
 			mine := newBrowser(chrome130)
 			mine.cookies["__Host-session"] = b.cookies["__Host-session"]
-			f.handle(mine, func(w http.ResponseWriter, r *http.Request) {
+			f.serve(mine, func(w http.ResponseWriter, r *http.Request) {
 				if !f.auth.Check(r) {
 					t.Error("logged out while another request renewed")
 				}
