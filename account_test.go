@@ -119,7 +119,7 @@ func TestRegisterConcurrently(t *testing.T) {
 	}
 	wg.Wait()
 	if won.Load() != 10 || taken.Load() != 90 {
-		t.Errorf("%d won, %d heard that it is taken", won.Load(), taken.Load())
+		t.Errorf("%d succeeded, %d got an error that the name is taken", won.Load(), taken.Load())
 	}
 }
 

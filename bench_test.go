@@ -46,7 +46,7 @@ func BenchmarkMiddleware(b *testing.B) {
 				h.ServeHTTP(recorder{}, r)
 			}
 		})
-		b.Run(bm.name+", 64 at once", func(b *testing.B) {
+		b.Run(bm.name+", 64 concurrent", func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetParallelism(32) // on two processors
 			b.RunParallel(func(pb *testing.PB) {

@@ -128,8 +128,8 @@ func candyRows(t testing.TB, db *sqlx.DB) {
 // the recording.
 func (r recording) at() string { return fmt.Sprint("timestamp=", r.CapturedAt.Unix()) }
 
-// judge sends the recorded requests to a Manager, and compares the responses.
-func (r recording) judge(t *testing.T, db *sqlx.DB) {
+// replay sends the recorded requests to a Manager, and compares the responses.
+func (r recording) replay(t *testing.T, db *sqlx.DB) {
 	t.Helper()
 	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
 	state := func(id int64) string {
@@ -162,7 +162,7 @@ func (r recording) judge(t *testing.T, db *sqlx.DB) {
 			stricter, isStricter := stricterChecks[name]
 			switch accepts := probe.Check != nil && *probe.Check; {
 			case isStricter && !accepts:
-				t.Errorf("%s: CandyPack refuses it too", name)
+				t.Errorf("%s: CandyPack rejects it too", name)
 			case isStricter && why != stricter:
 				t.Errorf("%s: %v, want %v", name, why, stricter)
 			case !isStricter && accepts != (why == nil):
@@ -239,7 +239,7 @@ func TestRecordedSessions(t *testing.T) {
 			}
 			db := openRaw(t, testdb.DSN(t), strings.Join([]string{r.at(), "time_zone='" + setting.zone + "'", "parseTime=" + setting.parseTime, "sql_mode='" + setting.sqlMode + "'"}, "&"))
 			candyTables(t, db, "utf8mb4_general_ci", setting.collation)
-			r.judge(t, db)
+			r.replay(t, db)
 		})
 	}
 }
@@ -336,7 +336,7 @@ func TestTimeZoneSkew(t *testing.T) {
 		created, active int64 // seconds before now
 		want            error
 		skew            string // in the warning; no warning if empty
-		slides, stays   bool   // during a purge
+		renewed, stays  bool   // during a purge
 	}{
 		"as it should be":                 {created: 10, active: 10, stays: true},
 		"just refreshed, 5 h behind":      {created: 10, active: 5*hour + 5, skew: "-5h0m0s", stays: true},
@@ -347,7 +347,7 @@ func TestTimeZoneSkew(t *testing.T) {
 		"idle, by both":                   {created: 2 * hour, active: 2 * hour, want: ErrExpired},
 		"idle, 5 h behind":                {created: 10 * hour, active: 15 * hour, skew: "-5h0m0s", want: ErrExpired},
 		"in a year, created just now":     {created: 10, active: -365 * 24 * hour, stays: true},
-		"in a year, created a while ago":  {created: hour / 2, active: -365 * 24 * hour, slides: true, stays: true},
+		"in a year, created a while ago":  {created: hour / 2, active: -365 * 24 * hour, renewed: true, stays: true},
 		"in a year, created long ago":     {created: 2 * hour, active: -365 * 24 * hour, want: ErrExpired},
 	} {
 		f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare, MaxAge: time.Hour, UpdateAge: 20 * time.Minute})
@@ -374,8 +374,8 @@ func TestTimeZoneSkew(t *testing.T) {
 		if rows := get[int](t, db, "SELECT COUNT(*) FROM candy_auth"); (rows == 0) != (test.want == ErrExpired) {
 			t.Errorf("%s: %d rows after the check", name, rows)
 		}
-		if slid := get[int](t, db, "SELECT COUNT(*) FROM candy_auth WHERE ABS(UNIX_TIMESTAMP(active) - UNIX_TIMESTAMP()) < 5") == 1; test.want == nil && slid != test.slides {
-			t.Errorf("%s: renewed: %v", name, slid)
+		if renewed := get[int](t, db, "SELECT COUNT(*) FROM candy_auth WHERE ABS(UNIX_TIMESTAMP(active) - UNIX_TIMESTAMP()) < 5") == 1; test.want == nil && renewed != test.renewed {
+			t.Errorf("%s: renewed: %v", name, renewed)
 		}
 		f.errOf(b)
 		log := f.log.String()

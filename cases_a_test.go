@@ -33,9 +33,9 @@ var accountCases = []testCase{
 	{"C11_session_ids", caseSessionIDs},
 }
 
-// keyed returns an app whose users table has a key of the given type. Alice and
+// setupKeyed returns an app whose users table has a key of the given type. Alice and
 // Bob have the given keys.
-func keyed(t *testing.T, key string, cfg Config, keys ...any) *fixture[Row] {
+func setupKeyed(t *testing.T, key string, cfg Config, keys ...any) *fixture[Row] {
 	t.Helper()
 	dsn := testdb.DSN(t)
 	db := open(t, dsn, "")
@@ -46,9 +46,9 @@ func keyed(t *testing.T, key string, cfg Config, keys ...any) *fixture[Row] {
 	return newManager[Row](t, db, dsn, cfg)
 }
 
-// ended checks that the next request of b is rejected with want, and that the
+// wantDeleted checks that the next request of b is rejected with want, and that the
 // row is deleted.
-func (f *fixture[U]) ended(b *browser, want error) {
+func (f *fixture[U]) wantDeleted(b *browser, want error) {
 	f.t.Helper()
 	f.wantRejected(b, want)
 	if n := get[int](f.t, f.db, "SELECT COUNT(*) FROM user_tokens WHERE token_x = ?", selectorOf(b)); n != 0 {
@@ -160,7 +160,7 @@ func caseNextOwner(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "enforces no uniqueness under collations")
 	for _, key := range []string{"VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", "VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci", "CHAR(36) CHARACTER SET latin1"} {
-		f := keyed(t, key, Config{}, "bob", "eve")
+		f := setupKeyed(t, key, Config{}, "bob", "eve")
 		deleted, renamed, recased := newBrowser(chrome130), newBrowser(chrome130), newBrowser(firefox)
 		f.loginAs(deleted, "bob")
 		f.loginAs(renamed, "eve")
@@ -168,32 +168,32 @@ func caseNextOwner(t *testing.T) {
 		// Deleted and registered again, with the same key.
 		mustExec(t, f.db, "DELETE FROM users WHERE id = 'bob'")
 		mustExec(t, f.db, "INSERT INTO users (id, email, password) VALUES ('bob', 'b2@example.com', ?)", strings.Replace(hashOf("other"), "$2a$", "$2b$", 1))
-		f.ended(deleted, ErrAccountChanged)
+		f.wantDeleted(deleted, ErrAccountChanged)
 		// Renamed in case only: another key.
 		mustExec(t, f.db, "UPDATE users SET id = 'Eve' WHERE id = 'eve'")
-		f.ended(recased, ErrUserNotFound)
+		f.wantDeleted(recased, ErrUserNotFound)
 		// Renamed, and the old key is given to another user.
 		mustExec(t, f.db, "UPDATE users SET id = 'eva' WHERE id = 'Eve'")
 		mustExec(t, f.db, "INSERT INTO users (id, email, password) VALUES ('Eve', 'e2@example.com', ?)", hashOf("another"))
-		f.ended(renamed, ErrUserNotFound)
+		f.wantDeleted(renamed, ErrUserNotFound)
 	}
 	// AUTO_INCREMENT starts again.
-	f := keyed(t, "INT AUTO_INCREMENT", Config{}, 1)
+	f := setupKeyed(t, "INT AUTO_INCREMENT", Config{}, 1)
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	f.waitForPurge()
 	mustExec(t, f.db, "TRUNCATE users")
 	mustExec(t, f.db, "INSERT INTO users (email, password) VALUES ('m@example.com', ?)", hashOf("mallory"))
-	f.ended(b, ErrAccountChanged)
+	f.wantDeleted(b, ErrAccountChanged)
 
 	// Accounts without a password differ in AccountColumns.
-	f = keyed(t, "INT AUTO_INCREMENT", Config{AccountColumns: []string{"created_at", "email"}})
+	f = setupKeyed(t, "INT AUTO_INCREMENT", Config{AccountColumns: []string{"created_at", "email"}})
 	mustExec(t, f.db, "INSERT INTO users (id, email) VALUES (7, 'a@example.com')")
 	f.loginAs(b, 7)
 	f.wantLoggedIn(b)
 	mustExec(t, f.db, "DELETE FROM users")
 	mustExec(t, f.db, "INSERT INTO users (id, email, created_at) VALUES (7, 'a@example.com', '2026-02-02 00:00:00')")
-	f.ended(b, ErrAccountChanged)
+	f.wantDeleted(b, ErrAccountChanged)
 
 	// Register revokes older sessions under the new user's key.
 	g := setup(t, Config{})
@@ -222,7 +222,7 @@ func caseKeyChangesItsType(t *testing.T) {
 		{"VARCHAR(10) COLLATE utf8mb4_general_ci", "VARCHAR(10) COLLATE utf8mb4_unicode_ci", ""},
 		{"BINARY(8)", "VARBINARY(8)", ""},
 	} {
-		f := keyed(t, test.from, Config{}, "7", "8")
+		f := setupKeyed(t, test.from, Config{}, "7", "8")
 		b := newBrowser(chrome130)
 		f.loginAs(b, key8(test.from))
 		f.waitForPurge()
@@ -230,7 +230,7 @@ func caseKeyChangesItsType(t *testing.T) {
 		if test.prepare != "" {
 			mustExec(t, f.db, test.prepare)
 			// A running Manager does not accept the row as this user's.
-			f.ended(b, ErrUserNotFound)
+			f.wantDeleted(b, ErrUserNotFound)
 		}
 		// A new Manager returns an error with both types and the statement.
 		fresh := newManager[Row](t, f.db, f.dsn, Config{})
@@ -251,7 +251,7 @@ func caseKeyChangesItsType(t *testing.T) {
 
 	// A conversion that would truncate keys is not run, even if the server
 	// would accept it.
-	f := keyed(t, "BIGINT", Config{}, 3000000000)
+	f := setupKeyed(t, "BIGINT", Config{}, 3000000000)
 	f.db = open(t, f.dsn, "sql_mode=''")
 	b := newBrowser(chrome130)
 	f.loginAs(b, 3000000000)
@@ -307,7 +307,7 @@ func casePasswordChangedBySQL(t *testing.T) {
 			f.loginAs(bobs, 2)
 			f.wantLoggedIn(alices)
 			mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", test.after)
-			f.ended(alices, ErrAccountChanged)
+			f.wantDeleted(alices, ErrAccountChanged)
 			f.wantLoggedIn(bobs)
 		})
 	}
@@ -318,7 +318,7 @@ func casePasswordChangedBySQL(t *testing.T) {
 	mustExec(t, off.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("two"))
 	off.wantLoggedIn(b)
 	on := newManager[user](t, off.db, off.dsn, Config{})
-	on.ended(b, ErrAccountChanged)
+	on.wantDeleted(b, ErrAccountChanged)
 	// Rows without a stamp, such as CandyPack's, are not compared.
 	on.login(b, Credentials{"email": alice["email"], "password": "two"})
 	on.waitForPurge()
@@ -348,7 +348,7 @@ func caseChangesThatKeepSessions(t *testing.T) {
 		noError(t, f.auth.Rotate(w, r))
 	})
 	f.wantLoggedIn(tab)
-	f.ended(laptop, ErrAccountChanged)
+	f.wantDeleted(laptop, ErrAccountChanged)
 	f.loginAs(laptop, 1)
 	f.handle(tab, func(w http.ResponseWriter, r *http.Request) {
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("three"))
@@ -414,10 +414,10 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	})
 }
 
-// A shouting is a key type of an app.
-type shouting string
+// A lowercased is a key type of an app.
+type lowercased string
 
-func (s shouting) Value() (driver.Value, error) { return strings.ToLower(string(s)), nil }
+func (s lowercased) Value() (driver.Value, error) { return strings.ToLower(string(s)), nil }
 
 func caseKeysTheColumnCannotHold(t *testing.T) {
 	t.Parallel()
@@ -425,20 +425,20 @@ func caseKeysTheColumnCannotHold(t *testing.T) {
 		key      string
 		is       any
 		good     []any
-		nobody   []any
+		unknown  []any
 		unusable []any
 	}{
 		{"BINARY(16)", uuid{1, 15: 2}, []any{uuid{1, 15: 2}, []byte("\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02")}, []any{uuid{3}},
 			[]any{"01000000-0000-0000-0000-000000000002", "01000000000000000000000000000002", []byte{1}, nil}},
 		{"INT", 7, []any{7, "7", int8(7), uint64(7), []byte("7")}, []any{8, -7}, []any{"07", "7 ", "7.0", "0x7", "VII", 1 << 40, 7.0, time.Now(), nil, struct{}{}}},
 		{"TINYINT UNSIGNED", 200, []any{200}, []any{201}, []any{-1, 256, 300}},
-		{"VARCHAR(8) CHARACTER SET ascii", "admin", []any{"admin", shouting("ADMIN"), []byte("admin")}, []any{"adm"}, []any{"ädmin", "administrator", "\xff"}},
+		{"VARCHAR(8) CHARACTER SET ascii", "admin", []any{"admin", lowercased("ADMIN"), []byte("admin")}, []any{"adm"}, []any{"ädmin", "administrator", "\xff"}},
 		{"VARBINARY(4)", "abc", []any{"abc"}, []any{"ABC"}, []any{"abcde"}},
 	} {
 		if id, ok := test.is.(uuid); ok {
 			test.is = id[:]
 		}
-		f := keyed(t, test.key, Config{}, test.is)
+		f := setupKeyed(t, test.key, Config{}, test.is)
 		for _, key := range test.good {
 			f.loginAs(newBrowser(chrome130), key)
 			if s, err := f.auth.Sessions(t.Context(), key); len(s) != 1 || err != nil {
@@ -448,7 +448,7 @@ func caseKeysTheColumnCannotHold(t *testing.T) {
 				t.Errorf("%s: LogoutAll(%v): %d, %v", test.key, key, n, err)
 			}
 		}
-		for _, key := range test.nobody {
+		for _, key := range test.unknown {
 			if n, err := f.auth.LogoutAll(t.Context(), key); n != 0 || err != nil {
 				t.Errorf("%s: LogoutAll(%v): %d, %v", test.key, key, n, err)
 			}
@@ -469,7 +469,7 @@ func caseKeysToTheLetter(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has other collations")
 	for _, collation := range []string{"utf8mb4_general_ci", "utf8mb4_unicode_ci", "utf8mb4_unicode_520_ci"} {
-		f := keyed(t, "VARCHAR(64) COLLATE "+collation, Config{}, "admin")
+		f := setupKeyed(t, "VARCHAR(64) COLLATE "+collation, Config{}, "admin")
 		b := newBrowser(chrome130)
 		f.loginAs(b, "admin")
 		for _, key := range []string{"ADMIN", "Admin", "ädmin", "admin ", "ADMÍN"} {
@@ -513,7 +513,7 @@ func caseWhatWasBegunIsFinished(t *testing.T) {
 			defer end()
 			done := make(chan error)
 			go func() { done <- do(w, r.WithContext(ctx)) }()
-			awaitWaiting(t, f.db)
+			waitForLock(t, f.db)
 			cancel()
 			noError(t, lock.Rollback())
 			if err := <-done; err != nil {
@@ -527,9 +527,9 @@ func caseWhatWasBegunIsFinished(t *testing.T) {
 	}
 }
 
-// awaitWaiting waits until a second connection is in use: its statement waits
+// waitForLock waits until a second connection is in use: its statement waits
 // for the lock.
-func awaitWaiting(t *testing.T, db *sqlx.DB) {
+func waitForLock(t *testing.T, db *sqlx.DB) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for seen := 0; seen < 20; <-time.After(5 * time.Millisecond) {

@@ -141,7 +141,7 @@ func caseB10(t *testing.T) {
 		wantError(t, f.try(owner, "nobody@example.com", typed), ErrInvalidCredentials)
 		want := *rounds
 		if want != forms<<4 {
-			t.Errorf("%+q: %d rounds for nobody", typed, want)
+			t.Errorf("%+q: %d rounds for an unknown user", typed, want)
 		}
 		for _, hash := range []string{hashOf("another"), "", "md5"} {
 			store(hash)
@@ -189,7 +189,7 @@ func caseC6(t *testing.T) {
 			return err
 		},
 	}
-	refused := func(what string) {
+	wantBusy := func(what string) {
 		t.Helper()
 		for name, call := range calls {
 			events.take()
@@ -203,10 +203,10 @@ func caseC6(t *testing.T) {
 	}
 	passwords := f.auth.passwords
 	release := f.holdPasswords(time.Millisecond)
-	refused("with too much work before it")
+	wantBusy("with too much work before it")
 	release()
 	release = f.holdPasswords(20 * time.Millisecond)
-	refused("with a turn that does not come")
+	wantBusy("with a turn that does not come")
 	release()
 
 	release = f.holdPasswords(time.Minute)
@@ -483,8 +483,8 @@ func caseC9(t *testing.T) {
 		case EventRevoked:
 			panic(nil)
 		}
-		var nobody *Event
-		_ = nobody.Kind // a nil pointer
+		var event *Event
+		_ = event.Kind // a nil pointer
 	}
 	f := setup(t, Config{OnEvent: panics})
 	expire := func() {

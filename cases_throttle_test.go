@@ -46,7 +46,7 @@ func forEachThrottle(t *testing.T, test func(t *testing.T, f *fixture[user], adv
 			if name == "MySQL" {
 				testdb.SkipEmbedded(t, "loses concurrent writes, and ignores time zones")
 			}
-			f, advance := throttled(t, create)
+			f, advance := setupThrottle(t, create)
 			test(t, f, advance)
 		})
 	}
@@ -70,7 +70,7 @@ func (f *fixture[U]) guesses(n int, address, email string) int {
 func caseRightLoginsAtOnce(t *testing.T) {
 	forEachThrottle(t, func(t *testing.T, f *fixture[user], _ func(time.Duration)) {
 		var wg sync.WaitGroup
-		atOnce := func(n int, email func(i int) string) {
+		concurrently := func(n int, email func(i int) string) {
 			t.Helper()
 			for i := range n {
 				wg.Go(func() {
@@ -81,11 +81,11 @@ func caseRightLoginsAtOnce(t *testing.T) {
 			}
 			wg.Wait()
 		}
-		atOnce(8, func(int) string { return "alice@example.com" })
+		concurrently(8, func(int) string { return "alice@example.com" })
 		for i := range 80 {
 			mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, ?)", fmt.Sprintf("user%d@example.com", i), hashOf(right))
 		}
-		atOnce(80, func(i int) string { return fmt.Sprintf("user%d@example.com", i) })
+		concurrently(80, func(i int) string { return fmt.Sprintf("user%d@example.com", i) })
 		// The successful logins do not count.
 		if n := f.guesses(10, "203.0.113.77:1", "user7@example.com"); n != 5 {
 			t.Errorf("throttled after %d", n)
@@ -262,7 +262,7 @@ func caseNetworks(t *testing.T) {
 			return tried
 		}
 		victim := func(string) func(int) string { return func(int) string { return "alice@example.com" } }
-		nobody := func(name string) func(int) string {
+		unknown := func(name string) func(int) string {
 			return func(i int) string { return fmt.Sprint(name, i, "@example.com") }
 		}
 		if n := tried(60, func(i int) string { return fmt.Sprintf("2001:db8:1:ab%02x::1", i) }, victim("")); n != 20 {
@@ -271,10 +271,10 @@ func caseNetworks(t *testing.T) {
 		if n := tried(200, func(i int) string { return fmt.Sprintf("2001:db8:2:%02x00::%x", i, i) }, func(int) string { return "nobody@example.com" }); n != 50 {
 			t.Errorf("one account that does not exist from a /48: %d", n)
 		}
-		if n := tried(300, func(i int) string { return fmt.Sprintf("2001:db8:3:ab%02x::1", i%256) }, nobody("a")); n != 200 {
+		if n := tried(300, func(i int) string { return fmt.Sprintf("2001:db8:3:ab%02x::1", i%256) }, unknown("a")); n != 200 {
 			t.Errorf("many accounts from a /56: %d", n)
 		}
-		if n := tried(600, func(i int) string { return fmt.Sprintf("2001:db8:4:%02x00::1", i%256) }, nobody("b")); n != 500 {
+		if n := tried(600, func(i int) string { return fmt.Sprintf("2001:db8:4:%02x00::1", i%256) }, unknown("b")); n != 500 {
 			t.Errorf("many accounts from a /48: %d", n)
 		}
 		noError(t, f.try("[2001:db8:5::1]:1", "alice@example.com", right))

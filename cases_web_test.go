@@ -188,7 +188,7 @@ func plantedCandyPackCookies(t *testing.T) {
 	f.login(same, alice)
 	foreign := newBrowser(firefox)
 	f.login(foreign, bob)
-	who := func(f *fixture[user], b *browser) (id int64) {
+	userID := func(f *fixture[user], b *browser) (id int64) {
 		t.Helper()
 		f.handle(b, func(_ http.ResponseWriter, r *http.Request) {
 			u, _ := f.auth.User(r)
@@ -199,7 +199,7 @@ func plantedCandyPackCookies(t *testing.T) {
 	page := f.auth.Middleware(handler("the page"))
 	for name, test := range map[string]struct {
 		candy, single *browser // nil for none
-		who           int64
+		id            int64
 		becomes       *browser // the owner of the __Host- cookie after a page
 	}{
 		"planted":                    {attacker, victim, 1, victim},
@@ -219,8 +219,8 @@ func plantedCandyPackCookies(t *testing.T) {
 		}
 		f.auth.cookies.shared.completed = completions{}
 		held := b.cookies[hostCookie]
-		if id := who(f, b); id != test.who {
-			t.Errorf("%s: served as %d, want %d", name, id, test.who)
+		if id := userID(f, b); id != test.id {
+			t.Errorf("%s: served as %d, want %d", name, id, test.id)
 		}
 		if b.cookies[hostCookie] != held {
 			t.Errorf("%s: written into something that is no page", name)
@@ -236,8 +236,8 @@ func plantedCandyPackCookies(t *testing.T) {
 		}
 		delete(b.cookies, "candy_x")
 		delete(b.cookies, "candy_y")
-		if id := who(after, b); id != test.who {
-			t.Errorf("%s: after the migration it is %d, want %d", name, id, test.who)
+		if id := userID(after, b); id != test.id {
+			t.Errorf("%s: after the migration it is %d, want %d", name, id, test.id)
 		}
 	}
 	// A browser that rejects the cookie is served, too.
@@ -329,7 +329,7 @@ func linksOfOtherSites(t *testing.T) {
 		t.Error("a picture took the hint")
 	}
 	if isReload(t, b.do(page, "GET", "/", opened...)) || b.cookies["__Host-session.hint"] != "" {
-		t.Error("a refused cookie leaves the hint, or reloads")
+		t.Error("a rejected cookie leaves the hint, or reloads")
 	}
 	// A login sets the hint, a logout removes it.
 	f.login(b, alice)

@@ -219,7 +219,7 @@ func TestErrorsNameTheEnvironment(t *testing.T) {
 	}
 	t.Setenv("SESSION_UPDATE_AGE", "")
 	for _, name := range []string{"SESSION_KEY", "SESSION_PASSWORD", "SESSION_TOKEN"} {
-		t.Setenv(name, "a secret of somebody")
+		t.Setenv(name, "a secret of another program")
 	}
 	t.Setenv("SESSION_PASSWORD_COLUMN", "hash")
 	t.Setenv("SESSION_KEY_COLUMN", "uid")

@@ -86,7 +86,7 @@ func TestEvents(t *testing.T) {
 
 	f.age(25 * time.Hour)
 	f.wantLoggedIn(b)
-	expect("a slide", "renewed "+id(1)+" 1 "+from+" <nil> 0")
+	expect("a renewal", "renewed "+id(1)+" 1 "+from+" <nil> 0")
 	f.login(newBrowser(chrome130), bob)
 	f.login(newBrowser(chrome130), alice)
 	events.take()
@@ -180,7 +180,7 @@ func TestFresh(t *testing.T) {
 		t.Error(status, to)
 	}
 	if f.auth.Fresh(&http.Request{}, time.Hour) {
-		t.Error("a request of nobody is fresh")
+		t.Error("an anonymous request is fresh")
 	}
 }
 
@@ -206,7 +206,7 @@ func TestLinksOfOtherSites(t *testing.T) {
 		reloads              bool
 	}{
 		"a link":                     {"GET", "1", "", link, true},
-		"of nobody":                  {"GET", "", "", link, false},
+		"anonymous":                  {"GET", "", "", link, false},
 		"by a script":                {"GET", "1", "", with("Sec-Fetch-Site", "same-site"), true},
 		"by a service worker":        {"GET", "1", "", with("Sec-Fetch-Dest", "empty"), true},
 		"in a frame":                 {"GET", "1", "", with("Sec-Fetch-Dest", "iframe"), false},
@@ -216,7 +216,7 @@ func TestLinksOfOtherSites(t *testing.T) {
 		"with a cookie that is old":  {"GET", "1", withToken(token.New()).cookies["__Host-session"], link, false},
 		"an old browser":             {"GET", "1", "", []string{"Accept", "text/html"}, true},
 		"a picture in an old one":    {"GET", "1", "", []string{"Accept", "image/*"}, false},
-		"an old browser of nobody":   {"GET", "", "", []string{"Accept", "text/html"}, false},
+		"an old browser, anonymous":  {"GET", "", "", []string{"Accept", "text/html"}, false},
 		"a hint that was taken away": {"GET", "", "", []string{"Accept", "text/html"}, false},
 	} {
 		b := newBrowser(chrome130)

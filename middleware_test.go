@@ -159,7 +159,7 @@ func TestRealServer(t *testing.T) {
 	response, err = client.Get(server.URL + "/stream")
 	noError(t, err)
 	if n := get[int](t, f.db, "SELECT COUNT(*) FROM user_tokens WHERE UNIX_TIMESTAMP(active) > UNIX_TIMESTAMP() - 3600"); n != 1 || len(response.Cookies()) != 0 {
-		t.Errorf("a slide under streaming: %s, %d rows renewed, cookies %v", response.Status, n, response.Cookies())
+		t.Errorf("a renewal during streaming: %s, %d rows renewed, cookies %v", response.Status, n, response.Cookies())
 	}
 	first := make([]byte, 5)
 	if _, err := io.ReadFull(response.Body, first); err != nil || string(first) != "first" {

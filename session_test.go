@@ -621,7 +621,7 @@ func TestFailedLoginChangesNothing(t *testing.T) {
 		_, err := logIn(f.auth, w, r, Credentials{"email": "bob@example.com", "password": "wrong"})
 		wantError(t, err, ErrInvalidCredentials)
 		if u, ok := f.auth.User(r); !ok || u.ID != 1 {
-			t.Error("a failed login changed who is logged in")
+			t.Error("a failed login changed the user")
 		}
 	})
 	f.wantLoggedIn(b)
@@ -740,12 +740,12 @@ func flipLast(verifier string) string {
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		name   string
-		cfg    Config
-		idle   time.Duration
-		steps  int // how often the session is idle for a step, and then used
-		want   error
-		slides int
+		name     string
+		cfg      Config
+		idle     time.Duration
+		steps    int // how often the session is idle for a step, and then used
+		want     error
+		renewals int
 	}{
 		{"within UpdateAge", Config{}, 23 * time.Hour, 1, nil, 0},
 		{"past UpdateAge", Config{}, 25 * time.Hour, 1, nil, 1},
@@ -762,7 +762,7 @@ func TestExpiry(t *testing.T) {
 			f := setup(t, test.cfg)
 			b := newBrowser(chrome130)
 			f.login(b, alice)
-			slides := 0
+			renewals := 0
 			var err error
 			for range test.steps {
 				f.age(test.idle)
@@ -771,11 +771,11 @@ func TestExpiry(t *testing.T) {
 					t.Errorf("a renewal wrote a cookie: %v", response.Header)
 				}
 				if get[bool](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) < 60 FROM user_tokens") {
-					slides++
+					renewals++
 				}
 			}
-			if err != test.want || slides != test.slides {
-				t.Errorf("Err %v after %d slides, want %v after %d", err, slides, test.want, test.slides)
+			if err != test.want || renewals != test.renewals {
+				t.Errorf("Err %v after %d renewals, want %v after %d", err, renewals, test.want, test.renewals)
 			}
 		})
 	}
@@ -807,7 +807,7 @@ func TestRenewal(t *testing.T) {
 		t.Errorf("stored browser is %q", got)
 	}
 	if got := get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(date) FROM user_tokens"); got < 25*3600 {
-		t.Error("a slide moved the login's date")
+		t.Error("a renewal moved the login's date")
 	}
 
 	// One of many concurrent requests renews the session, also if the driver
@@ -861,7 +861,7 @@ func TestFailedRenewalFailsNoRequest(t *testing.T) {
 	mustExec(t, f.db, "CREATE TRIGGER no_update BEFORE UPDATE ON user_tokens FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'read only'")
 	response := f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if !f.auth.Check(r) {
-			t.Error("a failed slide logged the user out")
+			t.Error("a failed renewal logged the user out")
 		}
 	})
 	if len(response.Cookies()) != 0 {

@@ -547,8 +547,8 @@ func TestKnownTokens(t *testing.T) {
 	are := func(b *browser, id int64) {
 		t.Helper()
 		f.handle(b, func(_ http.ResponseWriter, r *http.Request) {
-			if who, _ := f.auth.User(r); who.ID != id {
-				t.Errorf("user %d is taken for %+v", id, who)
+			if u, _ := f.auth.User(r); u.ID != id {
+				t.Errorf("user %d is %+v", id, u)
 			}
 		})
 	}

@@ -51,8 +51,8 @@ func throttles(t *testing.T) map[string]func(*fixture[user]) (throttle.Throttle,
 	}
 }
 
-// throttled returns an app with such a throttle.
-func throttled(t *testing.T, create func(*fixture[user]) (throttle.Throttle, func(time.Duration))) (f *fixture[user], advance func(time.Duration)) {
+// setupThrottle returns an app with such a throttle.
+func setupThrottle(t *testing.T, create func(*fixture[user]) (throttle.Throttle, func(time.Duration))) (f *fixture[user], advance func(time.Duration)) {
 	t.Helper()
 	base := setup(t, Config{})
 	counts, advance := create(base)
@@ -65,7 +65,7 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 	for name, create := range throttles(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f, advance := throttled(t, create)
+			f, advance := setupThrottle(t, create)
 			waits := func(err error, least, most time.Duration) {
 				t.Helper()
 				var e *TooManyAttemptsError
@@ -119,7 +119,7 @@ func TestSprayingIsSlowedDown(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	for name, create := range throttles(t) {
-		f, advance := throttled(t, create)
+		f, advance := setupThrottle(t, create)
 		for i := range 50 {
 			if err := f.try(attacker, fmt.Sprintf("user%d@example.com", i), "wrong"); err != ErrInvalidCredentials {
 				t.Fatalf("%s: %d: %v", name, i, err)
@@ -142,7 +142,7 @@ func TestThrottleConcurrent(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
 	for name, create := range throttles(t) {
-		f, _ := throttled(t, create)
+		f, _ := setupThrottle(t, create)
 		var wg sync.WaitGroup
 		var tried atomic.Int64
 		for range 40 {
