@@ -245,6 +245,10 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 	if err != nil {
 		return err
 	}
+	transient, err := m.isTransient(r.Context(), &v.record)
+	if err != nil {
+		return err
+	}
 	replaced, ended, err := m.store.SetPassword(detach(r.Context()), user.Key, user.Hash, hash, &v.record, token.Selector, tokenHash)
 	switch {
 	case errors.Is(err, store.ErrSessionEnded): // ended concurrently; the password stays
@@ -259,7 +263,7 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 	renewed := *v
 	renewed.token = token
 	renewed.record.Selector, renewed.record.Hash = token.Selector, tokenHash
-	m.cookies.write(w, token)
+	m.cookies.write(w, token, transient)
 	m.setVerdict(r, &renewed)
 	m.emit(r, EventPasswordChanged, &renewed.record, nil)
 	m.emit(r, EventRotated, &renewed.record, nil)
@@ -340,4 +344,14 @@ func (f Fields) LogValue() slog.Value { return slog.StringValue(f.String()) }
 // turn within Config.Timeout.
 func (m *Manager[U]) HashPassword(ctx context.Context, password string) (string, error) {
 	return m.hashPassword(ctx, password)
+}
+
+// check reports a field that the options do not allow.
+func (o *registerOptions) check(fields Fields) error {
+	for _, name := range slices.Sorted(maps.Keys(fields)) {
+		if o.columns != nil && !slices.Contains(o.columns, name) {
+			return fmt.Errorf("%w: Register: the field %q is not among the Columns %q", ErrInvalidArgument, name, o.columns)
+		}
+	}
+	return nil
 }

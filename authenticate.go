@@ -232,11 +232,27 @@ func tokenRow(r *store.Record) token.Row {
 	return token.Row{ID: r.ID, Selector: r.Selector, Hash: r.Hash}
 }
 
-// isExpired reports whether r has been idle longer than MaxAge or is older than
-// MaxLifetime. Ages are in whole seconds, by the database clock.
+// isExpired reports whether r has been idle longer than its idle timeout or is
+// older than MaxLifetime. Ages are in whole seconds, by the database clock.
 func (m *Manager[U]) isExpired(r *store.Record) bool {
-	return r.Now-r.Active > seconds(m.cfg.MaxAge) ||
+	return r.Now-r.Active > m.idleTimeout(r) ||
 		m.cfg.MaxLifetime > 0 && r.Now-r.Created > seconds(m.cfg.MaxLifetime)
+}
+
+// idleTimeout returns MaxAge, or less if the login asked for less, in seconds.
+func (m *Manager[U]) idleTimeout(r *store.Record) int64 {
+	if r.Life > 0 {
+		return min(r.Life, seconds(m.cfg.MaxAge))
+	}
+	return seconds(m.cfg.MaxAge)
+}
+
+// updateAge returns UpdateAge, or less for a session with a short idle timeout.
+func (m *Manager[U]) updateAge(r *store.Record) time.Duration {
+	if r.Life > 0 {
+		return min(m.cfg.UpdateAge, time.Duration(m.idleTimeout(r))*time.Second/2)
+	}
+	return m.cfg.UpdateAge
 }
 
 // browser returns the fingerprint of a request.
@@ -249,11 +265,11 @@ func (m *Manager[U]) browser(r *http.Request) string {
 // valid either way, so a failure is only logged. The cookie is not written: it
 // lasts longer than the row, and a late response could replace a newer cookie.
 func (m *Manager[U]) renew(r *http.Request, v *verdict[U]) (renewed bool) {
-	if v.err != nil || v.stale || v.record.Now-v.record.Active <= seconds(m.cfg.UpdateAge) || r.Context().Err() != nil {
+	if v.err != nil || v.stale || v.record.Now-v.record.Active <= seconds(m.updateAge(&v.record)) || r.Context().Err() != nil {
 		return false
 	}
 	browser := lasting(v.record.Browser, m.browser(r))
-	won, err := m.store.Renew(detach(r.Context()), v.record.ID, browser, m.cfg.UpdateAge)
+	won, err := m.store.Renew(detach(r.Context()), v.record.ID, browser, m.updateAge(&v.record))
 	if err != nil {
 		m.cfg.Logger.WarnContext(r.Context(), "session: not renewed", "session", m.store.PublicID(&v.record), "error", err)
 		return false

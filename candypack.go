@@ -60,7 +60,8 @@ const (
 // CandyPack sets it.
 const candyCookieAge = 365 * 24 * time.Hour
 
-// A sharing changes how a Manager works while CandyPack shares its sessions. A nil *sharing changes nothing.
+// A sharing changes how a Manager works while CandyPack shares its sessions. A
+// nil *sharing changes nothing.
 type sharing struct {
 	switches  bool // to the standard cookie
 	completed completions
@@ -112,9 +113,9 @@ func (s *sharing) read(r *http.Request) (t token.Token, decided bool, err error)
 }
 
 // write sets CandyPack's cookies.
-func (s *sharing) write(c *cookies, w http.ResponseWriter, t token.Token) {
+func (s *sharing) write(c *cookies, w http.ResponseWriter, t token.Token, maxAge int) {
 	if s != nil {
-		maxAge := min(c.template.MaxAge, int(candyCookieAge/time.Second))
+		maxAge = min(maxAge, int(candyCookieAge/time.Second))
 		c.set(w, candySelector, t.Selector, maxAge)
 		c.set(w, candyVerifier, t.Verifier, maxAge)
 	}

@@ -21,7 +21,7 @@ func (m *Manager[U]) ip(r *http.Request) string {
 // IPv4 address, or the IPv6 /64, /56 and /48.
 //
 // It returns none if the address can't be read or is a proxy's. Such clients
-// can't be told apart, so nothing is counted for their network: one of them
+// cannot be distinguished, so nothing is counted for their network: one of them
 // could lock out all others.
 func (m *Manager[U]) networks(r *http.Request) []string {
 	text := m.cfg.ClientIP(r)

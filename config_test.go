@@ -387,7 +387,7 @@ func FuzzParseConfig(f *testing.F) {
 		}
 		if err == nil {
 			w := recorder{}
-			newCookies(full).write(w, token.New())
+			newCookies(full).write(w, token.New(), false)
 			for _, line := range w["Set-Cookie"] {
 				if _, err := http.ParseSetCookie(line); err != nil {
 					t.Fatalf("%q gives the cookie %q", data, line)

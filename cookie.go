@@ -143,13 +143,18 @@ func values(r *http.Request, name string) iter.Seq[string] {
 	}
 }
 
-// write sets the token cookies, and the hint.
-func (c *cookies) write(w http.ResponseWriter, t token.Token) {
-	c.shared.write(c, w, t)
-	if c.shared.hasOwn() {
-		c.set(w, c.template.Name, t.Selector+"."+t.Verifier, c.template.MaxAge)
+// write sets the token cookies, and the hint. If they are transient, browsers
+// delete them when they exit.
+func (c *cookies) write(w http.ResponseWriter, t token.Token, transient bool) {
+	maxAge := c.template.MaxAge
+	if transient {
+		maxAge = 0
 	}
-	c.writeHint(w)
+	c.shared.write(c, w, t, maxAge)
+	if c.shared.hasOwn() {
+		c.set(w, c.template.Name, t.Selector+"."+t.Verifier, maxAge)
+	}
+	c.writeHint(w, maxAge)
 	neverCache(w.Header())
 }
 
@@ -180,9 +185,9 @@ func (c *cookies) hinted(r *http.Request) bool {
 }
 
 // writeHint sets the hint. The hint is no secret, so caches may store it.
-func (c *cookies) writeHint(w http.ResponseWriter) {
+func (c *cookies) writeHint(w http.ResponseWriter, maxAge int) {
 	if c.hint != "" {
-		c.set(w, c.hint, "1", c.template.MaxAge)
+		c.set(w, c.hint, "1", maxAge)
 	}
 }
 

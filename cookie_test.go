@@ -44,8 +44,8 @@ func TestCookies(t *testing.T) {
 		check := func(value bool, maxAge func(int) bool) string {
 			w := httptest.NewRecorder()
 			if value {
-				c.write(w, tok)
-				c.write(w, tok) // replaces
+				c.write(w, tok, false)
+				c.write(w, tok, false) // replaces
 			} else {
 				c.clear(w)
 			}
@@ -80,7 +80,7 @@ func TestCookies(t *testing.T) {
 		}
 
 		w := httptest.NewRecorder()
-		c.write(w, tok)
+		c.write(w, tok, false)
 		r := httptest.NewRequest("GET", "/", nil)
 		for _, cookie := range w.Result().Cookies() {
 			r.AddCookie(cookie)
@@ -161,7 +161,7 @@ func TestSetCookieKeepsOtherCookiesAndHeaders(t *testing.T) {
 	w.Header().Set("Vary", "Accept, cookie")
 	cfg, err := Config{}.withDefaults()
 	noError(t, err)
-	newCookies(cfg).write(w, token.New())
+	newCookies(cfg).write(w, token.New(), false)
 	got := w.Header()["Set-Cookie"]
 	if len(got) != 4 || got[0] != "a=1" || got[1] != "__Host-session2=2" || strings.Contains(got[2], "old") || w.Header().Get("Vary") != "Accept, cookie" {
 		t.Errorf("%q", w.Header())

@@ -30,8 +30,14 @@ var configSettings = configfile.SettingsOf(reflect.TypeFor[Config](),
 // or 0 has its default. Other blocks of the file are ignored.
 //
 //	{
-//	  "auth":  { "table": "users", "key": "id", "token": "user_tokens", "maxAge": 2592000000, "updateAge": 86400000 },
-//	  "mysql": { "host": "localhost", "port": 3306, "user": "app", "password": "${MYSQL_PASSWORD}", "database": "app" }
+//	  "auth": {
+//	    "table": "users", "key": "id", "token": "user_tokens",
+//	    "maxAge": 2592000000, "updateAge": 86400000
+//	  },
+//	  "mysql": {
+//	    "host": "localhost", "port": 3306, "user": "app",
+//	    "password": "${MYSQL_PASSWORD}", "database": "app"
+//	  }
 //	}
 //
 // In both blocks ${NAME} is replaced by a variable of the environment, or of a

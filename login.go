@@ -190,11 +190,15 @@ func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any, op
 // deleted again.
 func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user store.Account[U], method store.Method, confirm func(id uint64) error, options []LoginOption) (U, error) {
 	var none U
+	o, err := loginOptionsOf(options, &m.cfg)
+	if err != nil {
+		return none, err
+	}
 	before, err := m.sessionToEnd(r)
 	if err != nil {
 		return none, err
 	}
-	shared, first, err := m.meetTwin(r, user, before)
+	shared, first, err := m.meetTwin(r, user, before, o)
 	if err != nil {
 		return none, err
 	}
@@ -214,9 +218,12 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user store.Ac
 		Method:   method,
 		Browser:  m.browser(r),
 		IP:       m.ip(r),
+		Life:     seconds(o.maxAge),
 		Created:  user.Now,
 		Active:   user.Now,
 		Now:      user.Now,
+
+		Transient: o.transient,
 	}}
 	if err := r.Context().Err(); err != nil { // the client is gone
 		return none, m.wrap("save the session", err)
@@ -227,13 +234,14 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user store.Ac
 	}
 	if confirm != nil {
 		if err := confirm(v.record.ID); err != nil {
-			m.store.Delete(detach(r.Context()), v.record.ID) // best effort; no client has this token
+			// Best effort: no client has this token.
+			m.store.Delete(detach(r.Context()), v.record.ID)
 			return none, err
 		}
 	}
 	m.verifier.Put(m.verifier.KeyFor(token), tokenRow(&v.record))
 	m.twins.save(shared, token, v.record)
-	m.cookies.write(w, token)
+	m.cookies.write(w, token, o.transient)
 	m.setVerdict(r, v)
 	m.emit(r, EventLogin, &v.record, nil)
 	m.rememberClient(r, user.Key)
@@ -244,7 +252,7 @@ func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user store.Ac
 
 // meetTwin returns the session that another login of this browser created while
 // this one was in progress, or reports that this one is the first.
-func (m *Manager[U]) meetTwin(r *http.Request, user store.Account[U], before *verdict[U]) (shared *twin, first bool, err error) {
+func (m *Manager[U]) meetTwin(r *http.Request, user store.Account[U], before *verdict[U], o loginOptions) (shared *twin, first bool, err error) {
 	if m.twins == nil {
 		return nil, true, nil
 	}
@@ -253,7 +261,7 @@ func (m *Manager[U]) meetTwin(r *http.Request, user store.Account[U], before *ve
 		sent, _ := m.cookies.read(r)
 		came = sent.Selector
 	}
-	key := twinKey{string(store.KeyBytes(user.Key)), came, m.browser(r), m.ip(r)}
+	key := twinKey{string(store.KeyBytes(user.Key)), came, m.browser(r), m.ip(r), o}
 	shared, first, err = m.twins.meet(r.Context(), r, m.stateOf(r), key, func(other *twin) (bool, error) {
 		row, err := m.primary.Find(r.Context(), other.token.Selector, other.token.Selector)
 		if errors.Is(err, ErrUnknownSession) {
@@ -279,7 +287,7 @@ func (m *Manager[U]) join(w http.ResponseWriter, r *http.Request, user store.Acc
 		}
 	}
 	v := &verdict[U]{token: shared.token, user: user.User, record: shared.record}
-	m.cookies.write(w, v.token)
+	m.cookies.write(w, v.token, v.record.Transient)
 	m.setVerdict(r, v)
 	m.emit(r, EventLogin, &v.record, nil)
 	return m.mapper.Clone(user.User), nil
@@ -316,6 +324,10 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	if err != nil {
 		return nil, err
 	}
+	transient, err := m.isTransient(r.Context(), &v.record)
+	if err != nil {
+		return nil, err
+	}
 	found, err := m.store.ReplaceToken(detach(r.Context()), &v.record, token.Selector, hash)
 	if err != nil {
 		return nil, err
@@ -327,7 +339,7 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	renewed := *v
 	renewed.token, renewed.cached = token, false
 	renewed.record.Selector, renewed.record.Hash = token.Selector, hash
-	m.cookies.write(w, token)
+	m.cookies.write(w, token, transient)
 	m.setVerdict(r, &renewed)
 	m.emit(r, EventRotated, &renewed.record, nil)
 	return &renewed, nil

@@ -157,7 +157,8 @@ func (m *Manager[U]) reportFailure(r *http.Request, err error) {
 func (m *Manager[U]) reject(w http.ResponseWriter, r *http.Request) {
 	neverCache(w.Header())
 	if m.cfg.LoginURL == "" || !wantsPage(r) {
-		w.Header().Set("WWW-Authenticate", `Cookie realm="session"`) // RFC 9110 section 15.5.2 asks for a challenge
+		// RFC 9110 section 15.5.2 requires a challenge.
+		w.Header().Set("WWW-Authenticate", `Cookie realm="session"`)
 		http.Error(w, "Unauthorized", http.StatusUnauthorized)
 		return
 	}

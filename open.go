@@ -42,7 +42,8 @@ func Open(dsn string) (*sqlx.DB, error) {
 	if !strings.HasPrefix(cfg.Collation, "utf8mb4_") {
 		cfg.Collation = ""
 	}
-	cfg.Apply(mysql.Charset("utf8mb4", cfg.Collation)) // another, such as gbk, could swallow the backslash of an escape
+	// Another charset, such as gbk, could swallow the backslash of an escape.
+	cfg.Apply(mysql.Charset("utf8mb4", cfg.Collation))
 	setDefault(&cfg.Timeout, 5*time.Second)
 	setDefault(&cfg.ReadTimeout, DefaultTimeout)
 	setDefault(&cfg.WriteTimeout, DefaultTimeout)

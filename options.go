@@ -2,8 +2,7 @@ package session
 
 import (
 	"fmt"
-	"maps"
-	"slices"
+	"time"
 )
 
 // A LoginOption changes one login: that of [Manager.Login], [Manager.LoginAs] or
@@ -21,6 +20,7 @@ type RegisterOption interface {
 
 type loginOptions struct {
 	transient bool
+	maxAge    time.Duration // 0 for Config.MaxAge
 }
 
 type registerOptions struct {
@@ -40,11 +40,29 @@ type registerOption func(*registerOptions)
 
 func (f registerOption) register(o *registerOptions) { f(o) }
 
-func loginOptionsOf(options []LoginOption) (o loginOptions) {
+func loginOptionsOf(options []LoginOption, cfg *Config) (o loginOptions, err error) {
 	for _, option := range options {
 		option.login(&o)
 	}
-	return o
+	if o.maxAge != 0 && (o.maxAge < time.Second || o.maxAge > cfg.MaxAge) {
+		return o, fmt.Errorf("%w: session.MaxAge(%v) must be from one second to Config.MaxAge, %v", ErrInvalidArgument, o.maxAge, cfg.MaxAge)
+	}
+	return o, nil
+}
+
+// Transient returns an option with which the browser deletes the session cookie
+// when it exits. It serves a login without "remember me". The session itself
+// still lasts Config.MaxAge, unless [MaxAge] is an option too.
+func Transient() LoginOption {
+	return loginOption(func(o *loginOptions) { o.transient = true })
+}
+
+// MaxAge returns an option that sets the idle timeout of one session: at least
+// one second, and at most Config.MaxAge. An active session is renewed after half
+// of it, or after Config.UpdateAge if that is less. The purge deletes the row
+// after Config.MaxAge.
+func MaxAge(d time.Duration) LoginOption {
+	return loginOption(func(o *loginOptions) { o.maxAge = d })
 }
 
 func registerOptionsOf(options []RegisterOption) (o registerOptions) {
@@ -66,14 +84,4 @@ func NoLogin() RegisterOption {
 // such as one of an administrator (OWASP Mass Assignment Cheat Sheet).
 func Columns(names ...string) RegisterOption {
 	return registerOption(func(o *registerOptions) { o.columns = append([]string{}, names...) })
-}
-
-// check reports a field that the options do not allow.
-func (o *registerOptions) check(fields Fields) error {
-	for _, name := range slices.Sorted(maps.Keys(fields)) {
-		if o.columns != nil && !slices.Contains(o.columns, name) {
-			return fmt.Errorf("%w: Register: the field %q is not among the Columns %q", ErrInvalidArgument, name, o.columns)
-		}
-	}
-	return nil
 }

@@ -26,7 +26,8 @@ func withNext(target string, r *http.Request) string {
 	target, query, _ := strings.Cut(target, "?")
 	separator := "?"
 	for pair := range strings.SplitSeq(query, "&") {
-		if name, _, _ := strings.Cut(pair, "="); pair != "" && name != returnParameter { // which would come before this one
+		// An earlier parameter of the same name would win.
+		if name, _, _ := strings.Cut(pair, "="); pair != "" && name != returnParameter {
 			target += separator + pair
 			separator = "&"
 		}
@@ -51,8 +52,8 @@ func ReturnTo(r *http.Request, fallback string) string {
 	return fallback
 }
 
-// escapedLen returns the length of a target after http.Redirect has escaped what
-// is not ASCII.
+// escapedLen returns the length of a target after http.Redirect has escaped
+// its non-ASCII bytes.
 func escapedLen(target string) int {
 	n := len(target)
 	for i := range len(target) {

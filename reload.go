@@ -1,13 +1,17 @@
 package session
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
+	"errors"
 	"html"
 	"io"
 	"net/http"
 	"net/url"
 	"strings"
+
+	"github.com/candysession/session/internal/store"
 )
 
 // setHeaders marks the response as dependent on the session, and gives the
@@ -25,7 +29,7 @@ func (m *Manager[U]) setHeaders(w http.ResponseWriter, r *http.Request, v *verdi
 	case v.err != nil && hinted:
 		m.cookies.clearHint(w)
 	case v.err == nil && !hinted:
-		m.cookies.writeHint(w)
+		m.cookies.writeHint(w, m.cookies.template.MaxAge)
 	}
 }
 
@@ -42,9 +46,11 @@ func (m *Manager[U]) prepare(w http.ResponseWriter, r *http.Request, v *verdict[
 			reload(w, r)
 			return true
 		case v.err == nil && m.mustWrite(r, v, renewed):
-			m.cookies.write(w, v.token)
-			reload(w, r)
-			return true
+			if transient, err := m.isTransient(r.Context(), &v.record); err == nil {
+				m.cookies.write(w, v.token, transient)
+				reload(w, r)
+				return true
+			}
 		}
 	}
 	m.setHeaders(w, r, v, page)
@@ -108,7 +114,8 @@ func reload(w http.ResponseWriter, r *http.Request) {
 	}
 	neverCache(w.Header())
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Content-Security-Policy", reloadPolicy) // for this page only; replaces the app's
+	// The policy is for this page only, and replaces the app's.
+	w.Header().Set("Content-Security-Policy", reloadPolicy)
 	io.WriteString(w, `<!DOCTYPE html><html lang="en"><meta charset="utf-8"><meta http-equiv="refresh" content="1; url=`+html.EscapeString(target)+`"><title>One moment</title><script>`+reloadScript+`</script>`)
 }
 
@@ -118,3 +125,13 @@ var reloadPolicy = func() string {
 	sum := sha256.Sum256([]byte(reloadScript))
 	return "default-src 'none'; script-src 'sha256-" + base64.StdEncoding.EncodeToString(sum[:]) + "'"
 }()
+
+// isTransient reports whether the cookie of a session ends with the browser. A
+// session that has ended keeps no cookie, so the answer does not matter.
+func (m *Manager[U]) isTransient(ctx context.Context, r *store.Record) (bool, error) {
+	transient, err := m.store.IsTransient(ctx, r)
+	if errors.Is(err, store.ErrSessionEnded) {
+		err = nil
+	}
+	return transient, err
+}

@@ -18,7 +18,8 @@
 //	auth, err := session.New[User](db, session.Config{LoginURL: "/login"})
 //
 //	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-//		user, err := auth.Login(w, r, session.Credentials{"email": r.PostFormValue("email")}, r.PostFormValue("password"))
+//		email := session.Credentials{"email": r.PostFormValue("email")}
+//		user, err := auth.Login(w, r, email, r.PostFormValue("password"))
 //		...
 //	})
 //	mux.Handle("/account", auth.Require(account))

@@ -45,8 +45,8 @@ func (m *Manager[U]) verdictOn(r *http.Request) (*verdict[U], error) {
 	return v, m.authenticate(r, v)
 }
 
-// certainVerdict is verdictOn without the cache: it reads the session if the
-// verdict came from there.
+// certainVerdict returns the verdict on a request by the table: it reads the
+// session if the verdict comes from the cache.
 func (m *Manager[U]) certainVerdict(r *http.Request) (*verdict[U], error) {
 	v, err := m.verdictOn(r)
 	if err != nil || !v.cached {

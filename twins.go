@@ -30,6 +30,7 @@ type twinKey struct {
 	before  string // the selector that the request came with
 	browser string
 	ip      string
+	options loginOptions
 }
 
 // A twin is a session that concurrent logins share.

@@ -83,6 +83,21 @@ var tokenColumns = []tokenColumn{
 		field:      func(r *Record) any { return &r.Method },
 		written:    true,
 	},
+	{
+		name:       "life",
+		definition: "INT UNSIGNED NOT NULL DEFAULT 0",
+		added:      true,
+		field:      func(r *Record) any { return &r.Life },
+		written:    true,
+	},
+	{
+		name:       "transient",
+		definition: "TINYINT UNSIGNED NOT NULL DEFAULT 0",
+		added:      true,
+		unread:     true,
+		field:      func(r *Record) any { return &r.Transient },
+		written:    true,
+	},
 }
 
 // read returns the expression that reads the column of the table with an alias,

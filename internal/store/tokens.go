@@ -24,9 +24,12 @@ type Record struct {
 	Method   Method
 	Browser  string
 	IP       string
+	Life     int64 // the idle timeout of this session in seconds; 0 for MaxAge
 	Created  int64 // all times in seconds since the epoch, by the database's clock
 	Active   int64
 	Now      int64
+
+	Transient bool // the browser drops the cookie when it exits; lookups do not read it
 }
 
 // A Method is how a session began.
@@ -104,6 +107,9 @@ func (s *Store) insertOn(ctx context.Context, on sqlx.ExecerContext, r *Record) 
 	table, err := s.tokenTable(ctx)
 	if err != nil {
 		return 0, err
+	}
+	if !table.columns.has("life") && (r.Life != 0 || r.Transient) {
+		return 0, s.missingColumns(table, "the options of a login")
 	}
 	var names []string
 	var args []any
@@ -335,6 +341,13 @@ func (s *Store) SessionsOf(ctx context.Context, user any) ([]Record, error) {
 		condition += " AND UNIX_TIMESTAMP(date) + ? >= UNIX_TIMESTAMP()"
 		args = append(args, seconds(s.cfg.MaxLifetime))
 	}
+	table, err := s.tokenTable(ctx)
+	if err != nil {
+		return nil, s.Wrap("list the user's sessions", err)
+	}
+	if table.columns.has("life") {
+		condition += " AND (life = 0 OR UNIX_TIMESTAMP(active) + life >= UNIX_TIMESTAMP())"
+	}
 	return s.recordsOf(ctx, user, condition, args)
 }
 
@@ -411,11 +424,29 @@ func (s *Store) LoginMethod(ctx context.Context, r *Record) (method Method, age 
 	if err != nil {
 		return 0, 0, err
 	}
-	if missing := table.columns.missing(); !table.columns.has("method") {
-		return 0, 0, fmt.Errorf("%w: the token table %s lacks the columns that record how a session began; call Migrate, or run\nALTER TABLE %s ADD COLUMN %s", ErrConfig, s.tokensName, s.tokensName, definitions(missing, ", ADD COLUMN "))
+	if !table.columns.has("method") {
+		return 0, 0, s.missingColumns(table, "how a session began")
 	}
+	found, err := s.readRow(ctx, table, r)
+	return found.Method, found.Now - found.Created, err
+}
+
+// IsTransient reports whether the browser drops the cookie of a session when it
+// exits. It returns ErrSessionEnded if the session has another token by now.
+func (s *Store) IsTransient(ctx context.Context, r *Record) (bool, error) {
+	table, err := s.tokenTable(ctx)
+	if err != nil || !table.columns.has("transient") {
+		return false, err
+	}
+	found, err := s.readRow(ctx, table, r)
+	return found.Transient, err
+}
+
+// readRow reads all columns of a session. It returns ErrSessionEnded if the
+// session has another token by now.
+func (s *Store) readRow(ctx context.Context, table *tokenTable, r *Record) (Record, error) {
 	var found []Record
-	err = s.do(ctx, "read the session", func(ctx context.Context) (err error) {
+	err := s.do(ctx, "read the session", func(ctx context.Context) (err error) {
 		found, err = s.selectRecords(ctx, table.columns, "", sameToken, r.ID, r.Selector)
 		return err
 	})
@@ -423,7 +454,13 @@ func (s *Store) LoginMethod(ctx context.Context, r *Record) (method Method, age 
 		err = ErrSessionEnded
 	}
 	if err != nil {
-		return 0, 0, err
+		return Record{}, err
 	}
-	return found[0].Method, found[0].Now - found[0].Created, nil
+	return found[0], nil
+}
+
+// missingColumns returns the error of a call that needs columns which a table of
+// CandyPack, or of an older version, lacks.
+func (s *Store) missingColumns(table *tokenTable, what string) error {
+	return fmt.Errorf("%w: the token table %s lacks the columns that record %s; call Migrate, or run\nALTER TABLE %s ADD COLUMN %s", ErrConfig, s.tokensName, what, s.tokensName, definitions(table.columns.missing(), ", ADD COLUMN "))
 }

@@ -16,7 +16,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 )
 
-// procedure is the one that generated code would name.
+// procedure is the name that generated code would use.
 const procedure = "/account.v1.AccountService/WhoAmI"
 
 type User struct {
@@ -41,7 +41,7 @@ func main() {
 	log.Fatal(http.ListenAndServe("localhost:8080", (&site{auth: auth}).routes()))
 }
 
-// require is an interceptor that rejects calls which are not logged in.
+// require rejects calls that are not logged in. It is an interceptor.
 func (s *site) require(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, request connect.AnyRequest) (connect.AnyResponse, error) {
 		if err := s.auth.FromContext(ctx).Err; err != nil {

@@ -1,6 +1,7 @@
 // Command uses prints which files of the library use which others, by the
 // declarations that the type checker resolves, and the circles among them. A
-// circle is a largest set of files that use each other, directly or not.
+// circle is a largest set of files that use each other, directly or not. The
+// program fails if a circle has more than 6 files.
 //
 //	go run ./internal/cmd/uses
 package main
@@ -22,6 +23,9 @@ import (
 	"strings"
 )
 
+// maxCircle is the number of files that may use each other in a circle.
+const maxCircle = 6
+
 func main() {
 	log.SetFlags(0)
 	uses, err := fileUses(".")
@@ -31,8 +35,13 @@ func main() {
 	for _, file := range slices.Sorted(maps.Keys(uses)) {
 		fmt.Printf("%-18s %s\n", file, strings.Join(uses[file], " "))
 	}
+	largest := 0
 	for _, circle := range circles(uses) {
 		fmt.Printf("\na circle of %d: %s\n", len(circle), strings.Join(circle, " "))
+		largest = max(largest, len(circle))
+	}
+	if largest > maxCircle {
+		log.Fatalf("the largest circle has %d files; the limit is %d", largest, maxCircle)
 	}
 }
 
