@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"crypto/md5"
-	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -59,11 +58,6 @@ func TestRegister(t *testing.T) {
 // embedded reports whether the tests run on the embedded engine. It has one
 // connection.
 func embedded() bool { return testdb.Connections() == 1 }
-
-func (f *fixture[U]) register(fields Fields, options formOptions) error {
-	_, err := register(f.auth, httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), fields, options)
-	return err
-}
 
 func TestRegisterTaken(t *testing.T) {
 	t.Parallel()
@@ -206,12 +200,6 @@ func TestRegisterWhileTheDatabaseFails(t *testing.T) {
 	if n := get[int](t, f.db, "SELECT COUNT(*) FROM users"); n != 2 {
 		t.Errorf("%d users", n)
 	}
-}
-
-// md5Hex verifies passwords as a legacy program may have stored them.
-func md5Hex(stored, password string) bool {
-	sum := md5.Sum([]byte(password))
-	return subtle.ConstantTimeCompare([]byte(stored), []byte(hex.EncodeToString(sum[:]))) == 1
 }
 
 func TestLegacyPasswords(t *testing.T) {

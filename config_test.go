@@ -17,15 +17,6 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-func writeConfig(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "config.json")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 func TestSeedConfigurations(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {

@@ -1,11 +1,8 @@
 package session
 
 import (
-	"context"
-	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -14,29 +11,6 @@ import (
 	"github.com/candysession/session/internal/token"
 	"github.com/candysession/session/throttle"
 )
-
-// An eventLog keeps events as strings.
-type eventLog struct {
-	mu     sync.Mutex
-	events []string
-}
-
-func (l *eventLog) add(_ context.Context, e Event) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.events = append(l.events, fmt.Sprintf("%s %s %s %s %v %d", e.Kind, e.Session, plainText(e.User), e.ClientIP, e.Err, e.Count))
-}
-
-func plainText(user any) string { return fmt.Sprint(store.PlainKey(user)) }
-
-// take returns the events since the last call, one a line.
-func (l *eventLog) take() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	taken := strings.Join(l.events, "\n")
-	l.events = nil
-	return taken
-}
 
 func TestEvents(t *testing.T) {
 	t.Parallel()

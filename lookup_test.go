@@ -18,35 +18,6 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// lockTables blocks every lookup until release is called. Lookups with a slot
-// wait for the server, the others for a slot. release first executes the
-// statements in also.
-func lockTables[U any](f *fixture[U]) (release func(also ...string)) {
-	f.t.Helper()
-	testdb.SkipEmbedded(f.t, "has no locks")
-	f.waitForPurge()
-	locker := openRaw(f.t, f.dsn, "")
-	conn, err := locker.Conn(f.t.Context())
-	noError(f.t, err)
-	run := func(statement string) {
-		f.t.Helper()
-		if _, err := conn.ExecContext(context.Background(), statement); err != nil {
-			f.t.Error(err)
-		}
-	}
-	run("LOCK TABLES user_tokens WRITE, user_tokens AS t WRITE, users WRITE")
-	return func(also ...string) {
-		for _, statement := range also {
-			run(statement)
-		}
-		run("UNLOCK TABLES")
-		conn.Close()
-	}
-}
-
-// directSlots is the number of lookups that run before others wait.
-const directSlots = 4
-
 // queued returns the number of requests that wait in batches.
 func queued(l *store.Lookup[user]) int {
 	_, queued := l.Loader.Stats()
@@ -57,12 +28,6 @@ func queued(l *store.Lookup[user]) int {
 func slotsBusy(l *store.Lookup[user]) int {
 	busy, _ := l.Loader.Stats()
 	return busy
-}
-
-// isIdle reports whether no lookup runs or waits.
-func isIdle(l *store.Lookup[user]) bool {
-	busy, queued := l.Loader.Stats()
-	return busy == 0 && queued == 0
 }
 
 // fillSlots takes every direct slot with a lookup of an unknown selector, so that
@@ -78,19 +43,6 @@ func fillSlots(f *fixture[user]) *sync.WaitGroup {
 	}
 	waitUntil(f.t, func() bool { return slotsBusy(f.auth.bySelector) == directSlots })
 	return &wg
-}
-
-func tokenOf(b *browser) token.Token {
-	selector, verifier, _ := strings.Cut(b.cookies["__Host-session"], ".")
-	return token.Token{Selector: selector, Verifier: verifier}
-}
-
-func selectorOf(b *browser) string { return tokenOf(b).Selector }
-
-// forgeToken returns a browser with the selector of b's token and a random
-// verifier.
-func forgeToken(b *browser) *browser {
-	return withToken(token.Token{Selector: selectorOf(b), Verifier: token.New().Verifier})
 }
 
 func TestLookupBatches(t *testing.T) {

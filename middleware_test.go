@@ -11,17 +11,6 @@ import (
 	"time"
 )
 
-func handler(text string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, text) })
-}
-
-func body(t *testing.T, r *http.Response) string {
-	t.Helper()
-	b, err := io.ReadAll(r.Body)
-	noError(t, err)
-	return string(b)
-}
-
 func TestRequireGuestSwitch(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{LoginURL: "/login", HomeURL: "/home"})

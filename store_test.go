@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"database/sql/driver"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,14 +17,7 @@ import (
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
 	"github.com/go-sql-driver/mysql"
-	"github.com/jmoiron/sqlx"
 )
-
-// A uuid is like the UUID types of common libraries: bytes that are a string in
-// the database.
-type uuid [16]byte
-
-func (u uuid) Value() (driver.Value, error) { return hex.EncodeToString(u[:]), nil }
 
 // The token table uses the type of the users table's key, whatever the names
 // are.
@@ -274,12 +266,6 @@ func TestTableIsCreatedOnFirstUse(t *testing.T) {
 	f.wantRejected(b, ErrUnknownSession)
 	f.login(b, alice)
 	f.wantLoggedIn(b)
-}
-
-func withToken(tok token.Token) *browser {
-	b := newBrowser("")
-	b.cookies["__Host-session"] = tok.Selector + "." + tok.Verifier
-	return b
 }
 
 // Without the privilege to create tables, errors contain the statement to run.
@@ -558,24 +544,6 @@ func TestKnownTokens(t *testing.T) {
 	mustExec(t, f.db, "UPDATE user_tokens SET id = 101 WHERE id = 102")
 	are(b, 1)
 	are(other, 2)
-}
-
-// explain returns the server's plan for a query: table, type and key of each
-// step.
-func explain(t *testing.T, db *sqlx.DB, query string, args ...any) (keys []string) {
-	t.Helper()
-	rows, err := db.Queryx("EXPLAIN FORMAT=TRADITIONAL "+query, args...)
-	if err != nil { // MariaDB has no other format
-		rows, err = db.Queryx("EXPLAIN "+query, args...)
-	}
-	noError(t, err)
-	defer rows.Close()
-	for rows.Next() {
-		plan := map[string]any{}
-		noError(t, rows.MapScan(plan))
-		keys = append(keys, fmt.Sprintf("%s:%s:%s", plan["table"], plan["type"], plan["key"]))
-	}
-	return keys
 }
 
 // Lookups use the indexes of both tables.

@@ -15,50 +15,6 @@ import (
 	"github.com/candysession/session/throttle"
 )
 
-// try logs in from an address.
-func (f *fixture[U]) try(address, email, password string) error {
-	r := httptest.NewRequest("POST", "/", nil)
-	r.RemoteAddr = address
-	_, err := logIn(f.auth, httptest.NewRecorder(), r, Credentials{"email": email, "password": password})
-	return err
-}
-
-const (
-	attacker = "203.0.113.9:1234"
-	owner    = "198.51.100.7:1234"
-	right    = "alice's password"
-)
-
-// throttles returns constructors of each Throttle that counts. Each also returns
-// a function that advances its clock, which stands still otherwise.
-func throttles(t *testing.T) map[string]func(*fixture[user]) (throttle.Throttle, func(time.Duration)) {
-	return map[string]func(*fixture[user]) (throttle.Throttle, func(time.Duration)){
-		"memory": func(*fixture[user]) (throttle.Throttle, func(time.Duration)) {
-			memory := throttle.NewMemory()
-			var passed atomic.Int64
-			start := time.Now()
-			memory.Now = func() time.Time { return start.Add(time.Duration(passed.Load())) }
-			return memory, func(d time.Duration) { passed.Add(int64(d)) }
-		},
-		"MySQL": func(f *fixture[user]) (throttle.Throttle, func(time.Duration)) {
-			db := open(t, f.dsn, "timestamp=1795000000")
-			shared, err := throttle.NewMySQL(db, "session_attempts", nil)
-			noError(t, err)
-			return shared, func(d time.Duration) {
-				mustExec(t, db, "UPDATE session_attempts SET last = FROM_UNIXTIME(UNIX_TIMESTAMP(last) - ?)", seconds(d))
-			}
-		},
-	}
-}
-
-// setupThrottle returns an app with such a throttle.
-func setupThrottle(t *testing.T, create func(*fixture[user]) (throttle.Throttle, func(time.Duration))) (f *fixture[user], advance func(time.Duration)) {
-	t.Helper()
-	base := setup(t, Config{})
-	counts, advance := create(base)
-	return newManager[user](t, base.db, base.dsn, Config{Throttle: counts}), advance
-}
-
 func TestGuessingIsSlowedDown(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
