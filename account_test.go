@@ -3,7 +3,6 @@ package session
 import (
 	"context"
 	"crypto/md5"
-	"crypto/subtle"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -26,43 +25,39 @@ func TestRegister(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		u, err := register(f.auth, w, r, Fields{"email": "carol@example.com", "name": "Carol", "password": "carol's password"}, emailAndName)
 		noError(t, err)
 		if u.ID != 3 || u.Email != "carol@example.com" || u.Name.String != "Carol" || !f.auth.Check(r) {
 			t.Errorf("%+v", u)
 		}
 	})
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	if hash := get[string](t, f.db, "SELECT password FROM users WHERE id = 3"); bcrypt.CompareHashAndPassword([]byte(hash), []byte("carol's password")) != nil {
 		t.Errorf("the password column is %q", hash)
 	}
 	f.login(newBrowser(chrome130), Credentials{"email": "carol@example.com", "password": "carol's password"})
 
-	// What looks like a hash is a password like any other.
+	// A password that looks like a hash is a password like any other.
 	looksHashed := hashOf("carol's password")
 	noError(t, f.register(Fields{"email": "erin@example.com", "password": looksHashed}, emailAndName))
 	f.login(newBrowser(chrome130), Credentials{"email": "erin@example.com", "password": looksHashed})
 
-	// Not logged in, if told so.
+	// With NoLogin, the new user is not logged in.
 	b = newBrowser(chrome130)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		u, err := register(f.auth, w, r, Fields{"email": "dave@example.com", "password": "dave's password"}, formOptions{Columns: []string{"email"}, NoLogin: true})
 		noError(t, err)
 		if u.ID != 5 || f.auth.Check(r) {
 			t.Errorf("%+v, logged in: %v", u, f.auth.Check(r))
 		}
 	})
-	f.isOut(b, ErrNoCookie)
+	f.wantRejected(b, ErrNoCookie)
 }
 
-// embedded is the engine that has one connection.
+// embedded reports whether the tests run on the embedded engine. It has one
+// connection.
 func embedded() bool { return testdb.Connections() == 1 }
-
-func (f *fixture[U]) register(fields Fields, options formOptions) error {
-	_, err := register(f.auth, httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), fields, options)
-	return err
-}
 
 func TestRegisterTaken(t *testing.T) {
 	t.Parallel()
@@ -81,7 +76,7 @@ func TestRegisterTaken(t *testing.T) {
 		{Fields{"email": "new@example.com", "id": "1"}, "id"},
 	} {
 		if embedded() && (test.fields["email"] == "ALICE@example.com" || test.field == "id") {
-			continue // it compares by the byte, and does not list the primary key
+			continue // compares bytes, and does not list the primary key
 		}
 		test.fields["password"] = "a password"
 		err := f.register(test.fields, all)
@@ -96,8 +91,9 @@ func TestRegisterTaken(t *testing.T) {
 	}
 }
 
-// Of those who ask for one name at once, one gets it, and the others hear that it is taken.
-func TestRegisterAtOnce(t *testing.T) {
+// Of concurrent registrations for one name, one succeeds. The others get an
+// error that the name is taken.
+func TestRegisterConcurrently(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
 	f := setup(t, Config{})
@@ -117,7 +113,7 @@ func TestRegisterAtOnce(t *testing.T) {
 	}
 	wg.Wait()
 	if won.Load() != 10 || taken.Load() != 90 {
-		t.Errorf("%d won, %d heard that it is taken", won.Load(), taken.Load())
+		t.Errorf("%d succeeded, %d got an error that the name is taken", won.Load(), taken.Load())
 	}
 }
 
@@ -125,7 +121,7 @@ func TestRegisterBadFields(t *testing.T) {
 	t.Parallel()
 	for _, params := range []string{"sql_mode=''", "sql_mode='STRICT_TRANS_TABLES'"} {
 		f := setup(t, Config{})
-		strict := manage[user](t, open(t, f.dsn, params), f.dsn, Config{})
+		strict := newManager[user](t, open(t, f.dsn, params), f.dsn, Config{})
 		for _, test := range []struct {
 			fields Fields
 			want   error
@@ -143,7 +139,7 @@ func TestRegisterBadFields(t *testing.T) {
 			{Fields{"name": "No E-Mail", "password": "a password"}, ErrInvalidArgument, "email"},
 		} {
 			if embedded() && test.says == "email" {
-				continue // it has no error numbers for these
+				continue // the engine has no error numbers for these
 			}
 			err := strict.register(test.fields, formOptions{Columns: []string{"email", "name", "role"}})
 			if !errors.Is(err, test.want) || !strings.Contains(fmt.Sprint(err), test.says) || errors.Is(err, ErrUnavailable) {
@@ -159,7 +155,8 @@ func TestRegisterBadFields(t *testing.T) {
 	}
 }
 
-// A key that the database does not count up must be among the fields; it may be text, or binary.
+// A key without AUTO_INCREMENT must be among the fields. It may be a string or
+// binary.
 func TestRegisterWithAKey(t *testing.T) {
 	t.Parallel()
 	for _, key := range []struct {
@@ -174,23 +171,24 @@ func TestRegisterWithAKey(t *testing.T) {
 		dsn := testdb.DSN(t)
 		db := open(t, dsn, "")
 		mustExec(t, db, "CREATE TABLE users (id "+key.column+" NOT NULL PRIMARY KEY, email VARCHAR(255) NOT NULL UNIQUE, password VARCHAR(255) NOT NULL)")
-		f := manage[Row](t, db, dsn, Config{})
+		f := newManager[Row](t, db, dsn, Config{})
 		err := f.register(Fields{"email": "x@example.com", "password": "a password"}, formOptions{Columns: []string{"email"}})
 		if !errors.Is(err, ErrInvalidArgument) || !strings.Contains(err.Error(), `set the field "id"`) {
 			t.Errorf("%s: without a key: %v", key.column, err)
 		}
 		b := newBrowser(chrome130)
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			u, err := register(f.auth, w, r, Fields{"id": key.value, "email": "x@example.com", "password": "a password"}, formOptions{Columns: []string{"id", "email"}})
 			if err != nil || u["email"] != "x@example.com" {
 				t.Errorf("%s: %v, %v", key.column, u, err)
 			}
 		})
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
 }
 
-// A registration that fails leaves nothing behind, and a login that fails says that the user is there.
+// A failed registration leaves no row. If only the login after it fails, the
+// error says that the user was created.
 func TestRegisterWhileTheDatabaseFails(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -204,16 +202,10 @@ func TestRegisterWhileTheDatabaseFails(t *testing.T) {
 	}
 }
 
-// md5Hex is how a legacy program may have stored passwords.
-func md5Hex(stored, password string) bool {
-	sum := md5.Sum([]byte(password))
-	return subtle.ConstantTimeCompare([]byte(stored), []byte(hex.EncodeToString(sum[:]))) == 1
-}
-
 func TestLegacyPasswords(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{VerifyPassword: md5Hex, Throttle: throttle.None})
-	without := manage[user](t, f.db, f.dsn, Config{Throttle: throttle.None})
+	without := newManager[user](t, f.db, f.dsn, Config{Throttle: throttle.None})
 	sum := md5.Sum([]byte("alice's password"))
 	stored := hex.EncodeToString(sum[:])
 	column := func() string { return get[string](t, f.db, "SELECT password FROM users WHERE id = 1") }
@@ -244,18 +236,19 @@ func TestLegacyPasswords(t *testing.T) {
 	try(without, "alice's password", nil)
 	try(f, "another", ErrInvalidCredentials)
 
-	// A column that would cut the hash keeps what it has, and it is said.
-	f.purged()
+	// A column that is too narrow for the new hash keeps the old one, and this
+	// is logged.
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE users SET password = ?", stored)
 	mustExec(t, f.db, "ALTER TABLE users MODIFY password CHAR(32) NOT NULL")
-	narrow := manage[user](t, open(t, f.dsn, "sql_mode=''"), f.dsn, Config{VerifyPassword: md5Hex, Throttle: throttle.None})
+	narrow := newManager[user](t, open(t, f.dsn, "sql_mode=''"), f.dsn, Config{VerifyPassword: md5Hex, Throttle: throttle.None})
 	try(narrow, "alice's password", nil)
 	if column() != stored || !strings.Contains(narrow.log.String(), "VARCHAR(255)") {
 		t.Errorf("the column is %q; the log says %s", column(), narrow.log)
 	}
-	// An empty column is nobody's password, whatever the function says.
+	// An empty column matches no password, whatever the function returns.
 	mustExec(t, f.db, "UPDATE users SET password = ''")
-	try(manage[user](t, f.db, f.dsn, Config{VerifyPassword: func(string, string) bool { return true }}), "", ErrInvalidCredentials)
+	try(newManager[user](t, f.db, f.dsn, Config{VerifyPassword: func(string, string) bool { return true }}), "", ErrInvalidCredentials)
 }
 
 func TestSetPassword(t *testing.T) {
@@ -267,7 +260,7 @@ func TestSetPassword(t *testing.T) {
 	before := *ours
 	before.cookies = map[string]string{"__Host-session": ours.cookies["__Host-session"]}
 	set := func(b *browser, old, password string) (err error) {
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			err = f.auth.SetPassword(w, r, old, password)
 			if (f.auth.Err(r) == nil) != (err == nil || b == ours) {
 				t.Errorf("after SetPassword Err is %v", f.auth.Err(r))
@@ -279,20 +272,20 @@ func TestSetPassword(t *testing.T) {
 	wantError(t, set(ours, "wrong", "a new password"), ErrInvalidCredentials)
 	wantError(t, set(ours, "alice's password", ""), ErrInvalidArgument)
 	wantError(t, set(ours, "alice's password", strings.Repeat("x", 73)), ErrPasswordTooLong)
-	f.isIn(others)
+	f.wantLoggedIn(others)
 
 	noError(t, set(ours, "alice's password", "a new password"))
-	f.isIn(ours)
-	f.isOut(others, ErrUnknownSession)
-	f.isOut(&before, ErrUnknownSession)
+	f.wantLoggedIn(ours)
+	f.wantRejected(others, ErrUnknownSession)
+	f.wantRejected(&before, ErrUnknownSession)
 	if err := f.try(owner, "alice@example.com", "alice's password"); err != ErrInvalidCredentials {
 		t.Errorf("the old password: %v", err)
 	}
 	noError(t, f.try(owner, "alice@example.com", "a new password"))
 
-	// Without the old password where there is none, and only after a login.
+	// An account without a password needs no old one, but a recent login.
 	wantError(t, set(ours, "", "another password"), ErrInvalidCredentials)
-	f.purged()
+	f.waitForPurge()
 	for _, unusable := range []any{nil, "", "!"} {
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", unusable)
 		f.loginAs(ours, 1)
@@ -300,12 +293,13 @@ func TestSetPassword(t *testing.T) {
 		wantError(t, set(ours, "", "another password"), ErrReauthRequired)
 		f.loginAs(ours, 1)
 		noError(t, set(ours, "", "another password"))
-		f.isIn(ours)
+		f.wantLoggedIn(ours)
 		noError(t, f.try(owner, "alice@example.com", "another password"))
 	}
 }
 
-// A login with the old password is under way while the password changes, and is not there yet when all sessions end.
+// The password changes, and all sessions are revoked, while a login with the
+// old password is in progress. Its session does not exist yet.
 func TestPasswordChangedDuringALogin(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -313,7 +307,8 @@ func TestPasswordChangedDuringALogin(t *testing.T) {
 		want   error
 	}{
 		{"UPDATE users SET password = '" + hashOf("another") + "' WHERE id = 1", ErrInvalidCredentials},
-		{"UPDATE users SET password = '" + hashOf(alice["password"]) + "' WHERE id = 1", nil}, // as another login does, which upgrades it
+		// A concurrent login upgrades the hash.
+		{"UPDATE users SET password = '" + hashOf(alice["password"]) + "' WHERE id = 1", nil},
 		{"DELETE FROM users WHERE id = 1", ErrInvalidCredentials},
 	} {
 		f := setup(t, Config{})
@@ -323,7 +318,7 @@ func TestPasswordChangedDuringALogin(t *testing.T) {
 			err := bcrypt.CompareHashAndPassword(hash, plain)
 			once.Do(func() {
 				mustExec(t, f.db, test.change)
-				second(f.auth.LogoutAll(t.Context(), 1))
+				errOnly(f.auth.LogoutAll(t.Context(), 1))
 			})
 			return err
 		}
@@ -347,7 +342,7 @@ func TestSetPasswordIsThrottled(t *testing.T) {
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	for i := range 6 {
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			err := f.auth.SetPassword(w, r, "wrong", "a new password")
 			if errors.Is(err, ErrTooManyAttempts) != (i == 5) || !errors.Is(err, ErrInvalidCredentials) {
 				t.Errorf("%d: %v", i, err)
@@ -365,17 +360,17 @@ func TestRotate(t *testing.T) {
 	f.login(other, alice)
 	before := *b
 	before.cookies = map[string]string{"__Host-session": b.cookies["__Host-session"]}
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		id := f.auth.Session(r).ID
 		noError(t, f.auth.Rotate(w, r))
 		if f.auth.Session(r).ID != id {
 			t.Error("it is another session")
 		}
 	})
-	f.isIn(b)
-	f.isIn(other)
-	f.isOut(&before, ErrUnknownSession)
-	f.inside(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) { wantError(t, f.auth.Rotate(w, r), ErrNotLoggedIn) })
+	f.wantLoggedIn(b)
+	f.wantLoggedIn(other)
+	f.wantRejected(&before, ErrUnknownSession)
+	f.handle(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) { wantError(t, f.auth.Rotate(w, r), ErrNotLoggedIn) })
 }
 
 func TestMaxSessions(t *testing.T) {
@@ -391,29 +386,29 @@ func TestMaxSessions(t *testing.T) {
 	bobs := newBrowser(chrome130)
 	f.login(bobs, bob)
 	for i, b := range browsers {
-		if why := f.why(b); (why == nil) != (i >= 2) {
+		if why := f.errOf(b); (why == nil) != (i >= 2) {
 			t.Errorf("session %d: %v", i, why)
 		}
 	}
-	// A login in place of an own session takes no other's.
+	// A login that replaces the browser's own session ends no other one.
 	f.login(browsers[4], alice)
 	for _, b := range append(browsers[2:], bobs) {
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
-	// An expired session takes nobody's place.
-	f.purged()
+	// An expired session does not count.
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP() - 31 * 86400) WHERE token_x = ?", selectorOf(browsers[4]))
 	f.login(newBrowser(chrome130), alice)
-	f.isIn(browsers[2])
+	f.wantLoggedIn(browsers[2])
 
-	// Of concurrent logins as many stay, and no more are ever in the hands of
-	// browsers. A session whose login is not answered yet is in nobody's.
-	f.purged()
+	// After concurrent logins, MaxSessions sessions remain. Browsers never hold
+	// more: a session counts once the login has been answered.
+	f.waitForPurge()
 	mustExec(t, f.db, "DELETE FROM user_tokens WHERE user = 1")
 	var mu sync.Mutex
 	var answered []any
 	var wg sync.WaitGroup
-	for i := range 30 { // of 30 browsers
+	for i := range 30 { // each from another browser
 		wg.Go(func() {
 			b := newBrowser(fmt.Sprint("browser ", i))
 			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -424,9 +419,10 @@ func TestMaxSessions(t *testing.T) {
 			mu.Lock()
 			defer mu.Unlock()
 			answered = append(answered, selectorOf(b))
-			n := get[int](t, f.db, "SELECT COUNT(*) FROM user_tokens WHERE token_x IN (?"+strings.Repeat(", ?", len(answered)-1)+")", answered...)
-			if n > 3 {
-				t.Errorf("%d sessions", n)
+			var n int
+			err := f.db.Get(&n, "SELECT COUNT(*) FROM user_tokens WHERE token_x IN (?"+strings.Repeat(", ?", len(answered)-1)+")", answered...)
+			if n > 3 || err != nil {
+				t.Errorf("%d sessions, %v", n, err)
 			}
 		})
 	}

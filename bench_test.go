@@ -9,7 +9,8 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// BenchmarkMiddleware is what a request pays; bench/ compares it with others.
+// BenchmarkMiddleware measures the cost per request. bench/ compares it with
+// other libraries.
 func BenchmarkMiddleware(b *testing.B) {
 	for _, bm := range []struct {
 		name   string
@@ -45,7 +46,7 @@ func BenchmarkMiddleware(b *testing.B) {
 				h.ServeHTTP(recorder{}, r)
 			}
 		})
-		b.Run(bm.name+", 64 at once", func(b *testing.B) {
+		b.Run(bm.name+", 64 concurrent", func(b *testing.B) {
 			b.ReportAllocs()
 			b.SetParallelism(32) // on two processors
 			b.RunParallel(func(pb *testing.PB) {

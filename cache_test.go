@@ -14,25 +14,25 @@ func TestCacheAnswersWithoutAQuery(t *testing.T) {
 	f := setup(t, Config{Cache: Cache{Fresh: time.Hour}, MaxLifetime: 100 * time.Hour})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
-	f.isIn(b) // read
-	f.purged()
+	f.wantLoggedIn(b) // read
+	f.waitForPurge()
 	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if u, ok := f.auth.User(r); !ok || u.ID != 1 || f.auth.Session(r).Stale {
 			t.Errorf("%+v, %v", u, f.auth.Err(r))
 		}
 	})
-	// What is wrong with a request is seen all the same.
+	// Invalid requests are rejected despite the cache.
 	stolen := newBrowser(firefox)
 	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
-	f.isOut(stolen, ErrFingerprintMismatch)
-	f.isOut(forger(b), ErrUnknownSession)
+	f.wantRejected(stolen, ErrFingerprintMismatch)
+	f.wantRejected(forgeToken(b), ErrUnknownSession)
 	mustExec(t, f.db, "RENAME TABLE elsewhere TO users")
-	f.isOut(forger(b), ErrUnknownSession)
+	f.wantRejected(forgeToken(b), ErrUnknownSession)
 }
 
-// aged makes what is kept older than it is.
-func (c *cache[U]) aged(by time.Duration) {
+// age makes the cached entries older.
+func (c *cache[U]) age(by time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, selector := range c.sessions.Keys() {
@@ -46,39 +46,39 @@ func TestCacheEndsAndExpires(t *testing.T) {
 	f := setup(t, Config{MaxAge: time.Hour, UpdateAge: 30 * time.Minute, Cache: Cache{Fresh: 10 * time.Minute}})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.isIn(b)
-	f.purged()
+	f.wantLoggedIn(b)
+	f.waitForPurge()
 	mustExec(t, f.db, "DELETE FROM user_tokens") // by another process
-	f.isIn(b)
-	f.auth.cache.aged(9 * time.Minute)
-	f.isIn(b)
-	f.auth.cache.aged(2 * time.Minute)
-	f.isOut(b, ErrUnknownSession)
+	f.wantLoggedIn(b)
+	f.auth.cache.age(9 * time.Minute)
+	f.wantLoggedIn(b)
+	f.auth.cache.age(2 * time.Minute)
+	f.wantRejected(b, ErrUnknownSession)
 
-	// Time goes on for what is kept: it slides, and expires.
+	// Cached sessions are renewed and expire.
 	f.auth.cfg.Cache.Fresh = 100 * time.Hour
 	f.login(b, alice)
-	f.isIn(b)
-	f.auth.cache.aged(31 * time.Minute)
+	f.wantLoggedIn(b)
+	f.auth.cache.age(31 * time.Minute)
 	f.age(31 * time.Minute)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.Err(r))
 	})
 	if !get[bool](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) < 60 FROM user_tokens") {
 		t.Error("not renewed")
 	}
-	f.isIn(b) // and read again
-	f.auth.cache.aged(61 * time.Minute)
-	f.isOut(b, ErrExpired)
+	f.wantLoggedIn(b) // read again
+	f.auth.cache.age(61 * time.Minute)
+	f.wantRejected(b, ErrExpired)
 }
 
-// What ends or changes through this Manager is seen at once.
+// Changes through this Manager take effect immediately.
 func TestCacheSeesOwnChanges(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Cache: Cache{Fresh: time.Hour}})
 	for name, end := range map[string]func(b *browser, id string){
 		"logout": func(b *browser, id string) {
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
 		},
 		"revoke": func(b *browser, id string) { noError(t, f.auth.Revoke(t.Context(), 1, id)) },
 		"logout all": func(b *browser, id string) {
@@ -87,12 +87,12 @@ func TestCacheSeesOwnChanges(t *testing.T) {
 		},
 		"another login": func(b *browser, id string) { f.login(b, bob) },
 		"logout others": func(b *browser, id string) {
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
 		},
 		"logout by another": func(b *browser, id string) {
 			other := newBrowser("")
 			f.login(other, alice)
-			f.inside(other, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
+			f.handle(other, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
 		},
 		"purge": func(b *browser, id string) {
 			f.age(40 * 24 * time.Hour)
@@ -102,12 +102,12 @@ func TestCacheSeesOwnChanges(t *testing.T) {
 	} {
 		b, copied := newBrowser(""), newBrowser("")
 		f.login(b, alice)
-		f.isIn(b)
+		f.wantLoggedIn(b)
 		copied.cookies["__Host-session"] = b.cookies["__Host-session"]
 		var id string
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) { id = f.auth.Session(r).ID })
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) { id = f.auth.Session(r).ID })
 		end(b, id)
-		if err := f.why(copied); err != ErrUnknownSession {
+		if err := f.errOf(copied); err != ErrUnknownSession {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -116,7 +116,8 @@ func TestCacheSeesOwnChanges(t *testing.T) {
 	}
 }
 
-// A look-up that began before a logout does not bring the session back after it.
+// A lookup that started before a logout does not put the session back into the
+// cache.
 func TestCacheKeepsNothingOlderThanAChange(t *testing.T) {
 	t.Parallel()
 	c := newCache[user](Cache{Fresh: time.Hour, Entries: 2})
@@ -140,15 +141,15 @@ func TestStaleSessionsPassWhileTheDatabaseFails(t *testing.T) {
 	f := setup(t, Config{Cache: Cache{Stale: time.Hour}})
 	b, stranger := newBrowser(""), withToken(token.New())
 	f.login(b, alice)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if f.auth.Session(r).Stale {
 			t.Error("stale, while the database answers")
 		}
 	})
-	f.age(25 * time.Hour) // a slide would be due
-	f.auth.cache.aged(59 * time.Minute)
+	f.age(25 * time.Hour) // a renewal would be due
+	f.auth.cache.age(59 * time.Minute)
 	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
-	response := f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	response := f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if u, ok := f.auth.User(r); !ok || u.ID != 1 || !f.auth.Session(r).Stale {
 			t.Errorf("%+v, %v, %+v", u, f.auth.Err(r), f.auth.Session(r))
 		}
@@ -161,10 +162,10 @@ func TestStaleSessionsPassWhileTheDatabaseFails(t *testing.T) {
 	if response := stranger.do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusServiceUnavailable {
 		t.Error(response.Status)
 	}
-	f.auth.cache.aged(2 * time.Minute)
+	f.auth.cache.age(2 * time.Minute)
 	if response := b.do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusServiceUnavailable {
 		t.Errorf("older than Stale: %s", response.Status)
 	}
 	mustExec(t, f.db, "RENAME TABLE elsewhere TO users")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }

@@ -20,7 +20,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// What CandyPack 0.9.0 answered: testdata/candypack.
+// A recording holds responses of CandyPack 0.9.0, from testdata/candypack.
 type recording struct {
 	CapturedAt time.Time `json:"captured_at"`
 	Sessions   []struct {
@@ -53,8 +53,9 @@ func readRecording(t testing.TB) (r recording) {
 	return r
 }
 
-// What CandyPack accepts, and we do not: a User-Agent or selector that its collation takes for equal, JSON for a
-// cookie, a user who is gone. Each is one of its answers.
+// stricterChecks holds probes that CandyPack accepted and this package rejects:
+// a User-Agent or selector that only its collation considers equal, JSON in a
+// cookie, a deleted user.
 var stricterChecks = map[string]error{
 	"s1 ua_upper_cased": ErrFingerprintMismatch, "s2 ua_upper_cased": ErrFingerprintMismatch, "s3 ua_upper_cased": ErrFingerprintMismatch,
 	"s5 ua_upper_cased": ErrFingerprintMismatch, "s6 ua_upper_cased": ErrFingerprintMismatch,
@@ -67,10 +68,13 @@ var stricterChecks = map[string]error{
 	"s8 swapped_order": ErrUserNotFound, "s8 x_twice_good_first": ErrUserNotFound,
 }
 
-// Of an expired session that it would have deleted in these cases, we leave the row to its own browser.
+// stricterEffects holds probes for which CandyPack deleted an expired session.
+// This package leaves the row to the session's own browser.
 var stricterEffects = map[string]bool{"s4 ua_upper_cased": true, "s4 x_upper_cased": true, "s4 x_json_object": true}
 
-// What its login matches, and ours does not: credentials are ANDed, the password is a password and goes through bcrypt.
+// stricterLogins holds logins that CandyPack accepted and this package rejects.
+// Here all credentials must match, and the password is always compared with
+// bcrypt.
 var stricterLogins = map[string]error{
 	"unknown e-mail, password = alice's stored bcrypt string": ErrInvalidCredentials,
 	"alice, password = bob's stored bcrypt string":            ErrInvalidCredentials,
@@ -84,7 +88,8 @@ type candyUser struct {
 	Email string `db:"email"`
 }
 
-// candyTables makes its tables with what it has written. A statement is a line; strings hold semicolons.
+// candyTables creates CandyPack's tables with the recorded rows. A statement is
+// a line, because strings contain semicolons.
 func candyTables(t testing.TB, db *sqlx.DB, edit ...string) {
 	t.Helper()
 	schema, err := os.ReadFile(filepath.Join("testdata", "candypack", "schema.sql"))
@@ -102,7 +107,7 @@ func candyRows(t testing.TB, db *sqlx.DB) {
 	t.Helper()
 	rows, err := os.ReadFile(filepath.Join("testdata", "candypack", "rows.sql"))
 	noError(t, err)
-	conn, err := db.Connx(t.Context()) // its SETs hold for what follows
+	conn, err := db.Connx(t.Context()) // SET statements apply to this connection
 	noError(t, err)
 	defer conn.Close()
 	var zone, mode string
@@ -119,13 +124,14 @@ func candyRows(t testing.TB, db *sqlx.DB) {
 	noError(t, err)
 }
 
-// at is the DSN parameter that stops the database's clock, as far as its statements see, when the answers were recorded.
+// at returns the DSN parameter that stops the connection's clock at the time of
+// the recording.
 func (r recording) at() string { return fmt.Sprint("timestamp=", r.CapturedAt.Unix()) }
 
-// judge sends what was sent to CandyPack, to one Manager, and compares the answers.
-func (r recording) judge(t *testing.T, db *sqlx.DB) {
+// replay sends the recorded requests to a Manager, and compares the responses.
+func (r recording) replay(t *testing.T, db *sqlx.DB) {
 	t.Helper()
-	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
+	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
 	state := func(id int64) string {
 		var rows []string
 		noError(t, db.Select(&rows, "SELECT CONCAT_WS('|', user, token_x, token_y, browser, ip, UNIX_TIMESTAMP(date), UNIX_TIMESTAMP(active)) FROM candy_auth WHERE id = ?", id))
@@ -139,7 +145,8 @@ func (r recording) judge(t *testing.T, db *sqlx.DB) {
 			name := s.Name + " " + probe.Probe
 			request := httptest.NewRequest("GET", "/", nil)
 			if probe.UserAgent != nil {
-				request.Header.Set("User-Agent", strings.TrimSpace(*probe.UserAgent)) // as net/http hands it on
+				// net/http trims header values.
+				request.Header.Set("User-Agent", strings.TrimSpace(*probe.UserAgent))
 			}
 			if probe.CookieHeader != nil {
 				request.Header.Set("Cookie", *probe.CookieHeader)
@@ -155,7 +162,7 @@ func (r recording) judge(t *testing.T, db *sqlx.DB) {
 			stricter, isStricter := stricterChecks[name]
 			switch accepts := probe.Check != nil && *probe.Check; {
 			case isStricter && !accepts:
-				t.Errorf("%s: CandyPack refuses it too", name)
+				t.Errorf("%s: CandyPack rejects it too", name)
 			case isStricter && why != stricter:
 				t.Errorf("%s: %v, want %v", name, why, stricter)
 			case !isStricter && accepts != (why == nil):
@@ -215,34 +222,34 @@ func (r recording) judge(t *testing.T, db *sqlx.DB) {
 func TestRecordedSessions(t *testing.T) {
 	t.Parallel()
 	r := readRecording(t)
-	// Every pair of settings stands in one of these.
+	// Every pair of settings occurs in one of these.
 	for i, setting := range []struct{ zone, parseTime, sqlMode, collation string }{
 		{"%2B00:00", "true", "STRICT_TRANS_TABLES", "utf8mb4_general_ci"},
 		{"%2B00:00", "false", "", "utf8mb4_unicode_ci"},
 		{"%2B03:00", "true", "", "utf8mb4_general_ci"},
 		{"%2B03:00", "false", "STRICT_TRANS_TABLES", "utf8mb4_unicode_ci"},
-		{"SYSTEM", "true", "", "utf8mb4_unicode_ci"}, // the server's, in America/New_York
+		{"SYSTEM", "true", "", "utf8mb4_unicode_ci"}, // the server's zone, America/New_York
 		{"SYSTEM", "false", "STRICT_TRANS_TABLES", "utf8mb4_general_ci"},
 	} {
 		t.Run(strings.Join([]string{setting.zone, setting.parseTime, setting.sqlMode, setting.collation}, " "), func(t *testing.T) {
 			t.Parallel()
 			testdb.SkipEmbedded(t, "ignores the time zone and the clock of a connection")
-			if raced && i > 0 {
+			if raceEnabled && i > 0 {
 				t.Skip("is bcrypt for the most part; without -race it runs")
 			}
-			db := plain(t, testdb.DSN(t), strings.Join([]string{r.at(), "time_zone='" + setting.zone + "'", "parseTime=" + setting.parseTime, "sql_mode='" + setting.sqlMode + "'"}, "&"))
+			db := openRaw(t, testdb.DSN(t), strings.Join([]string{r.at(), "time_zone='" + setting.zone + "'", "parseTime=" + setting.parseTime, "sql_mode='" + setting.sqlMode + "'"}, "&"))
 			candyTables(t, db, "utf8mb4_general_ci", setting.collation)
-			r.judge(t, db)
+			r.replay(t, db)
 		})
 	}
 }
 
-// A row that Login writes obeys every rule that CandyPack's check has.
+// A row that Login writes passes every check of CandyPack.
 func TestRowsThatCandyPackAccepts(t *testing.T) {
 	t.Parallel()
 	db := open(t, testdb.DSN(t), "")
 	candyTables(t, db)
-	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
+	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
 	long := "Long/1.0 " + strings.Repeat("x", 300)
 	for name, test := range map[string]struct {
 		agent, remote string
@@ -271,7 +278,8 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 		}
 		b.cookies = cookies
 		x, y := cookies["candy_x"], cookies["candy_y"]
-		// Any length and alphabet passes there, as long as it has no "=" and no JSON, and bcrypt reads all of it.
+		// CandyPack accepts any length and alphabet without "=" and JSON, of
+		// which bcrypt reads every byte.
 		if len(cookies) != 3 || !regexp.MustCompile(`^[0-9A-Za-z_-]{22,72}$`).MatchString(x) || !regexp.MustCompile(`^[0-9A-Za-z_-]{32,72}$`).MatchString(y) {
 			t.Fatalf("%s: cookies %v", name, cookies)
 		}
@@ -282,7 +290,7 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 			Browser, IP                       string
 			Created, Active, Clock, Positions int64
 		}
-		// Its condition is on token_x and browser, by their collation.
+		// It compares token_x and browser under their collation.
 		noError(t, db.Select(&rows, "SELECT user, token_x, token_y, browser, ip, UNIX_TIMESTAMP(date) AS created, UNIX_TIMESTAMP(active) AS active, UNIX_TIMESTAMP() AS clock, CHAR_LENGTH(browser) AS positions"+
 			" FROM candy_auth WHERE token_x = ? AND browser = ?", x, test.browser))
 		if len(rows) != 1 {
@@ -296,28 +304,29 @@ func TestRowsThatCandyPackAccepts(t *testing.T) {
 		if !strings.HasPrefix(row.TokenY, "$2a$") || len(row.TokenY) != 60 || bcrypt.CompareHashAndPassword([]byte(row.TokenY), []byte(y)) != nil {
 			t.Errorf("%s: token_y is %s", name, row.TokenY)
 		}
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
 
-	// A longer User-Agent logs in here, and only here: CandyPack finds no row for it.
+	// A longer User-Agent can only log in here: CandyPack finds no row for it.
 	b := newBrowser(long)
 	f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	for _, seen := range []string{long, long[:255]} {
 		if n := get[int](t, db, "SELECT COUNT(*) FROM candy_auth WHERE token_x = ? AND browser = ?", b.cookies["candy_x"], seen); n != 0 {
 			t.Errorf("%d rows for %q", n, seen)
 		}
 	}
 	b.userAgent = long[:254]
-	f.isOut(b, ErrFingerprintMismatch)
+	f.wantRejected(b, ErrFingerprintMismatch)
 	b.userAgent = long[:255]
-	f.isOut(b, ErrFingerprintMismatch)
+	f.wantRejected(b, ErrFingerprintMismatch)
 	b.userAgent = strings.Repeat("y", 300)
-	f.isOut(b, ErrFingerprintMismatch)
+	f.wantRejected(b, ErrFingerprintMismatch)
 }
 
-// The hours between two time zones in what CandyPack writes neither end a session nor keep it for ever.
-func TestTimesOfAnotherZone(t *testing.T) {
+// CandyPack writes times in its own time zone. The difference neither ends a
+// session early nor keeps it forever.
+func TestTimeZoneSkew(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	db := open(t, testdb.DSN(t), "")
@@ -326,8 +335,8 @@ func TestTimesOfAnotherZone(t *testing.T) {
 	for name, test := range map[string]struct {
 		created, active int64 // seconds before now
 		want            error
-		skew            string // in the warning; none if empty
-		slides, stays   bool   // at a purge
+		skew            string // in the warning; no warning if empty
+		renewed, stays  bool   // during a purge
 	}{
 		"as it should be":                 {created: 10, active: 10, stays: true},
 		"just refreshed, 5 h behind":      {created: 10, active: 5*hour + 5, skew: "-5h0m0s", stays: true},
@@ -338,13 +347,13 @@ func TestTimesOfAnotherZone(t *testing.T) {
 		"idle, by both":                   {created: 2 * hour, active: 2 * hour, want: ErrExpired},
 		"idle, 5 h behind":                {created: 10 * hour, active: 15 * hour, skew: "-5h0m0s", want: ErrExpired},
 		"in a year, created just now":     {created: 10, active: -365 * 24 * hour, stays: true},
-		"in a year, created a while ago":  {created: hour / 2, active: -365 * 24 * hour, slides: true, stays: true},
+		"in a year, created a while ago":  {created: hour / 2, active: -365 * 24 * hour, renewed: true, stays: true},
 		"in a year, created long ago":     {created: 2 * hour, active: -365 * 24 * hour, want: ErrExpired},
 	} {
-		f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare, MaxAge: time.Hour, UpdateAge: 20 * time.Minute})
+		f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare, MaxAge: time.Hour, UpdateAge: 20 * time.Minute})
 		b := newBrowser(firefox)
 		f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-		f.purged()
+		f.waitForPurge()
 		mustExec(t, db, "DELETE FROM candy_auth WHERE token_x <> ?", b.cookies["candy_x"])
 		shift := func() {
 			mustExec(t, db, "UPDATE candy_auth SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - ?), active = FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)", test.created, test.active)
@@ -356,19 +365,19 @@ func TestTimesOfAnotherZone(t *testing.T) {
 		}
 		if n != 0 {
 			f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-			f.purged()
+			f.waitForPurge()
 			shift()
 		}
-		if why := f.why(b); why != test.want {
+		if why := f.errOf(b); why != test.want {
 			t.Errorf("%s: %v, want %v", name, why, test.want)
 		}
 		if rows := get[int](t, db, "SELECT COUNT(*) FROM candy_auth"); (rows == 0) != (test.want == ErrExpired) {
 			t.Errorf("%s: %d rows after the check", name, rows)
 		}
-		if slid := get[int](t, db, "SELECT COUNT(*) FROM candy_auth WHERE ABS(UNIX_TIMESTAMP(active) - UNIX_TIMESTAMP()) < 5") == 1; test.want == nil && slid != test.slides {
-			t.Errorf("%s: renewed: %v", name, slid)
+		if renewed := get[int](t, db, "SELECT COUNT(*) FROM candy_auth WHERE ABS(UNIX_TIMESTAMP(active) - UNIX_TIMESTAMP()) < 5") == 1; test.want == nil && renewed != test.renewed {
+			t.Errorf("%s: renewed: %v", name, renewed)
 		}
-		f.why(b)
+		f.errOf(b)
 		log := f.log.String()
 		if warnings := strings.Count(log, "another time zone"); warnings != map[bool]int{false: 1, true: 0}[test.skew == ""] || test.skew != "" && !strings.Contains(log, `"off by at least"=`+test.skew+" ") {
 			t.Errorf("%s: the log says %s", name, log)
@@ -376,31 +385,33 @@ func TestTimesOfAnotherZone(t *testing.T) {
 	}
 }
 
-// A session past MaxLifetime is deleted when its browser comes: CandyPack would renew it.
+// A session past MaxLifetime is deleted at its next request. Otherwise
+// CandyPack would renew it.
 func TestLifetimeOfSharedSessions(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	db := open(t, testdb.DSN(t), "")
 	candyTables(t, db)
-	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare, MaxLifetime: 48 * time.Hour})
+	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare, MaxLifetime: 48 * time.Hour})
 	b := newBrowser(firefox)
 	f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-	f.purged()
+	f.waitForPurge()
 	count := func() int {
 		return get[int](t, db, "SELECT COUNT(*) FROM candy_auth WHERE token_x = ?", b.cookies["candy_x"])
 	}
 	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 47 HOUR WHERE token_x = ?", b.cookies["candy_x"])
-	if f.isIn(b); count() != 1 {
+	if f.wantLoggedIn(b); count() != 1 {
 		t.Error("it ended too soon")
 	}
 	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 2 HOUR WHERE token_x = ?", b.cookies["candy_x"])
-	if f.isOut(b, ErrExpired); count() != 0 {
+	if f.wantRejected(b, ErrExpired); count() != 0 {
 		t.Error("it is still there")
 	}
 }
 
-// Logged in with CandyPack's cookies, one gets the other; both work.
-func TestSwitchOfCookies(t *testing.T) {
+// A browser with CandyPack's cookies also gets this package's cookie. Both
+// work.
+func TestCandyPackSwitchCookies(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores the time zone for TIMESTAMP")
 	db := open(t, testdb.DSN(t), "")
@@ -408,19 +419,19 @@ func TestSwitchOfCookies(t *testing.T) {
 	r := readRecording(t)
 	s := r.Sessions[0]
 	mustExec(t, db, "UPDATE candy_auth SET date = DEFAULT, active = DEFAULT")
-	shared := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
-	switching := manage[candyUser](t, db, "", Config{CandyPack: CandyPackSwitch})
-	after := manage[candyUser](t, db, "", Config{TokenTable: "candy_auth"})
+	shared := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
+	switching := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackSwitch})
+	after := newManager[candyUser](t, db, "", Config{TokenTable: "candy_auth"})
 
 	b := newBrowser(s.UserAgent)
 	b.cookies["candy_x"], b.cookies["candy_y"] = s.CandyX, s.CandyY
-	shared.isIn(b)
-	after.isOut(b, ErrNoCookie)
+	shared.wantLoggedIn(b)
+	after.wantRejected(b, ErrNoCookie)
 	if len(b.cookies) != 2 {
 		t.Errorf("before the switch: %v", b.cookies)
 	}
-	switching.isIn(b) // an image, perhaps
-	after.isOut(b, ErrNoCookie)
+	switching.wantLoggedIn(b) // a request for an image, for example
+	after.wantRejected(b, ErrNoCookie)
 	open := func() string {
 		return body(t, b.do(switching.auth.Middleware(handler("the page")), "GET", "/", "Accept", "text/html"))
 	}
@@ -435,39 +446,41 @@ func TestSwitchOfCookies(t *testing.T) {
 	}
 	mustExec(t, db, "UPDATE candy_auth SET date = date - INTERVAL 25 HOUR, active = active - INTERVAL 25 HOUR")
 	for _, f := range []*fixture[candyUser]{shared, switching, after} {
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
-	// Who has all cookies gets none again.
+	// A browser that has all cookies gets no new ones.
 	if response := b.do(switching.auth.Middleware(http.NotFoundHandler()), "GET", "/"); len(response.Header["Set-Cookie"]) != 0 {
 		t.Errorf("once more: %v", response.Header)
 	}
 
-	// Somebody else logs in with the other app, which leaves our cookie alone: it is theirs from then on, until they log
-	// out there. Then nobody is logged in, and not the first one again.
+	// Another user logs in with the other app, which leaves our cookie alone.
+	// The browser then has that user's session until a logout there. After the
+	// logout nobody is logged in, and the first user does not come back.
 	other := r.Sessions[4]
 	first := b.cookies["__Host-session"]
 	b.userAgent, b.cookies["candy_x"], b.cookies["candy_y"] = other.UserAgent, other.CandyX, other.CandyY
 	b.cookies["__Host-session"] = first
-	b.cookies["candy_x"], b.cookies["candy_y"] = "", "" // before we saw it
+	b.cookies["candy_x"], b.cookies["candy_y"] = "", "" // the logout comes before a request to us
 	b.userAgent = s.UserAgent
-	switching.isOut(b, ErrNoCookie)
+	switching.wantRejected(b, ErrNoCookie)
 	b.userAgent, b.cookies["candy_x"], b.cookies["candy_y"] = other.UserAgent, other.CandyX, other.CandyY
-	switching.isIn(b)
+	switching.wantLoggedIn(b)
 	open()
 	if b.cookies["__Host-session"] != other.CandyX+"."+other.CandyY {
 		t.Errorf("after another login: %v", b.cookies)
 	}
-	// Logout takes all three.
-	switching.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, switching.auth.Logout(w, r)) })
+	// Logout removes all three cookies.
+	switching.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, switching.auth.Logout(w, r)) })
 	if len(b.cookies) != 0 {
 		t.Errorf("after the logout: %v", b.cookies)
 	}
 
-	// A User-Agent that is not shared stays in, too, when sharing ends.
+	// A session with a User-Agent that is not shared also survives the end of
+	// sharing.
 	long := newBrowser("Mozilla/5.0 (" + strings.Repeat("very ", 60) + "long) Browser/131.0")
 	switching.login(long, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-	switching.isIn(long)
-	after.isIn(long)
+	switching.wantLoggedIn(long)
+	after.wantLoggedIn(long)
 }
 
 func TestMigrateCandyPacksTable(t *testing.T) {
@@ -475,7 +488,7 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 	testdb.SkipEmbedded(t, "explains in another way")
 	db := open(t, testdb.DSN(t), "")
 	candyTables(t, db)
-	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
+	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
 	columns := func() (c []string) {
 		noError(t, db.Select(&c, "SELECT CONCAT_WS(' ', COLUMN_NAME, COLUMN_TYPE, COLLATION_NAME, COLUMN_DEFAULT, IS_NULLABLE) FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = 'candy_auth' ORDER BY ORDINAL_POSITION"))
 		return c
@@ -495,7 +508,7 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 	if fmt.Sprint(columns()[:len(wantColumns)]) != fmt.Sprint(wantColumns) || fmt.Sprint(rows()) != fmt.Sprint(wantRows) || len(wantRows) != 8 {
 		t.Errorf("%v\n%v", columns(), rows())
 	}
-	for i := range 12 { // 4096 × 8 rows, so that an index is worth it
+	for i := range 12 { // 4096 × 8 rows, so that the optimizer uses an index
 		mustExec(t, db, "INSERT INTO candy_auth (user, token_x, token_y, browser, ip) SELECT user, CONCAT('"+fmt.Sprint(i)+"-', id), token_y, browser, ip FROM candy_auth")
 	}
 	mustExec(t, db, "ANALYZE TABLE candy_auth")
@@ -508,7 +521,8 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 		t.Errorf("the check goes by %s", plan)
 	}
 
-	// With a selector that stands twice the other indexes are made, and it is said what hinders this one.
+	// If a selector occurs twice, the other indexes are created, and the error
+	// explains why this one was not.
 	mustExec(t, db, "ALTER TABLE candy_auth DROP INDEX token_x, DROP INDEX active, DROP INDEX user")
 	mustExec(t, db, "INSERT INTO candy_auth (user, token_x, token_y, browser, ip) SELECT user, token_x, token_y, browser, ip FROM candy_auth WHERE id = 1")
 	ran, err = f.auth.Migrate(t.Context())
@@ -517,10 +531,11 @@ func TestMigrateCandyPacksTable(t *testing.T) {
 	}
 	b := newBrowser(firefox)
 	f.login(b, Credentials{"email": "alice@example.com", "password": "alice-pass-1"})
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
-// With a million rows and the traffic of both apps, indexes are added without a check that fails.
+// Adding indexes to a million rows, under the traffic of both apps, fails no
+// check.
 func TestMigrateUnderTraffic(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "is too slow for a million rows")
@@ -533,11 +548,11 @@ func TestMigrateUnderTraffic(t *testing.T) {
 	digits := "(SELECT 0 AS d UNION SELECT 1 UNION SELECT 2 UNION SELECT 3 UNION SELECT 4 UNION SELECT 5 UNION SELECT 6 UNION SELECT 7 UNION SELECT 8 UNION SELECT 9)"
 	mustExec(t, db, "INSERT INTO candy_auth (user, token_x, token_y, browser, ip) SELECT 1, REPLACE(UUID(), '-', ''), '', '', '' FROM "+
 		strings.Join([]string{digits + " a", digits + " b", digits + " c", digits + " d", digits + " e", digits + " f"}, ", "))
-	f := manage[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
+	f := newManager[candyUser](t, db, "", Config{CandyPack: CandyPackShare})
 	s := readRecording(t).Sessions[0]
 	b := newBrowser(s.UserAgent)
 	b.cookies["candy_x"], b.cookies["candy_y"] = s.CandyX, s.CandyY
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
 	var done atomic.Bool
 	var ours, theirs atomic.Int64
@@ -547,7 +562,7 @@ func TestMigrateUnderTraffic(t *testing.T) {
 			own := newBrowser(s.UserAgent)
 			for !done.Load() {
 				own.cookies["candy_x"], own.cookies["candy_y"] = s.CandyX, s.CandyY
-				if why := f.why(own); why != nil {
+				if why := f.errOf(own); why != nil {
 					t.Errorf("a check: %v", why)
 					return
 				}
@@ -555,7 +570,7 @@ func TestMigrateUnderTraffic(t *testing.T) {
 			}
 		})
 	}
-	wg.Go(func() { // as the original does it
+	wg.Go(func() { // as CandyPack does it
 		for !done.Load() {
 			var ids []int64
 			err := db.Select(&ids, "SELECT id FROM candy_auth WHERE token_x = ? AND browser = ?", s.CandyX, s.UserAgent)

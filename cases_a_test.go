@@ -15,8 +15,8 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// The cases of group A: somebody becomes somebody else, or keeps what was
-// taken away.
+// The cases of group A: a user gets the session of another user, or keeps a
+// revoked one.
 var casesA = slices.Concat(accountCases, cacheCases, webCasesA)
 
 // The cases of accounts, keys and passwords.
@@ -33,9 +33,9 @@ var accountCases = []testCase{
 	{"C11_session_ids", caseSessionIDs},
 }
 
-// keyed is an app whose users table has a key of this type, and the users alice
-// and bob under these keys.
-func keyed(t *testing.T, key string, cfg Config, keys ...any) *fixture[Row] {
+// setupKeyed returns an app whose users table has a key of the given type. Alice and
+// Bob have the given keys.
+func setupKeyed(t *testing.T, key string, cfg Config, keys ...any) *fixture[Row] {
 	t.Helper()
 	dsn := testdb.DSN(t)
 	db := open(t, dsn, "")
@@ -43,18 +43,18 @@ func keyed(t *testing.T, key string, cfg Config, keys ...any) *fixture[Row] {
 	for i, c := range []Credentials{alice, bob}[:len(keys)] {
 		mustExec(t, db, "INSERT INTO users (id, email, password) VALUES (?, ?, ?)", keys[i], c["email"], hashOf(c["password"]))
 	}
-	return manage[Row](t, db, dsn, cfg)
+	return newManager[Row](t, db, dsn, cfg)
 }
 
-// ended asks with the session of a browser, wants this error, and that the row is
-// gone.
-func (f *fixture[U]) ended(b *browser, want error) {
+// wantDeleted checks that the next request of b is rejected with want, and that the
+// row is deleted.
+func (f *fixture[U]) wantDeleted(b *browser, want error) {
 	f.t.Helper()
-	f.isOut(b, want)
+	f.wantRejected(b, want)
 	if n := get[int](f.t, f.db, "SELECT COUNT(*) FROM user_tokens WHERE token_x = ?", selectorOf(b)); n != 0 {
 		f.t.Errorf("the row of a session with %v is still there", want)
 	}
-	f.isOut(b, ErrUnknownSession)
+	f.wantRejected(b, ErrUnknownSession)
 }
 
 func caseTwoUsersTables(t *testing.T) {
@@ -66,24 +66,25 @@ func caseTwoUsersTables(t *testing.T) {
 		mustExec(t, db, strings.Replace(usersTableInt, "TABLE users", "TABLE "+table, 1))
 		mustExec(t, db, "INSERT INTO "+table+" (email, password) VALUES (?, ?)", alice["email"], hashOf(alice["password"]))
 	}
-	customers := manage[user](t, db, dsn, Config{UsersTable: "customers"})
-	admins := manage[user](t, db, dsn, Config{UsersTable: "admins"})
-	users := manage[user](t, db, dsn, Config{})
+	customers := newManager[user](t, db, dsn, Config{UsersTable: "customers"})
+	admins := newManager[user](t, db, dsn, Config{UsersTable: "admins"})
+	users := newManager[user](t, db, dsn, Config{})
 
-	// All defaults: both work in one browser, and neither knows the other's.
+	// With all defaults, both work in one browser, and neither accepts the
+	// other's cookie.
 	b := newBrowser(chrome130)
 	customers.login(b, alice)
-	admins.isOut(b, ErrNoCookie)
-	users.isOut(b, ErrNoCookie)
+	admins.wantRejected(b, ErrNoCookie)
+	users.wantRejected(b, ErrNoCookie)
 	admins.login(b, alice)
 	users.login(b, alice)
 	for name, f := range map[string]*fixture[user]{"customers": customers, "admins": admins, "users": users} {
-		f.isIn(b)
+		f.wantLoggedIn(b)
 		for other, cookie := range b.cookies {
 			stranger := newBrowser(chrome130)
 			stranger.cookies[f.auth.cfg.Cookie.Name] = cookie
 			if other != f.auth.cfg.Cookie.Name && !strings.Contains(other, ".") {
-				if err := f.why(stranger); err == nil {
+				if err := f.errOf(stranger); err == nil {
 					t.Errorf("the cookie %s is good for %s", other, name)
 				}
 			}
@@ -93,16 +94,17 @@ func caseTwoUsersTables(t *testing.T) {
 	if n != 1 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	customers.isOut(b, ErrUnknownSession)
-	admins.isIn(b)
+	customers.wantRejected(b, ErrUnknownSession)
+	admins.wantLoggedIn(b)
 
-	// One token table for two: an error that names both, in every call.
+	// If two users tables share a token table, every call returns an error that
+	// names both.
 	for _, cfg := range []Config{
 		{UsersTable: "customers", TokenTable: "user_tokens"},
 		{UsersTable: "users", KeyColumn: "email"},
 		{UsersTable: "admins", TokenTable: "customers_session_tokens"},
 	} {
-		shared := manage[Row](t, db, dsn, cfg)
+		shared := newManager[Row](t, db, dsn, cfg)
 		calls := map[string]error{}
 		shared.auth.Middleware(http.NotFoundHandler()).ServeHTTP(httptest.NewRecorder(), requestWith(b, "__Host-session"))
 		w, r := httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil)
@@ -119,19 +121,19 @@ func caseTwoUsersTables(t *testing.T) {
 			}
 		}
 	}
-	users.isIn(b)
-	admins.isIn(b)
+	users.wantLoggedIn(b)
+	admins.wantLoggedIn(b)
 
-	// CandyPack's table has no comment, and gets one by Migrate.
+	// CandyPack's table has no comment. Migrate adds one.
 	mustExec(t, db, "CREATE TABLE candy_auth LIKE user_tokens")
 	mustExec(t, db, "ALTER TABLE candy_auth DROP COLUMN stamp, DROP COLUMN method, COMMENT = 'logins'")
-	candy := manage[user](t, db, dsn, Config{CandyPack: CandyPackShare})
+	candy := newManager[user](t, db, dsn, Config{CandyPack: CandyPackShare})
 	candy.login(newBrowser(chrome130), alice)
-	noError(t, second(candy.auth.Migrate(t.Context())))
-	_, err = manage[user](t, db, dsn, Config{CandyPack: CandyPackShare, UsersTable: "admins"}).auth.LogoutAll(t.Context(), 1)
+	noError(t, errOnly(candy.auth.Migrate(t.Context())))
+	_, err = newManager[user](t, db, dsn, Config{CandyPack: CandyPackShare, UsersTable: "admins"}).auth.LogoutAll(t.Context(), 1)
 	wantError(t, err, ErrConfig)
 
-	// The names of defaults differ, whatever the tables are called.
+	// The default names differ for any two tables.
 	seen := map[string]string{}
 	long := strings.Repeat("x", 63)
 	for _, table := range []string{"users", "user", "Users", "crm.users", "crm__user", "kund_innen", "kunden", "käufer", "kaufer", long + "a", long + "b"} {
@@ -146,7 +148,7 @@ func caseTwoUsersTables(t *testing.T) {
 	}
 }
 
-// requestWith is a request with one of a browser's cookies under this name.
+// requestWith returns a request with the browser's cookie of the given name.
 func requestWith(b *browser, name string) *http.Request {
 	r := httptest.NewRequest("GET", "/", nil)
 	r.Header.Set("User-Agent", b.userAgent)
@@ -158,54 +160,54 @@ func caseNextOwner(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "enforces no uniqueness under collations")
 	for _, key := range []string{"VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci", "VARCHAR(64) CHARACTER SET utf8mb4 COLLATE utf8mb4_unicode_ci", "CHAR(36) CHARACTER SET latin1"} {
-		f := keyed(t, key, Config{}, "bob", "eve")
+		f := setupKeyed(t, key, Config{}, "bob", "eve")
 		deleted, renamed, recased := newBrowser(chrome130), newBrowser(chrome130), newBrowser(firefox)
 		f.loginAs(deleted, "bob")
 		f.loginAs(renamed, "eve")
 		f.loginAs(recased, "eve")
-		// Deleted and registered anew, also with the same password.
+		// Deleted and registered again, with the same key.
 		mustExec(t, f.db, "DELETE FROM users WHERE id = 'bob'")
 		mustExec(t, f.db, "INSERT INTO users (id, email, password) VALUES ('bob', 'b2@example.com', ?)", strings.Replace(hashOf("other"), "$2a$", "$2b$", 1))
-		f.ended(deleted, ErrAccountChanged)
+		f.wantDeleted(deleted, ErrAccountChanged)
 		// Renamed in case only: another key.
 		mustExec(t, f.db, "UPDATE users SET id = 'Eve' WHERE id = 'eve'")
-		f.ended(recased, ErrUserNotFound)
-		// Renamed, and taken by another.
+		f.wantDeleted(recased, ErrUserNotFound)
+		// Renamed, and the old key is given to another user.
 		mustExec(t, f.db, "UPDATE users SET id = 'eva' WHERE id = 'Eve'")
 		mustExec(t, f.db, "INSERT INTO users (id, email, password) VALUES ('Eve', 'e2@example.com', ?)", hashOf("another"))
-		f.ended(renamed, ErrUserNotFound)
+		f.wantDeleted(renamed, ErrUserNotFound)
 	}
-	// Numbers that are given out again.
-	f := keyed(t, "INT AUTO_INCREMENT", Config{}, 1)
+	// AUTO_INCREMENT starts again.
+	f := setupKeyed(t, "INT AUTO_INCREMENT", Config{}, 1)
 	b := newBrowser(chrome130)
 	f.login(b, alice)
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "TRUNCATE users")
 	mustExec(t, f.db, "INSERT INTO users (email, password) VALUES ('m@example.com', ?)", hashOf("mallory"))
-	f.ended(b, ErrAccountChanged)
+	f.wantDeleted(b, ErrAccountChanged)
 
-	// Accounts without a password: told apart by a column that belongs to them.
-	f = keyed(t, "INT AUTO_INCREMENT", Config{AccountColumns: []string{"created_at", "email"}})
+	// Accounts without a password differ in AccountColumns.
+	f = setupKeyed(t, "INT AUTO_INCREMENT", Config{AccountColumns: []string{"created_at", "email"}})
 	mustExec(t, f.db, "INSERT INTO users (id, email) VALUES (7, 'a@example.com')")
 	f.loginAs(b, 7)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	mustExec(t, f.db, "DELETE FROM users")
 	mustExec(t, f.db, "INSERT INTO users (id, email, created_at) VALUES (7, 'a@example.com', '2026-02-02 00:00:00')")
-	f.ended(b, ErrAccountChanged)
+	f.wantDeleted(b, ErrAccountChanged)
 
-	// Register hands out a key: older sessions under it have ended.
+	// Register revokes older sessions under the new user's key.
 	g := setup(t, Config{})
 	g.loginAs(b, 2)
-	g.purged()
+	g.waitForPurge()
 	mustExec(t, g.db, "DELETE FROM users WHERE id = 2")
-	g.inside(newBrowser(firefox), func(w http.ResponseWriter, r *http.Request) {
+	g.handle(newBrowser(firefox), func(w http.ResponseWriter, r *http.Request) {
 		_, err := register(g.auth, w, r, Fields{"id": 2, "email": "new@example.com", "password": "new password"}, formOptions{Columns: []string{"id", "email"}})
 		noError(t, err)
 	})
 	if n := g.rows(); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
-	g.isOut(b, ErrUnknownSession)
+	g.wantRejected(b, ErrUnknownSession)
 }
 
 func caseKeyChangesItsType(t *testing.T) {
@@ -220,18 +222,18 @@ func caseKeyChangesItsType(t *testing.T) {
 		{"VARCHAR(10) COLLATE utf8mb4_general_ci", "VARCHAR(10) COLLATE utf8mb4_unicode_ci", ""},
 		{"BINARY(8)", "VARBINARY(8)", ""},
 	} {
-		f := keyed(t, test.from, Config{}, "7", "8")
+		f := setupKeyed(t, test.from, Config{}, "7", "8")
 		b := newBrowser(chrome130)
 		f.loginAs(b, key8(test.from))
-		f.purged()
+		f.waitForPurge()
 		mustExec(t, f.db, "ALTER TABLE users MODIFY id "+test.to+" NOT NULL")
 		if test.prepare != "" {
 			mustExec(t, f.db, test.prepare)
-			// A Manager that is running: the row is not of this user.
-			f.ended(b, ErrUserNotFound)
+			// A running Manager does not accept the row as this user's.
+			f.wantDeleted(b, ErrUserNotFound)
 		}
-		// One that starts: an error with both types and the statement.
-		fresh := manage[Row](t, f.db, f.dsn, Config{})
+		// A new Manager returns an error with both types and the statement.
+		fresh := newManager[Row](t, f.db, f.dsn, Config{})
 		_, err := fresh.auth.Stats(t.Context())
 		wantError(t, err, ErrConfig)
 		if !strings.Contains(err.Error(), "ALTER TABLE `user_tokens` MODIFY user") {
@@ -241,21 +243,22 @@ func caseKeyChangesItsType(t *testing.T) {
 		if err != nil || len(ran) != 1 {
 			t.Errorf("%s to %s: %q, %v", test.from, test.to, ran, err)
 		}
-		noError(t, second(fresh.auth.Stats(t.Context())))
+		noError(t, errOnly(fresh.auth.Stats(t.Context())))
 		if ran, err = fresh.auth.Migrate(t.Context()); err != nil || len(ran) != 0 {
 			t.Errorf("again: %q, %v", ran, err)
 		}
 	}
 
-	// What would be cut is left alone, also by a server that would cut it.
-	f := keyed(t, "BIGINT", Config{}, 3000000000)
+	// A conversion that would truncate keys is not run, even if the server
+	// would accept it.
+	f := setupKeyed(t, "BIGINT", Config{}, 3000000000)
 	f.db = open(t, f.dsn, "sql_mode=''")
 	b := newBrowser(chrome130)
 	f.loginAs(b, 3000000000)
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE users SET id = 5")
 	mustExec(t, f.db, "ALTER TABLE users MODIFY id SMALLINT NOT NULL")
-	lax := manage[Row](t, f.db, f.dsn, Config{})
+	lax := newManager[Row](t, f.db, f.dsn, Config{})
 	ran, err := lax.auth.Migrate(t.Context())
 	if len(ran) != 0 {
 		t.Errorf("%q", ran)
@@ -267,15 +270,15 @@ func caseKeyChangesItsType(t *testing.T) {
 	if mode := get[string](t, f.db, "SELECT @@SESSION.sql_mode"); mode != "" {
 		t.Errorf("sql_mode is %q after Migrate", mode)
 	}
-	// A table whose column is too narrow from the start.
+	// The column is too narrow from the start.
 	mustExec(t, f.db, "ALTER TABLE users MODIFY id INT NOT NULL")
 	mustExec(t, f.db, "DELETE FROM user_tokens")
 	mustExec(t, f.db, "ALTER TABLE user_tokens MODIFY user SMALLINT NOT NULL")
-	_, err = manage[Row](t, f.db, f.dsn, Config{}).auth.LoginAs(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), 5)
+	_, err = newManager[Row](t, f.db, f.dsn, Config{}).auth.LoginAs(httptest.NewRecorder(), httptest.NewRequest("GET", "/", nil), 5)
 	wantError(t, err, ErrConfig)
 }
 
-// key8 is the key '7' as a column of this type returns it.
+// key8 returns the key '7' as a column of this type returns it.
 func key8(definition string) any {
 	if strings.HasPrefix(definition, "BINARY") {
 		return []byte("7\x00\x00\x00\x00\x00\x00\x00")
@@ -302,31 +305,31 @@ func casePasswordChangedBySQL(t *testing.T) {
 			alices, bobs := newBrowser(chrome130), newBrowser(chrome130)
 			f.loginAs(alices, 1)
 			f.loginAs(bobs, 2)
-			f.isIn(alices)
+			f.wantLoggedIn(alices)
 			mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", test.after)
-			f.ended(alices, ErrAccountChanged)
-			f.isIn(bobs)
+			f.wantDeleted(alices, ErrAccountChanged)
+			f.wantLoggedIn(bobs)
 		})
 	}
-	// Turned off, and back.
+	// Turned off and on again.
 	off := setup(t, Config{IgnorePasswordChanges: true})
 	b := newBrowser(chrome130)
 	off.login(b, alice)
 	mustExec(t, off.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("two"))
-	off.isIn(b)
-	on := manage[user](t, off.db, off.dsn, Config{})
-	on.ended(b, ErrAccountChanged)
-	// Rows without a stamp, as CandyPack's are, are not compared.
+	off.wantLoggedIn(b)
+	on := newManager[user](t, off.db, off.dsn, Config{})
+	on.wantDeleted(b, ErrAccountChanged)
+	// Rows without a stamp, such as CandyPack's, are not compared.
 	on.login(b, Credentials{"email": alice["email"], "password": "two"})
-	on.purged()
+	on.waitForPurge()
 	mustExec(t, on.db, "UPDATE user_tokens SET stamp = NULL")
 	mustExec(t, on.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("three"))
-	on.isIn(b)
+	on.wantLoggedIn(b)
 }
 
 func caseChangesThatKeepSessions(t *testing.T) {
 	t.Parallel()
-	f := setup(t, Config{PasswordCost: 5}) // a rehash at the next login
+	f := setup(t, Config{PasswordCost: 5}) // the next login rehashes
 	tab, laptop := newBrowser(chrome130), newBrowser(firefox)
 	f.loginAs(laptop, 1)
 	hash := func() string { return get[string](t, f.db, "SELECT password FROM users WHERE id = 1") }
@@ -335,31 +338,32 @@ func caseChangesThatKeepSessions(t *testing.T) {
 	if hash() == before {
 		t.Error("the hash was not renewed")
 	}
-	f.isIn(tab)
-	f.isIn(laptop)
+	f.wantLoggedIn(tab)
+	f.wantLoggedIn(laptop)
 
-	// The app's own statement, and Rotate in that request.
-	f.inside(tab, func(w http.ResponseWriter, r *http.Request) {
+	// The app changes the password itself, and calls Rotate in the same
+	// request.
+	f.handle(tab, func(w http.ResponseWriter, r *http.Request) {
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("two"))
 		noError(t, f.auth.Rotate(w, r))
 	})
-	f.isIn(tab)
-	f.ended(laptop, ErrAccountChanged)
+	f.wantLoggedIn(tab)
+	f.wantDeleted(laptop, ErrAccountChanged)
 	f.loginAs(laptop, 1)
-	f.inside(tab, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(tab, func(w http.ResponseWriter, r *http.Request) {
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf("three"))
 		noError(t, f.auth.LogoutOthers(w, r))
 	})
-	f.isIn(tab)
-	f.isOut(laptop, ErrUnknownSession)
+	f.wantLoggedIn(tab)
+	f.wantRejected(laptop, ErrUnknownSession)
 
-	// SetPassword keeps the session that it was called in.
+	// SetPassword keeps the session that calls it.
 	f.loginAs(laptop, 1)
-	f.inside(tab, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(tab, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.SetPassword(w, r, "three", "four"))
 	})
-	f.isIn(tab)
-	f.isOut(laptop, ErrUnknownSession)
+	f.wantLoggedIn(tab)
+	f.wantRejected(laptop, ErrUnknownSession)
 }
 
 func caseSetPasswordWithoutTheOldOne(t *testing.T) {
@@ -368,7 +372,7 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	b := newBrowser(chrome130)
 	set := func(do func(http.ResponseWriter, *http.Request) error) (err error) {
 		t.Helper()
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) { err = do(w, r) })
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) { err = do(w, r) })
 		return err
 	}
 	without := func(w http.ResponseWriter, r *http.Request) error {
@@ -380,7 +384,7 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	wantError(t, set(reset), ErrReauthRequired)
 	f.loginAs(b, 1)
 	wantError(t, set(without), ErrInvalidCredentials)
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 601)")
 	wantError(t, set(reset), ErrReauthRequired)
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() + 86400)")
@@ -392,16 +396,16 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	f.loginAs(thief, 1)
 	f.loginAs(b, 1)
 	noError(t, set(reset))
-	f.isIn(b)
-	f.isOut(thief, ErrUnknownSession)
-	wantError(t, set(reset), ErrReauthRequired) // once
+	f.wantLoggedIn(b)
+	f.wantRejected(thief, ErrUnknownSession)
+	wantError(t, set(reset), ErrReauthRequired) // only once
 	f.login(newBrowser(chrome130), Credentials{"email": alice["email"], "password": "stolen"})
 
-	// A table without the columns: the statement to run.
-	f.purged()
+	// For a table without the columns, the error contains the statement to run.
+	f.waitForPurge()
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP COLUMN method")
-	old := manage[user](t, f.db, f.dsn, Config{})
-	old.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	old := newManager[user](t, f.db, f.dsn, Config{})
+	old.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		err := old.auth.ResetPassword(w, r, "x")
 		wantError(t, err, ErrConfig)
 		if !strings.Contains(err.Error(), "ADD COLUMN method") {
@@ -410,10 +414,10 @@ func caseSetPasswordWithoutTheOldOne(t *testing.T) {
 	})
 }
 
-// shouting is a key type of an app.
-type shouting string
+// A lowercased is a key type of an app.
+type lowercased string
 
-func (s shouting) Value() (driver.Value, error) { return strings.ToLower(string(s)), nil }
+func (s lowercased) Value() (driver.Value, error) { return strings.ToLower(string(s)), nil }
 
 func caseKeysTheColumnCannotHold(t *testing.T) {
 	t.Parallel()
@@ -421,20 +425,20 @@ func caseKeysTheColumnCannotHold(t *testing.T) {
 		key      string
 		is       any
 		good     []any
-		nobody   []any
+		unknown  []any
 		unusable []any
 	}{
 		{"BINARY(16)", uuid{1, 15: 2}, []any{uuid{1, 15: 2}, []byte("\x01\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x02")}, []any{uuid{3}},
 			[]any{"01000000-0000-0000-0000-000000000002", "01000000000000000000000000000002", []byte{1}, nil}},
 		{"INT", 7, []any{7, "7", int8(7), uint64(7), []byte("7")}, []any{8, -7}, []any{"07", "7 ", "7.0", "0x7", "VII", 1 << 40, 7.0, time.Now(), nil, struct{}{}}},
 		{"TINYINT UNSIGNED", 200, []any{200}, []any{201}, []any{-1, 256, 300}},
-		{"VARCHAR(8) CHARACTER SET ascii", "admin", []any{"admin", shouting("ADMIN"), []byte("admin")}, []any{"adm"}, []any{"ädmin", "administrator", "\xff"}},
+		{"VARCHAR(8) CHARACTER SET ascii", "admin", []any{"admin", lowercased("ADMIN"), []byte("admin")}, []any{"adm"}, []any{"ädmin", "administrator", "\xff"}},
 		{"VARBINARY(4)", "abc", []any{"abc"}, []any{"ABC"}, []any{"abcde"}},
 	} {
 		if id, ok := test.is.(uuid); ok {
 			test.is = id[:]
 		}
-		f := keyed(t, test.key, Config{}, test.is)
+		f := setupKeyed(t, test.key, Config{}, test.is)
 		for _, key := range test.good {
 			f.loginAs(newBrowser(chrome130), key)
 			if s, err := f.auth.Sessions(t.Context(), key); len(s) != 1 || err != nil {
@@ -444,7 +448,7 @@ func caseKeysTheColumnCannotHold(t *testing.T) {
 				t.Errorf("%s: LogoutAll(%v): %d, %v", test.key, key, n, err)
 			}
 		}
-		for _, key := range test.nobody {
+		for _, key := range test.unknown {
 			if n, err := f.auth.LogoutAll(t.Context(), key); n != 0 || err != nil {
 				t.Errorf("%s: LogoutAll(%v): %d, %v", test.key, key, n, err)
 			}
@@ -465,7 +469,7 @@ func caseKeysToTheLetter(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has other collations")
 	for _, collation := range []string{"utf8mb4_general_ci", "utf8mb4_unicode_ci", "utf8mb4_unicode_520_ci"} {
-		f := keyed(t, "VARCHAR(64) COLLATE "+collation, Config{}, "admin")
+		f := setupKeyed(t, "VARCHAR(64) COLLATE "+collation, Config{}, "admin")
 		b := newBrowser(chrome130)
 		f.loginAs(b, "admin")
 		for _, key := range []string{"ADMIN", "Admin", "ädmin", "admin ", "ADMÍN"} {
@@ -476,7 +480,7 @@ func caseKeysToTheLetter(t *testing.T) {
 				t.Errorf("LogoutAll(%q): %d, %v", key, n, err)
 			}
 		}
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
 }
 
@@ -488,7 +492,7 @@ func caseWhatWasBegunIsFinished(t *testing.T) {
 		"Logout":       f.auth.Logout,
 		"Rotate":       f.auth.Rotate,
 		"LogoutOthers": f.auth.LogoutOthers,
-		"LogoutAll":    func(_ http.ResponseWriter, r *http.Request) error { return second(f.auth.LogoutAll(r.Context(), 1)) },
+		"LogoutAll":    func(_ http.ResponseWriter, r *http.Request) error { return errOnly(f.auth.LogoutAll(r.Context(), 1)) },
 		"SetPassword": func(w http.ResponseWriter, r *http.Request) error {
 			return f.auth.SetPassword(w, r, alice["password"], alice["password"])
 		},
@@ -498,34 +502,34 @@ func caseWhatWasBegunIsFinished(t *testing.T) {
 		copied := *b
 		copied.cookies = map[string]string{"__Host-session": b.cookies["__Host-session"]}
 		f.login(thief, alice)
-		f.purged()
-		// Another transaction has the row until the client's deadline is over.
+		f.waitForPurge()
+		// Another transaction locks the row until the client has disconnected.
 		lock := f.db.MustBegin()
 		defer lock.Rollback()
 		lock.MustExec("SELECT * FROM user_tokens FOR UPDATE")
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			ctx, cancel := context.WithCancel(r.Context())
 			ctx, end := context.WithDeadline(ctx, time.Now().Add(time.Hour))
 			defer end()
 			done := make(chan error)
 			go func() { done <- do(w, r.WithContext(ctx)) }()
-			awaitWaiting(t, f.db)
+			waitForLock(t, f.db)
 			cancel()
 			noError(t, lock.Rollback())
 			if err := <-done; err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		})
-		f.isOut(&copied, ErrUnknownSession)
+		f.wantRejected(&copied, ErrUnknownSession)
 		if name != "Logout" && name != "Rotate" {
-			f.isOut(thief, ErrUnknownSession)
+			f.wantRejected(thief, ErrUnknownSession)
 		}
 	}
 }
 
-// awaitWaiting waits until a statement on a connection of its own, beside that of
-// the transaction which holds the lock, does not end.
-func awaitWaiting(t *testing.T, db *sqlx.DB) {
+// waitForLock waits until a second connection is in use: its statement waits
+// for the lock.
+func waitForLock(t *testing.T, db *sqlx.DB) {
 	t.Helper()
 	deadline := time.Now().Add(10 * time.Second)
 	for seen := 0; seen < 20; <-time.After(5 * time.Millisecond) {
@@ -546,18 +550,18 @@ func caseSessionIDs(t *testing.T) {
 	f.login(other, bob)
 	f.login(b, alice)
 	id := func(b *browser) (id string) {
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) { id = f.auth.Session(r).ID })
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) { id = f.auth.Session(r).ID })
 		return id
 	}
 	first := id(b)
 	if len(first) != 16 || strings.HasPrefix(first, get[string](t, f.db, "SELECT id FROM user_tokens WHERE user = 1")+"-") || first == id(other) {
 		t.Errorf("%q", first)
 	}
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Rotate(w, r)) })
-	again := manage[user](t, f.db, f.dsn, Config{}) // another server
-	noError(t, second(again.auth.Stats(t.Context())))
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Rotate(w, r)) })
+	restarted := newManager[user](t, f.db, f.dsn, Config{}) // on another app server
+	noError(t, errOnly(restarted.auth.Stats(t.Context())))
 	var there string
-	again.inside(b, func(w http.ResponseWriter, r *http.Request) { there = again.auth.Session(r).ID })
+	restarted.handle(b, func(w http.ResponseWriter, r *http.Request) { there = restarted.auth.Session(r).ID })
 	if id(b) != first || there != first {
 		t.Errorf("%q is %q after Rotate, %q on another server", first, id(b), there)
 	}
@@ -568,6 +572,6 @@ func caseSessionIDs(t *testing.T) {
 	wantError(t, f.auth.Revoke(t.Context(), 2, first), ErrSessionNotFound)
 	wantError(t, f.auth.Revoke(t.Context(), 1, get[string](t, f.db, "SELECT id FROM user_tokens WHERE user = 1")), ErrSessionNotFound)
 	noError(t, f.auth.Revoke(t.Context(), 1, first))
-	f.isOut(b, ErrUnknownSession)
-	f.isIn(other)
+	f.wantRejected(b, ErrUnknownSession)
+	f.wantLoggedIn(other)
 }

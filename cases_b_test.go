@@ -2,5 +2,5 @@ package session
 
 import "slices"
 
-// The cases of group B: people thrown out or turned away.
+// The cases of group B: valid users are logged out or rejected.
 var casesB = slices.Concat(webCasesB, poolCases, passwordCasesB, throttleCasesB)

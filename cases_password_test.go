@@ -35,8 +35,8 @@ var (
 	}
 )
 
-// Whatever stands in the password column, a wrong password costs the same
-// rounds of bcrypt as that of nobody.
+// Whatever the password column contains, a wrong password costs the same rounds
+// of bcrypt as for an unknown user.
 func caseC7(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{PasswordCost: 5})
@@ -68,12 +68,12 @@ func caseC7(t *testing.T) {
 	}
 	for _, stored := range []string{good, good + "    ", good + "\x00\x00", good + "\n", "$2b" + good[3:], "$2y" + good[3:]} {
 		try(stored, "right", nil)
-		f.purged()
+		f.waitForPurge()
 	}
 }
 
-// However a keyboard composes a password, it is the same one. Hashes that other
-// programs made of another form are good, and are replaced.
+// Passwords in different Unicode normalization forms are equal. Hashes that
+// other programs made of another form are accepted, and replaced.
 func caseB10(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{PasswordCost: 4})
@@ -85,14 +85,15 @@ func caseB10(t *testing.T) {
 		if err := f.try(owner, "alice@example.com", password); err != want {
 			t.Errorf("%+q: %v, want %v", password, err, want)
 		}
-		f.purged()
+		f.waitForPurge()
 	}
 	for _, forms := range [][]string{
-		{"caf\u00e9", "cafe\u0301"}, // e with acute
+		{"caf\u00e9", "cafe\u0301"}, // e with an acute accent
 		{"\uac00", "\u1100\u1161"},  // Hangul
-		{"\u00c5ngstr\u00f6m", "A\u030angstro\u0308m", "\u212bngstr\u00f6m", "\u212bngstro\u0308m"}, // the sign for angstrom
-		{"q\u0323\u0307", "q\u0307\u0323"}, // the order of marks
-		{"\u304c", "\u304b\u3099"},         // kana with a voice mark
+		// The angstrom sign.
+		{"\u00c5ngstr\u00f6m", "A\u030angstro\u0308m", "\u212bngstr\u00f6m", "\u212bngstro\u0308m"},
+		{"q\u0323\u0307", "q\u0307\u0323"}, // marks in another order
+		{"\u304c", "\u304b\u3099"},         // kana with a voicing mark
 	} {
 		for _, first := range forms {
 			hash, err := f.auth.HashPassword(t.Context(), first)
@@ -106,7 +107,7 @@ func caseB10(t *testing.T) {
 			}
 		}
 		nfc, nfd := forms[0], norm.NFD.String(forms[0])
-		for _, before := range []string{nfc, nfd} { // hashes of before
+		for _, before := range []string{nfc, nfd} { // hashes from before normalization
 			for _, typed := range forms {
 				old := hashOf(before)
 				store(old)
@@ -117,7 +118,7 @@ func caseB10(t *testing.T) {
 			}
 		}
 	}
-	// What was typed counts too, and no more is taken for equal than is.
+	// The password as typed is accepted too. No other forms are equal.
 	store(hashOf("\u212bngstr\u00f6m"))
 	try("\u212bngstr\u00f6m", nil)
 	store(hashOf("\xffcafe\u0301"))
@@ -127,19 +128,20 @@ func caseB10(t *testing.T) {
 	try("\ufb01ne", ErrInvalidCredentials)
 	try("\uff46ine", ErrInvalidCredentials)
 
-	// The limit counts what is hashed.
+	// The length limit applies to the normalized password.
 	_, err := f.auth.HashPassword(t.Context(), strings.Repeat("e\u0301", 36))
 	noError(t, err)
 	_, err = f.auth.HashPassword(t.Context(), strings.Repeat("e\u0301", 37))
 	wantError(t, err, ErrPasswordTooLong)
 
-	// A refusal's work depends on what was typed, and not on the account.
+	// The work for a rejection depends on the password as typed, and not on the
+	// account.
 	for typed, forms := range map[string]int{"cafe": 1, "caf\u00e9": 2, "cafe\u0301": 2, "\u212bo\u0308": 3} {
 		*rounds = 0
 		wantError(t, f.try(owner, "nobody@example.com", typed), ErrInvalidCredentials)
 		want := *rounds
 		if want != forms<<4 {
-			t.Errorf("%+q: %d rounds for nobody", typed, want)
+			t.Errorf("%+q: %d rounds for an unknown user", typed, want)
 		}
 		for _, hash := range []string{hashOf("another"), "", "md5"} {
 			store(hash)
@@ -154,7 +156,7 @@ func caseB10(t *testing.T) {
 	// Register and SetPassword hash the same form.
 	b := newBrowser("")
 	f.login(b, bob)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.SetPassword(w, r, bob["password"], "cafe\u0301"))
 		_, err := register(f.auth, w, r, Fields{"email": "carol@example.com", "password": "cafe\u0301"}, formOptions{Columns: []string{"email"}, NoLogin: true})
 		noError(t, err)
@@ -165,12 +167,12 @@ func caseB10(t *testing.T) {
 	}
 }
 
-// A password whose turn does not come within Config.Timeout is refused, and
-// costs nothing.
+// A password that does not get a slot within Config.Timeout is rejected without
+// work.
 func caseC6(t *testing.T) {
 	t.Parallel()
-	var heard listener
-	f := setup(t, Config{Timeout: time.Minute, OnEvent: heard.hear})
+	var events eventLog
+	f := setup(t, Config{Timeout: time.Minute, OnEvent: events.add})
 	b := newBrowser("")
 	f.login(b, bob)
 	calls := map[string]func() error{
@@ -181,36 +183,36 @@ func caseC6(t *testing.T) {
 			return err
 		},
 		"SetPassword": func() (err error) {
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 				err = f.auth.SetPassword(w, r, bob["password"], "a password")
 			})
 			return err
 		},
 	}
-	refused := func(what string) {
+	wantBusy := func(what string) {
 		t.Helper()
 		for name, call := range calls {
-			heard.said()
+			events.take()
 			if err := call(); !errors.Is(err, ErrBusy) || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrInvalidCredentials) {
 				t.Errorf("%s, %s: %v", name, what, err)
 			}
-			if said := heard.said(); !strings.HasPrefix(said, "busy ") {
-				t.Errorf("%s, %s: %q", name, what, said)
+			if got := events.take(); !strings.HasPrefix(got, "busy ") {
+				t.Errorf("%s, %s: %q", name, what, got)
 			}
 		}
 	}
 	passwords := f.auth.passwords
 	release := f.holdPasswords(time.Millisecond)
-	refused("with too much work before it")
+	wantBusy("with too much work before it")
 	release()
 	release = f.holdPasswords(20 * time.Millisecond)
-	refused("with a turn that does not come")
+	wantBusy("with a turn that does not come")
 	release()
 
 	release = f.holdPasswords(time.Minute)
 	canceled, cancel := context.WithCancel(t.Context())
-	cancel() // the client does not wait
-	for _, err := range []error{second(f.auth.HashPassword(canceled, "a password")), second(f.auth.matchesPassword(canceled, nil, "a password"))} {
+	cancel() // the client disconnects
+	for _, err := range []error{errOnly(f.auth.HashPassword(canceled, "a password")), errOnly(f.auth.matchesPassword(canceled, nil, "a password"))} {
 		if !errors.Is(err, context.Canceled) || !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrBusy) {
 			t.Errorf("a canceled request: %v", err)
 		}
@@ -223,8 +225,8 @@ func caseC6(t *testing.T) {
 	}
 }
 
-// Where VerifyPassword knows other hashes, a refusal is the same work whatever
-// the account has: from the first on.
+// With VerifyPassword, a rejection costs the same work for every kind of hash,
+// from the first login on.
 func caseC10(t *testing.T) {
 	t.Parallel()
 	const scrypt, argon = "scrypt:32768:8:1$salt$0011", "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$RdescudvJCsg"
@@ -232,15 +234,15 @@ func caseC10(t *testing.T) {
 	for email, stored := range map[string]string{"old": scrypt, "older": argon, "oldest": strings.Repeat("0", 32), "broken": "$2a$10$*DISABLED*", "none": ""} {
 		mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, ?)", email+"@example.com", stored)
 	}
-	again := manage[user](t, f.db, f.dsn, Config{VerifyPassword: md5Hex})
-	for _, f := range []*fixture[user]{f, again} {
+	restarted := newManager[user](t, f.db, f.dsn, Config{VerifyPassword: md5Hex})
+	for _, f := range []*fixture[user]{f, restarted} {
 		var rounds, argons int
 		o := f.auth.passwordOptions()
 		o.Compare = countingCompare(&rounds)
 		o.Legacy = func(stored, plain string) bool {
 			begun := time.Now()
 			wait := map[string]time.Duration{argon: 40 * time.Millisecond}[stored]
-			for time.Since(begun) < wait { // works
+			for time.Since(begun) < wait { // busy
 			}
 			if stored == argon {
 				argons++
@@ -256,7 +258,7 @@ func caseC10(t *testing.T) {
 					t.Errorf("%s: %v", email, err)
 				}
 				if first {
-					argons -= 2 // which the sample costs
+					argons -= 2 // the cost of the sample
 					first = false
 				}
 				if rounds != 1<<4 || argons != 1 {
@@ -265,12 +267,12 @@ func caseC10(t *testing.T) {
 			}
 		}
 		noError(t, f.try(owner, "old@example.com", "right"))
-		f.purged()
+		f.waitForPurge()
 		mustExec(t, f.db, "UPDATE users SET password = ? WHERE email = 'old@example.com'", scrypt)
 	}
 }
 
-// A user of another cost is not told by the first wrong password either.
+// The first wrong password does not reveal a user whose hash has another cost.
 func caseC10Costs(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{PasswordCost: 4})
@@ -280,7 +282,7 @@ func caseC10Costs(t *testing.T) {
 			mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, ?)", name+"@example.com", dummyHash(cost))
 		}
 	}
-	const maxEqualizedCost = 12 // of internal/password
+	const maxEqualizedCost = 12 // as in internal/password
 	for highest, names := range map[int][]string{7: {"alice", "nobody", "carol", "dave"}, maxEqualizedCost: {"alice", "nobody", "carol", "dave"}} {
 		if highest == 7 {
 			mustExec(t, f.db, "UPDATE users SET password = NULL WHERE email IN ('erin@example.com', 'old@example.com')")
@@ -288,7 +290,7 @@ func caseC10Costs(t *testing.T) {
 			mustExec(t, f.db, "UPDATE users SET password = ? WHERE email = 'erin@example.com'", dummyHash(14))
 		}
 		for _, name := range names {
-			after := manage[user](t, f.db, f.dsn, Config{PasswordCost: 4}) // a start
+			after := newManager[user](t, f.db, f.dsn, Config{PasswordCost: 4}) // a restarted app
 			rounds := 0
 			o := after.auth.passwordOptions()
 			o.Compare = func(hash, _ []byte) error {
@@ -307,7 +309,7 @@ func caseC10Costs(t *testing.T) {
 // dummyHash returns a bcrypt hash that no password matches.
 func dummyHash(cost int) string { return fmt.Sprintf("$2a$%02d$%s", cost, strings.Repeat(".", 53)) }
 
-// What changes while the browser stays the same, and what does not.
+// Changes of the User-Agent that keep the browser, and changes that do not.
 func caseB6(t *testing.T) {
 	t.Parallel()
 	const (
@@ -388,8 +390,8 @@ func caseB6(t *testing.T) {
 	}
 }
 
-// The media player of a browser's device is let in with its cookies, and the
-// session stays the browser's.
+// The media player of the browser's device is accepted with its cookies. The
+// session keeps the browser.
 func caseB6Players(t *testing.T) {
 	t.Parallel()
 	const (
@@ -420,56 +422,56 @@ func caseB6Players(t *testing.T) {
 		for _, player := range test.in {
 			f.age(25 * time.Hour)
 			b.userAgent = player
-			f.isIn(b)
+			f.wantLoggedIn(b)
 		}
 		for _, other := range test.outside {
 			b.userAgent = other
-			f.isOut(b, ErrFingerprintMismatch)
+			f.wantRejected(b, ErrFingerprintMismatch)
 		}
 		b.userAgent = test.browser
-		f.isIn(b)
+		f.wantLoggedIn(b)
 		if stored := get[string](t, f.db, "SELECT browser FROM user_tokens WHERE token_x = ?", selectorOf(b)); stored != test.browser {
 			t.Errorf("%q is stored of %q", stored, test.browser)
 		}
-		f.purged()
+		f.waitForPurge()
 		mustExec(t, f.db, "DELETE FROM user_tokens")
 	}
-	// The other ways to compare are as before.
+	// The other fingerprints are unchanged.
 	if FingerprintExact.Match(iphone, onIPhone) || fingerprintCandyPack.Match(iphone, onIPhone) || !FingerprintOff.Match(iphone, onIPhone) {
 		t.Error("exact is not exact, or off is not off")
 	}
 }
 
-// newCandyToken makes a token such as CandyPack's: only bcrypt knows whether its verifier is right.
+// newCandyToken returns a token like CandyPack's: only bcrypt can verify it.
 func newCandyToken() token.Token {
 	hexed := func() string { return hex.EncodeToString([]byte(rand.Text()[:16])) }
 	return token.Token{Selector: hexed(), Verifier: hexed()}
 }
 
-// A token whose turn does not come is not called unknown.
+// A token that gets no slot is not reported as unknown.
 func caseC8Busy(t *testing.T) {
 	t.Parallel()
-	var heard listener
+	var events eventLog
 	var failed error
-	f := setup(t, Config{OnEvent: heard.hear, Fingerprint: FingerprintOff, OnError: func(w http.ResponseWriter, r *http.Request, err error) { failed = err }})
+	f := setup(t, Config{OnEvent: events.add, Fingerprint: FingerprintOff, OnError: func(w http.ResponseWriter, r *http.Request, err error) { failed = err }})
 	f.login(newBrowser(""), alice)
 	theirs := newCandyToken()
 	hash, err := theirs.Hash(bcrypt.MinCost)
 	noError(t, err)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ?, token_y = ?", theirs.Selector, hash)
 	release := f.holdComparisons(time.Millisecond)
-	heard.said()
+	events.take()
 	withToken(theirs).do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/")
-	if !errors.Is(failed, ErrBusy) || errors.Is(failed, ErrUnavailable) || errors.Is(failed, ErrUnknownSession) || !strings.HasPrefix(heard.said(), "busy ") {
+	if !errors.Is(failed, ErrBusy) || errors.Is(failed, ErrUnavailable) || errors.Is(failed, ErrUnknownSession) || !strings.HasPrefix(events.take(), "busy ") {
 		t.Errorf("%v", failed)
 	}
 	release()
 	f.auth.verifier = token.NewVerifier(token.Options{})
-	f.isIn(withToken(theirs))
+	f.wantLoggedIn(withToken(theirs))
 }
 
-// A panic in OnEvent is logged, and fails nothing: not the process either,
-// where nobody else would catch it.
+// A panic in OnEvent is logged. It fails no call, and does not end the process
+// in a background goroutine.
 func caseC9(t *testing.T) {
 	t.Parallel()
 	panics := func(_ context.Context, e Event) {
@@ -481,8 +483,8 @@ func caseC9(t *testing.T) {
 		case EventRevoked:
 			panic(nil)
 		}
-		var nobody *Event
-		_ = nobody.Kind // a nil pointer
+		var event *Event
+		_ = event.Kind // a nil pointer
 	}
 	f := setup(t, Config{OnEvent: panics})
 	expire := func() {
@@ -497,18 +499,18 @@ func caseC9(t *testing.T) {
 	b := newBrowser("")
 	f.login(b, alice)
 	logged(EventLogin)
-	f.isIn(b)
-	f.purged()
+	f.wantLoggedIn(b)
+	f.waitForPurge()
 	expire()
 	f.auth.purge.start() // in the background
-	f.purged()
+	f.waitForPurge()
 	logged(EventPurged)
 	if n := f.rows(); n != 0 {
 		t.Errorf("%d rows after the purge", n)
 	}
 	f.login(b, alice)
 	done := make(chan error)
-	go func() { // as an app may call it
+	go func() { // as an app may start it
 		_, err := f.auth.LogoutAll(context.Background(), 1)
 		done <- err
 	}()
@@ -517,7 +519,7 @@ func caseC9(t *testing.T) {
 	wantError(t, f.try(owner, "alice@example.com", "wrong"), ErrInvalidCredentials)
 	logged(EventLoginFailed)
 	f.login(b, alice)
-	f.purged()
+	f.waitForPurge()
 	expire()
 	if n, err := f.auth.Purge(t.Context()); n != 1 || err != nil {
 		t.Errorf("Purge: %d, %v", n, err)

@@ -54,7 +54,7 @@ var (
 	}
 )
 
-// Whatever the DSN or the server says, a pool of Open saves what it writes.
+// A pool of Open commits its writes, whatever the DSN and the server set.
 func testOpenSetsAutocommit(t *testing.T) {
 	t.Parallel()
 	for _, params := range []string{"", "autocommit=0", "AutoCommit=off&Completion_Type=CHAIN", "@@session.autocommit=0", "completion_type=2"} {
@@ -63,8 +63,8 @@ func testOpenSetsAutocommit(t *testing.T) {
 		if cfg.Params["autocommit"] != "1" || cfg.Params["completion_type"] != "0" {
 			t.Errorf("%s: the parameters are %v", params, cfg.Params)
 		}
-		patient, done := pool.WithoutReadTimeout(db)
-		for _, db := range []*sqlx.DB{db, patient} {
+		noTimeout, done := pool.WithoutReadTimeout(db)
+		for _, db := range []*sqlx.DB{db, noTimeout} {
 			if get[int](t, db, "SELECT @@autocommit") != 1 {
 				t.Errorf("%s: autocommit is off", params)
 			}
@@ -73,8 +73,8 @@ func testOpenSetsAutocommit(t *testing.T) {
 	}
 }
 
-// The app's own pool is found out by the first call that needs it, each time
-// until it is right.
+// A wrong setting of the app's own pool is an error of each call, until it is
+// corrected.
 func testPoolWithoutAutocommit(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no transactions")
@@ -83,13 +83,13 @@ func testPoolWithoutAutocommit(t *testing.T) {
 	good.login(browser, alice)
 	for _, params := range []string{"autocommit=0", "autocommit=off", "completion_type=1", "completion_type='CHAIN'", "completion_type=2"} {
 		name, _, _ := strings.Cut(params, "=")
-		bad := plain(t, good.dsn, params)
+		bad := openRaw(t, good.dsn, params)
 		for _, cfg := range []Config{{}, {Replica: bad}} {
 			db := bad
 			if cfg.Replica != nil {
 				db = good.db
 			}
-			f := manage[user](t, db, good.dsn, cfg)
+			f := newManager[user](t, db, good.dsn, cfg)
 			calls := map[string]func() error{
 				"Login": func() error {
 					_, err := logIn(f.auth, httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), alice)
@@ -125,8 +125,8 @@ func testPoolWithoutAutocommit(t *testing.T) {
 	}
 }
 
-// instrumented is a connector that wraps another's connections, as those do
-// that trace statements.
+// An instrumented is a connector that wraps connections, as tracing libraries
+// do.
 type instrumented struct{ driver.Connector }
 
 type tracedDriver struct{ driver.Driver }
@@ -154,14 +154,14 @@ func (i instrumented) Connect(ctx context.Context) (driver.Conn, error) {
 		conn.(driver.ExecerContext), conn.(driver.NamedValueChecker), conn.(driver.SessionResetter), conn.(driver.Validator), conn.(driver.Pinger)}, nil
 }
 
-// tagged is a user whose columns stand in the tags of another mapper too.
+// A tagged is a user with column names in the tags of another mapper too.
 type tagged struct {
 	ID    int64          `db:"id" json:"id"`
 	Email string         `db:"email" json:"email"`
 	Name  sql.NullString `db:"name" json:"name"`
 }
 
-// Everything works with a pool as apps have it.
+// Everything works with the pools that apps use.
 func testAnyPool(t *testing.T) {
 	t.Parallel()
 	params := []string{
@@ -176,7 +176,7 @@ func testAnyPool(t *testing.T) {
 		t.Run("DSN "+param, func(t *testing.T) {
 			t.Parallel()
 			dsn := testdb.DSN(t)
-			db := plain(t, dsn, param)
+			db := openRaw(t, dsn, param)
 			if err := db.Ping(); err != nil {
 				t.Skip("the server does not know it: ", err)
 			}
@@ -193,7 +193,7 @@ func testAnyPool(t *testing.T) {
 		t.Run("Mapper "+name, func(t *testing.T) {
 			t.Parallel()
 			dsn := testdb.DSN(t)
-			db := plain(t, dsn, "columnsWithAlias=true")
+			db := openRaw(t, dsn, "columnsWithAlias=true")
 			db.Mapper = mapper
 			anyPool(t, dsn, db)
 		})
@@ -211,11 +211,11 @@ func testAnyPool(t *testing.T) {
 	})
 }
 
-// anyPool is a day of an app.
+// anyPool runs the calls of a typical app.
 func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	good := open(t, dsn, "")
 	mustExec(t, good, usersTableInt)
-	f := manage[tagged](t, db, dsn, Config{MaxSessions: 2, MaxAge: time.Hour, UpdateAge: time.Minute})
+	f := newManager[tagged](t, db, dsn, Config{MaxSessions: 2, MaxAge: time.Hour, UpdateAge: time.Minute})
 	counts, err := throttle.NewMySQL(db, "attempts", nil)
 	noError(t, err)
 	f.auth.cfg.Throttle = counts
@@ -271,7 +271,7 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 		}
 		return in
 	}
-	if check(first) || !check(second) || !check(third) || check(newBrowser("")) || check(forger(second)) || check(withToken(token.New())) {
+	if check(first) || !check(second) || !check(third) || check(newBrowser("")) || check(forgeToken(second)) || check(withToken(token.New())) {
 		t.Error("the checks are wrong")
 	}
 	sessions, err := f.auth.Sessions(t.Context(), 1)
@@ -279,7 +279,7 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	if len(sessions) != 2 || time.Since(sessions[0].Created).Abs() > time.Minute || sessions[0].Browser != firefox {
 		t.Fatalf("sessions are %+v", sessions)
 	}
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, good, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP(active) - 600)")
 	check(third)
 	if n := count("SELECT COUNT(*) FROM user_tokens WHERE active > FROM_UNIXTIME(UNIX_TIMESTAMP() - 60)"); n != 1 {
@@ -313,7 +313,7 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	}
 	credentials["password"] = "carol's new password"
 	noError(t, login(third, credentials))
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, good, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP(active) - 7200)")
 	if check(third) {
 		t.Error("an expired session lets in")
@@ -327,7 +327,7 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	if n, err := f.auth.LogoutAll(t.Context(), 1); n != 1 || err != nil {
 		t.Errorf("LogoutAll: %d, %v", n, err)
 	}
-	f.purged()
+	f.waitForPurge()
 	stats, err := f.auth.Stats(t.Context())
 	noError(t, err)
 	if stats.Rows != 0 || db.Stats().InUse != 0 {
@@ -335,8 +335,8 @@ func anyPool(t *testing.T, dsn string, db *sqlx.DB) {
 	}
 }
 
-// A database user may have no more rights than the app needs. What it lacks
-// beyond that is said.
+// The database user needs only the app's own rights. Errors name the missing
+// ones.
 func testUsersTableForReading(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no privileges")
@@ -346,8 +346,8 @@ func testUsersTableForReading(t *testing.T) {
 	cfg, err := mysql.ParseDSN(f.dsn)
 	noError(t, err)
 	for i, test := range []struct {
-		users, tokens string // rights
-		login         string // what the error of a login says, if it is one
+		users, tokens string // privileges
+		login         string // in the error of a login, if it fails
 	}{
 		{"SELECT", "SELECT, INSERT, UPDATE, DELETE", ""},
 		{"SELECT (id, email, password, name)", "SELECT, INSERT, UPDATE, DELETE", ""},
@@ -367,10 +367,10 @@ func testUsersTableForReading(t *testing.T) {
 		}
 		own := cfg.Clone()
 		own.User, own.Passwd = name, "app"
-		poor := manage[user](t, open(t, own.FormatDSN(), ""), "", Config{MaxSessions: 1})
+		poor := newManager[user](t, open(t, own.FormatDSN(), ""), "", Config{MaxSessions: 1})
 		says := func(err error, grant string) {
 			t.Helper()
-			tell(err)
+			recordErr(err)
 			if !errors.Is(err, ErrConfig) || errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), grant) {
 				t.Errorf("%s; %s: error is %v, want %s in it", test.users, test.tokens, err, grant)
 			}
@@ -384,7 +384,7 @@ func testUsersTableForReading(t *testing.T) {
 			err := login()
 			if err == nil {
 				b = newBrowser("")
-				err = login() // ends the first
+				err = login() // revokes the first session
 			}
 			says(err, test.login)
 			continue
@@ -395,7 +395,7 @@ func testUsersTableForReading(t *testing.T) {
 		if n := f.rows(); n != 1 {
 			t.Errorf("%d sessions are left, want 1", n)
 		}
-		poor.isIn(b)
+		poor.wantLoggedIn(b)
 		b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, err := register(poor.auth, w, r, Fields{"email": "carol@example.com", "password": "a password"}, formOptions{Columns: []string{"email"}})
 			says(err, "GRANT INSERT ON `users`")
@@ -407,15 +407,15 @@ func testUsersTableForReading(t *testing.T) {
 	}
 }
 
-// badUser finds out what the first use of a users table says, and that it says
-// it until the table is repaired.
+// badUser checks the error of the first use of a users table. The error returns
+// until the table is repaired.
 func badUser[U any](t *testing.T, table string, says []string, repair string) {
 	t.Helper()
 	dsn := testdb.DSN(t)
 	db := open(t, dsn, "")
 	mustExec(t, db, table)
 	mustExec(t, db, "INSERT INTO users (id, password) VALUES (1, '')")
-	f := manage[U](t, db, dsn, Config{})
+	f := newManager[U](t, db, dsn, Config{})
 	migrate := func() error { _, err := f.auth.Migrate(t.Context()); return err }
 	login := func() error {
 		_, err := f.auth.LoginAs(httptest.NewRecorder(), httptest.NewRequest("POST", "/", nil), 1)
@@ -423,7 +423,7 @@ func badUser[U any](t *testing.T, table string, says []string, repair string) {
 	}
 	for name, call := range map[string]func() error{"Migrate": migrate, "LoginAs": login} {
 		err := call()
-		tell(err)
+		recordErr(err)
 		if !errors.Is(err, ErrConfig) || errors.Is(err, ErrUnavailable) {
 			t.Errorf("%s: %s: error is %v", table, name, err)
 			continue
@@ -466,11 +466,11 @@ func testFieldsThatDoNotFit(t *testing.T) {
 		Phone string
 	}](t, table("x INT NULL"), []string{"no column `phone`", "Phone", `db:"-"`}, "ALTER TABLE users ADD phone VARCHAR(20) NOT NULL DEFAULT ''")
 
-	// Without parseTime no time can be read.
+	// Without parseTime no time.Time can be read.
 	dsn := testdb.DSN(t)
 	mustExec(t, open(t, dsn, ""), table("seen DATETIME NOT NULL"))
-	for _, db := range []*sqlx.DB{plain(t, dsn, ""), open(t, dsn, "")} {
-		f := manage[struct{ Seen sql.NullTime }](t, db, dsn, Config{Replica: plain(t, dsn, "")})
+	for _, db := range []*sqlx.DB{openRaw(t, dsn, ""), open(t, dsn, "")} {
+		f := newManager[struct{ Seen sql.NullTime }](t, db, dsn, Config{Replica: openRaw(t, dsn, "")})
 		_, err := f.auth.Migrate(t.Context())
 		wantError(t, err, ErrConfig)
 		if !strings.Contains(err.Error(), "parseTime") || !strings.Contains(err.Error(), "Seen") {
@@ -479,7 +479,7 @@ func testFieldsThatDoNotFit(t *testing.T) {
 	}
 }
 
-// wide is a user with a field for most kinds of columns.
+// A wide is a user with a field for most kinds of columns.
 type wide struct {
 	ID      int64
 	Admin   bool
@@ -518,15 +518,15 @@ func testFieldsThatFit(t *testing.T) {
 		VALUES (1, b'1', b'0', b'1', 5, 18446744073709551615, '2026-01-02 03:04:05', 1.5, 1.5, 2026, 'a', '2', '{}', 5)`)
 	mustExec(t, open(t, dsn, ""), "CREATE VIEW people AS SELECT * FROM users")
 	for _, cfg := range []Config{{}, {UsersTable: "people"}} {
-		f := manage[wide](t, open(t, dsn, ""), dsn, cfg)
+		f := newManager[wide](t, open(t, dsn, ""), dsn, cfg)
 		b := newBrowser("")
 		var users []wide
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			user, err := f.auth.LoginAs(w, r, 1)
 			noError(t, err)
 			users = append(users, user)
 		})
-		f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(_ http.ResponseWriter, r *http.Request) {
 			user, ok := f.auth.User(r)
 			if !ok {
 				t.Error("not logged in")
@@ -557,7 +557,7 @@ func testKeysThatAreNotUnique(t *testing.T) {
 		dsn := testdb.DSN(t)
 		db := open(t, dsn, "")
 		mustExec(t, db, "CREATE TABLE users (password VARCHAR(255) NULL, "+columns+")")
-		f := manage[Row](t, db, dsn, Config{})
+		f := newManager[Row](t, db, dsn, Config{})
 		_, err := f.auth.Migrate(t.Context())
 		wantError(t, err, ErrConfig)
 		mustExec(t, db, "ALTER TABLE users "+unique)
@@ -566,7 +566,7 @@ func testKeysThatAreNotUnique(t *testing.T) {
 	}
 }
 
-// A user who can't be read can still log out, and another log in.
+// A user who can't be read can still log out, and others can log in.
 func testLogoutWithoutAUser(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has few of these types")
@@ -576,7 +576,7 @@ func testLogoutWithoutAUser(t *testing.T) {
 		mustExec(t, db, usersTableInt)
 		mustExec(t, db, "INSERT INTO users (email, password, name) VALUES (?, ?, 'a'), (?, ?, 'a')", alice["email"], hashOf(alice["password"]), bob["email"], hashOf(bob["password"]))
 		mustExec(t, db, "ALTER TABLE users MODIFY name VARCHAR(20) NOT NULL")
-		f := manage[struct{ Name string }](t, db, dsn, cfg)
+		f := newManager[struct{ Name string }](t, db, dsn, cfg)
 		browsers := []*browser{newBrowser(chrome130), newBrowser(chrome130), newBrowser(chrome130)}
 		for _, b := range browsers {
 			f.login(b, alice)
@@ -584,25 +584,25 @@ func testLogoutWithoutAUser(t *testing.T) {
 		mustExec(t, db, "ALTER TABLE users MODIFY name VARCHAR(20) NULL")
 		mustExec(t, db, "UPDATE users SET name = NULL WHERE id = 1")
 		var err error
-		again := f
+		current := f
 		for i, b := range browsers {
 			if i == 1 { // after a restart
-				again = manage[struct{ Name string }](t, db, dsn, cfg)
+				current = newManager[struct{ Name string }](t, db, dsn, cfg)
 			}
-			again.auth.cfg.OnError = func(_ http.ResponseWriter, _ *http.Request, cause error) { err = cause }
+			current.auth.cfg.OnError = func(_ http.ResponseWriter, _ *http.Request, cause error) { err = cause }
 			err = nil
-			b.do(again.auth.Middleware(http.NotFoundHandler()), "GET", "/")
+			b.do(current.auth.Middleware(http.NotFoundHandler()), "GET", "/")
 			if cfg.Cache.Fresh == 0 || i > 0 {
 				wantError(t, err, ErrConfig)
 				if errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), "name") {
 					t.Error(err)
 				}
 			}
-			forger(b).do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, again.auth.Logout(w, r)) }), "POST", "/logout")
+			forgeToken(b).do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, current.auth.Logout(w, r)) }), "POST", "/logout")
 			if n := f.rows(); n != len(browsers)-i {
 				t.Errorf("a made-up token ended a session, %d are left", n)
 			}
-			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, again.auth.Logout(w, r)) }), "POST", "/logout")
+			b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, current.auth.Logout(w, r)) }), "POST", "/logout")
 			if n := f.rows(); n != len(browsers)-1-i || len(b.cookies) != 0 {
 				t.Errorf("Logout left %d sessions and the cookies %v", n, b.cookies)
 			}
@@ -615,7 +615,7 @@ func testLogoutWithoutAUser(t *testing.T) {
 			lines = append(lines, "__Host-session="+b.cookies["__Host-session"])
 		}
 		mustExec(t, db, "UPDATE users SET name = NULL WHERE id = 1")
-		newBrowser(chrome130).do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, again.auth.Logout(w, r)) }), "POST", "/logout", "Cookie", strings.Join(lines, "; "))
+		newBrowser(chrome130).do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, current.auth.Logout(w, r)) }), "POST", "/logout", "Cookie", strings.Join(lines, "; "))
 		if n := f.rows(); n != 0 {
 			t.Errorf("Logout with several cookies left %d sessions", n)
 		}
@@ -631,7 +631,7 @@ func testLogoutWithoutAUser(t *testing.T) {
 	}
 }
 
-// roles is a Scanner that keeps what it got, in a slice that nobody sees.
+// A roles is a Scanner that stores its value in an unexported slice.
 type roles struct{ names []string }
 
 func (r *roles) Scan(v any) error {
@@ -639,7 +639,7 @@ func (r *roles) Scan(v any) error {
 	return nil
 }
 
-// raw keeps the bytes themselves.
+// A raw keeps the bytes that Scan received, without a copy.
 type raw struct{ b []byte }
 
 func (r *raw) Scan(v any) error { r.b = v.([]byte); return nil }
@@ -667,16 +667,16 @@ func (u *sharedUser) change() {
 	*u.Seen = u.Seen.Add(time.Hour)
 }
 
-// setupUsers is an app with one user and a table of its own.
+// setupUsers returns an app with its own users table and one user.
 func setupUsers[U any](t *testing.T, table, row string, cfg Config) (*fixture[U], *browser) {
 	t.Helper()
 	dsn := testdb.DSN(t)
 	db := open(t, dsn, "")
 	mustExec(t, db, table)
 	mustExec(t, db, row)
-	f := manage[U](t, db, dsn, cfg)
+	f := newManager[U](t, db, dsn, cfg)
 	b := newBrowser("")
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if _, err := f.auth.LoginAs(w, r, 1); err != nil {
 			t.Fatal(err)
 		}
@@ -690,8 +690,8 @@ const (
 	sharingRow = `INSERT INTO users VALUES (1, '', 'a,b', 'raw', 'Alice', 'bytes', '{"list": ["x", {"y": 1}]}', '{}', 'c,d', '2026-01-02 03:04:05')`
 )
 
-// What one request does to its user is seen by no other of the session, nor by
-// a second call of the same request.
+// A request that changes its user affects neither other requests of the session
+// nor a second call in the same request.
 func testOwnUsers(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no locks")
@@ -736,7 +736,7 @@ func testOwnRows(t *testing.T) {
 	t.Parallel()
 	f, b := setupUsers[Row](t, "CREATE TABLE users (id INT NOT NULL PRIMARY KEY, password VARCHAR(255) NULL, bytes VARBINARY(9) NULL)", "INSERT INTO users VALUES (1, '', 'bytes')", Config{Cache: Cache{Fresh: time.Hour}})
 	for range 3 {
-		f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(_ http.ResponseWriter, r *http.Request) {
 			row, _ := f.auth.User(r)
 			if string(row["bytes"].([]byte)) != "bytes" || row["more"] != nil {
 				t.Errorf("%v", row)
@@ -746,7 +746,7 @@ func testOwnRows(t *testing.T) {
 	}
 }
 
-// Copies are whole, whatever a type is made of.
+// Clone makes deep copies of all kinds of types.
 func testCopies(t *testing.T) {
 	t.Parallel()
 	type node struct {
@@ -787,8 +787,8 @@ func testCopies(t *testing.T) {
 	}
 }
 
-// What ends through this Manager ends here, also when other servers ended the
-// row or renewed the token before.
+// A session that this Manager revokes is no longer cached here, even if other
+// servers have deleted the row or rotated the token before.
 func testEndedHere(t *testing.T) {
 	t.Parallel()
 	for name, end := range map[string]func(f *fixture[user], b *browser) error{
@@ -796,13 +796,13 @@ func testEndedHere(t *testing.T) {
 		"LogoutOthers": func(f *fixture[user], _ *browser) (err error) {
 			other := newBrowser(chrome130)
 			f.login(other, alice)
-			f.inside(other, func(w http.ResponseWriter, r *http.Request) { err = f.auth.LogoutOthers(w, r) })
+			f.handle(other, func(w http.ResponseWriter, r *http.Request) { err = f.auth.LogoutOthers(w, r) })
 			return err
 		},
 		"SetPassword": func(f *fixture[user], _ *browser) (err error) {
 			other := newBrowser(chrome130)
 			f.login(other, alice)
-			f.inside(other, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(other, func(w http.ResponseWriter, r *http.Request) {
 				err = f.auth.SetPassword(w, r, alice["password"], "another password")
 			})
 			return err
@@ -810,52 +810,53 @@ func testEndedHere(t *testing.T) {
 	} {
 		for _, elsewhere := range []string{"renewed", "ended", "nothing"} {
 			here := setup(t, Config{Cache: Cache{Fresh: time.Hour}})
-			there := manage[user](t, here.db, here.dsn, Config{})
+			there := newManager[user](t, here.db, here.dsn, Config{})
 			b, bobs := newBrowser(chrome130), newBrowser(chrome130)
 			here.login(b, alice)
 			here.login(bobs, bob)
 			before := &browser{maps.Clone(b.cookies), b.userAgent}
-			here.isIn(before)
-			here.isIn(bobs)
+			here.wantLoggedIn(before)
+			here.wantLoggedIn(bobs)
 			switch elsewhere {
 			case "renewed":
-				there.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, there.auth.LogoutOthers(w, r)) })
-				here.isIn(b)
-				here.isOut(before, ErrUnknownSession) // the old token, once the new one is known
+				there.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, there.auth.LogoutOthers(w, r)) })
+				here.wantLoggedIn(b)
+				// A request with the new token evicts the old one.
+				here.wantRejected(before, ErrUnknownSession)
 			case "ended":
 				_, err := there.auth.LogoutAll(t.Context(), 1)
 				noError(t, err)
-				here.isIn(before) // within Fresh
+				here.wantLoggedIn(before) // within Fresh
 			}
 			if err := end(here, b); err != nil {
 				t.Errorf("%s, %s: %v", name, elsewhere, err)
 			}
 			for _, b := range []*browser{b, before} {
-				if err := here.why(b); !errors.Is(err, ErrUnknownSession) {
+				if err := here.errOf(b); !errors.Is(err, ErrUnknownSession) {
 					t.Errorf("%s, %s: the session is %v", name, elsewhere, err)
 				}
 			}
 			there.auth.LogoutAll(t.Context(), 2)
-			here.isIn(bobs) // is still kept
+			here.wantLoggedIn(bobs) // is still cached
 		}
 	}
 	here := setup(t, Config{Cache: Cache{Fresh: time.Hour}})
-	there := manage[user](t, here.db, here.dsn, Config{})
+	there := newManager[user](t, here.db, here.dsn, Config{})
 	b := newBrowser(chrome130)
 	here.login(b, alice)
-	here.isIn(b)
+	here.wantLoggedIn(b)
 	sessions, err := here.auth.Sessions(t.Context(), 1)
 	noError(t, err)
 	noError(t, there.auth.Revoke(t.Context(), 1, sessions[0].ID))
 	wantError(t, here.auth.Revoke(t.Context(), 1, sessions[0].ID), ErrSessionNotFound)
-	here.isOut(b, ErrUnknownSession)
+	here.wantRejected(b, ErrUnknownSession)
 }
 
-// Fresh, RequireFresh and SetPassword do not take the cache's word.
+// Fresh, RequireFresh and SetPassword do not rely on the cache.
 func testCertain(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Cache: Cache{Fresh: time.Hour, Stale: 2 * time.Hour}})
-	there := manage[user](t, f.db, f.dsn, Config{})
+	there := newManager[user](t, f.db, f.dsn, Config{})
 	var failed error
 	f.auth.cfg.OnError = func(w http.ResponseWriter, _ *http.Request, err error) {
 		failed = err
@@ -864,11 +865,11 @@ func testCertain(t *testing.T) {
 	login := func() *browser {
 		b := newBrowser(chrome130)
 		f.login(b, alice)
-		f.isIn(b)
+		f.wantLoggedIn(b)
 		return b
 	}
 	fresh := func(b *browser) (is, after bool) {
-		f.inside(b, func(_ http.ResponseWriter, r *http.Request) { is, after = f.auth.Fresh(r, time.Hour), f.auth.Check(r) })
+		f.handle(b, func(_ http.ResponseWriter, r *http.Request) { is, after = f.auth.Fresh(r, time.Hour), f.auth.Check(r) })
 		return is, after
 	}
 	dangerous := func(b *browser) int {
@@ -902,15 +903,15 @@ func testCertain(t *testing.T) {
 		b := login()
 		_, err := there.auth.LogoutAll(t.Context(), 1)
 		noError(t, err)
-		f.isIn(b) // as the cache says
+		f.wantLoggedIn(b) // from the cache
 		look(b)
-		if err := f.why(b); i < 2 && !errors.Is(err, ErrUnknownSession) && err != nil {
+		if err := f.errOf(b); i < 2 && !errors.Is(err, ErrUnknownSession) && err != nil {
 			t.Error(err)
 		}
 	}
 	// While the database fails, nothing is fresh.
 	b = login()
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "ALTER TABLE user_tokens RENAME COLUMN token_y TO gone")
 	if is, after := fresh(b); is || !after {
 		t.Errorf("while the database fails, Fresh is %v, Check %v", is, after)
@@ -935,9 +936,9 @@ func testLoginInTheFuture(t *testing.T) {
 			b := newBrowser(chrome130)
 			mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf(alice["password"]))
 			f.login(b, alice)
-			f.purged()
+			f.waitForPurge()
 			mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() + ?), active = FROM_UNIXTIME(UNIX_TIMESTAMP() + ?) WHERE token_x = ?", ahead, ahead, selectorOf(b))
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 				if got := f.auth.Fresh(r, 10*time.Second); got != want {
 					t.Errorf("%d s ahead: Fresh is %v", ahead, got)
 				}
@@ -953,7 +954,7 @@ func testLoginInTheFuture(t *testing.T) {
 	}
 }
 
-// bomb panics, in one way or another.
+// A bomb panics in Scan, in several ways.
 type bomb string
 
 func (b *bomb) Scan(v any) error {
@@ -969,8 +970,7 @@ func (b *bomb) Scan(v any) error {
 	return nil
 }
 
-// A Scan method that panics costs its own request an error, and nobody a
-// connection.
+// A panic in Scan is an error of its own request, and leaks no connection.
 func testPanicsInScan(t *testing.T) {
 	t.Parallel()
 	type bombs struct {
@@ -985,7 +985,7 @@ func testPanicsInScan(t *testing.T) {
 	for _, c := range []Credentials{alice, bob} {
 		mustExec(t, db, "INSERT INTO users (email, password) VALUES (?, ?)", c["email"], hashOf(c["password"]))
 	}
-	f := manage[bombs](t, db, dsn, Config{})
+	f := newManager[bombs](t, db, dsn, Config{})
 	alices, bobs := newBrowser(""), newBrowser("")
 	f.login(alices, alice)
 	f.login(bobs, bob)
@@ -1007,7 +1007,7 @@ func testPanicsInScan(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		f.isIn(bobs)
+		f.wantLoggedIn(bobs)
 		if n := db.Stats().InUse; n != 0 {
 			t.Errorf("%s: %d connections are in use", set, n)
 		}
@@ -1015,8 +1015,8 @@ func testPanicsInScan(t *testing.T) {
 	alices.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) }), "POST", "/logout")
 }
 
-// An identifier that the table or the connection can't hold is nobody's, and
-// takes as long as another. A key like that is a mistake.
+// An identifier that the table or the connection can't hold is unknown, and
+// takes as long as any other. Such a key is an error.
 func testMissingCharacters(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has one character set")
@@ -1028,24 +1028,25 @@ func testMissingCharacters(t *testing.T) {
 				good := open(t, dsn, "")
 				mustExec(t, good, "CREATE TABLE users (id VARCHAR(50) NOT NULL PRIMARY KEY, email VARCHAR(50) NOT NULL UNIQUE, password VARCHAR(255) NULL) CHARSET="+charset)
 				mustExec(t, good, "INSERT INTO users VALUES ('victim', 'victim', ?)", hashOf(alice["password"]))
-				f := manage[Row](t, plain(t, dsn, params), dsn, Config{})
+				f := newManager[Row](t, openRaw(t, dsn, params), dsn, Config{})
 				_, err := f.auth.Migrate(t.Context())
 				noError(t, err)
 				for _, name := range []string{"victim😀", "😀", "victim\u65e5", "v\u00efctim\u65e5", "victim\u200b"} {
 					r, w := httptest.NewRequest("POST", "/", nil), httptest.NewRecorder()
 					if _, err := logIn(f.auth, w, r, Credentials{"email": name, "password": alice["password"]}); err != ErrInvalidCredentials {
-						if err != nil || name != "victim\u200b" { // some collations take that for nothing
+						// Some collations ignore this character.
+						if err != nil || name != "victim\u200b" {
 							t.Errorf("%q: Login: %v", name, err)
 						}
 					}
 					for call, err := range map[string]error{
-						"LoginAs":   second(f.auth.LoginAs(w, r, name)),
-						"LogoutAll": second(f.auth.LogoutAll(t.Context(), name)),
-						"Sessions":  second(f.auth.Sessions(t.Context(), name)),
+						"LoginAs":   errOnly(f.auth.LoginAs(w, r, name)),
+						"LogoutAll": errOnly(f.auth.LogoutAll(t.Context(), name)),
+						"Sessions":  errOnly(f.auth.Sessions(t.Context(), name)),
 						"Revoke":    f.auth.Revoke(t.Context(), name, "1"),
-						"Register":  second(register(f.auth, w, r, Fields{"id": name, "email": name, "password": "a password"}, formOptions{Columns: []string{"id", "email"}, NoLogin: true})),
+						"Register":  errOnly(register(f.auth, w, r, Fields{"id": name, "email": name, "password": "a password"}, formOptions{Columns: []string{"id", "email"}, NoLogin: true})),
 					} {
-						tell(err)
+						recordErr(err)
 						if err != nil && !errors.Is(err, ErrInvalidArgument) && !errors.Is(err, ErrUserNotFound) && !errors.Is(err, ErrSessionNotFound) && !errors.Is(err, ErrDuplicate) {
 							t.Errorf("%q: %s: %v", name, call, err)
 						}
@@ -1059,18 +1060,18 @@ func testMissingCharacters(t *testing.T) {
 	}
 }
 
-// A server whose rows are compact by default has a token table, and one that
-// was made so gets its indexes.
+// The token table works on a server whose default row format is COMPACT.
+// Migrate adds the indexes to an existing table of that format.
 func testCompactRows(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no row formats")
 	users := "CREATE TABLE users (id VARCHAR(255) NOT NULL, password VARCHAR(255) NULL, PRIMARY KEY (id)) ROW_FORMAT=DYNAMIC CHARSET=utf8mb4"
 	day := func(db *sqlx.DB, dsn string) {
 		t.Helper()
-		f := manage[Row](t, db, dsn, Config{})
+		f := newManager[Row](t, db, dsn, Config{})
 		b := newBrowser("")
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, "alice"))) })
-		f.isIn(b)
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, errOnly(f.auth.LoginAs(w, r, "alice"))) })
+		f.wantLoggedIn(b)
 		ran, err := f.auth.Migrate(t.Context())
 		noError(t, err)
 		if len(ran) != 0 {
@@ -1085,7 +1086,7 @@ func testCompactRows(t *testing.T) {
 		mustExec(t, db, "INSERT INTO users VALUES ('alice', '')")
 		mustExec(t, db, "CREATE TABLE user_tokens (id BIGINT UNSIGNED NOT NULL AUTO_INCREMENT PRIMARY KEY, user "+column+" NOT NULL, token_x "+column+" NOT NULL, token_y VARCHAR(255) NOT NULL,"+
 			" browser VARCHAR(255) NOT NULL, ip VARCHAR(255) NOT NULL, date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP) ROW_FORMAT=COMPACT")
-		f := manage[Row](t, db, dsn, Config{})
+		f := newManager[Row](t, db, dsn, Config{})
 		ran, err := f.auth.Migrate(t.Context())
 		noError(t, err)
 		if !slices.ContainsFunc(ran, func(statement string) bool { return strings.HasSuffix(statement, "INDEX user (user(191))") }) {

@@ -38,16 +38,16 @@ var (
 )
 
 // forEachThrottle runs a test with the throttle in memory, and with the one in
-// MySQL where that works.
-func forEachThrottle(t *testing.T, test func(t *testing.T, f *fixture[user], pass func(time.Duration))) {
+// MySQL if the server supports it.
+func forEachThrottle(t *testing.T, test func(t *testing.T, f *fixture[user], advance func(time.Duration))) {
 	t.Parallel()
 	for name, create := range throttles(t) {
 		t.Run(name, func(t *testing.T) {
 			if name == "MySQL" {
 				testdb.SkipEmbedded(t, "loses concurrent writes, and ignores time zones")
 			}
-			f, pass := throttled(t, create)
-			test(t, f, pass)
+			f, advance := setupThrottle(t, create)
+			test(t, f, advance)
 		})
 	}
 }
@@ -70,7 +70,7 @@ func (f *fixture[U]) guesses(n int, address, email string) int {
 func caseRightLoginsAtOnce(t *testing.T) {
 	forEachThrottle(t, func(t *testing.T, f *fixture[user], _ func(time.Duration)) {
 		var wg sync.WaitGroup
-		atOnce := func(n int, email func(i int) string) {
+		concurrently := func(n int, email func(i int) string) {
 			t.Helper()
 			for i := range n {
 				wg.Go(func() {
@@ -81,12 +81,12 @@ func caseRightLoginsAtOnce(t *testing.T) {
 			}
 			wg.Wait()
 		}
-		atOnce(8, func(int) string { return "alice@example.com" })
+		concurrently(8, func(int) string { return "alice@example.com" })
 		for i := range 80 {
 			mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, ?)", fmt.Sprintf("user%d@example.com", i), hashOf(right))
 		}
-		atOnce(80, func(i int) string { return fmt.Sprintf("user%d@example.com", i) })
-		// They have left nothing behind.
+		concurrently(80, func(i int) string { return fmt.Sprintf("user%d@example.com", i) })
+		// The successful logins do not count.
 		if n := f.guesses(10, "203.0.113.77:1", "user7@example.com"); n != 5 {
 			t.Errorf("throttled after %d", n)
 		}
@@ -102,7 +102,7 @@ func caseGuessesOfSeveralServers(t *testing.T) {
 	for range 3 {
 		shared, err := throttle.NewMySQL(open(t, f.dsn, "timestamp=1795000000"), "session_attempts", nil)
 		noError(t, err)
-		server := manage[user](t, f.db, f.dsn, Config{Throttle: shared})
+		server := newManager[user](t, f.db, f.dsn, Config{Throttle: shared})
 		for range 10 {
 			wg.Go(func() {
 				switch err := server.try(attacker, "alice@example.com", "wrong"); {
@@ -121,13 +121,13 @@ func caseGuessesOfSeveralServers(t *testing.T) {
 	}
 }
 
-// A panic while a password is verified leaves no attempt in progress, and counts
-// as a failure. A password that was not verified, because too many were, counts
-// as nothing.
+// A panic in the verification of a password ends the attempt, which counts as a
+// failure. A password that was not verified, because the hasher was busy, does
+// not count.
 func caseAttemptsThatEndOtherwise(t *testing.T) {
 	forEachThrottle(t, func(t *testing.T, f *fixture[user], _ func(time.Duration)) {
 		mustExec(t, f.db, "UPDATE users SET password = 'legacy' WHERE id = 1")
-		panics := manage[user](t, f.db, f.dsn, Config{Throttle: f.auth.cfg.Throttle, VerifyPassword: func(string, string) bool { panic("hash") }})
+		panics := newManager[user](t, f.db, f.dsn, Config{Throttle: f.auth.cfg.Throttle, VerifyPassword: func(string, string) bool { panic("hash") }})
 		for range 5 {
 			func() {
 				defer func() { recover() }()
@@ -182,8 +182,8 @@ func caseSpellings(t *testing.T) {
 			} else {
 				mustExec(t, f.db, "DELETE FROM users")
 			}
-			// All that the database takes for equal, as it says itself.
-			app := manage[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
+			// All spellings that the database considers equal.
+			app := newManager[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
 			tried, equal := 0, 0
 			for i := range 50 {
 				spelling := test.spellings[i%len(test.spellings)]
@@ -205,8 +205,8 @@ func caseSpellings(t *testing.T) {
 	}
 }
 
-// Identifiers that are no text, or that the column can't hold, count too. Each
-// identifier of an account has its own count at one network.
+// Identifiers that are not strings, or that the column can't hold, are limited
+// too. Each identifier of an account has its own count per network.
 func caseOtherIdentifiers(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "compares in another way")
@@ -228,7 +228,7 @@ func caseOtherIdentifiers(t *testing.T) {
 		"very long":       {"email", []string{strings.Repeat("x", 5000), strings.Repeat("y", 6000)}},
 		"name of column":  {"nick", []string{"alice", "ALICE"}},
 	} {
-		app := manage[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
+		app := newManager[user](t, f.db, f.dsn, Config{Throttle: throttle.NewMemory()})
 		tried := 0
 		for i := range 20 {
 			column := test.column
@@ -262,7 +262,7 @@ func caseNetworks(t *testing.T) {
 			return tried
 		}
 		victim := func(string) func(int) string { return func(int) string { return "alice@example.com" } }
-		nobody := func(name string) func(int) string {
+		unknown := func(name string) func(int) string {
 			return func(i int) string { return fmt.Sprint(name, i, "@example.com") }
 		}
 		if n := tried(60, func(i int) string { return fmt.Sprintf("2001:db8:1:ab%02x::1", i) }, victim("")); n != 20 {
@@ -271,10 +271,10 @@ func caseNetworks(t *testing.T) {
 		if n := tried(200, func(i int) string { return fmt.Sprintf("2001:db8:2:%02x00::%x", i, i) }, func(int) string { return "nobody@example.com" }); n != 50 {
 			t.Errorf("one account that does not exist from a /48: %d", n)
 		}
-		if n := tried(300, func(i int) string { return fmt.Sprintf("2001:db8:3:ab%02x::1", i%256) }, nobody("a")); n != 200 {
+		if n := tried(300, func(i int) string { return fmt.Sprintf("2001:db8:3:ab%02x::1", i%256) }, unknown("a")); n != 200 {
 			t.Errorf("many accounts from a /56: %d", n)
 		}
-		if n := tried(600, func(i int) string { return fmt.Sprintf("2001:db8:4:%02x00::1", i%256) }, nobody("b")); n != 500 {
+		if n := tried(600, func(i int) string { return fmt.Sprintf("2001:db8:4:%02x00::1", i%256) }, unknown("b")); n != 500 {
 			t.Errorf("many accounts from a /48: %d", n)
 		}
 		noError(t, f.try("[2001:db8:5::1]:1", "alice@example.com", right))
@@ -282,7 +282,7 @@ func caseNetworks(t *testing.T) {
 }
 
 func caseEverywhere(t *testing.T) {
-	forEachThrottle(t, func(t *testing.T, f *fixture[user], pass func(time.Duration)) {
+	forEachThrottle(t, func(t *testing.T, f *fixture[user], advance func(time.Duration)) {
 		away := newBrowser(chrome130)
 		f.login(away, alice) // from 192.0.2.1, with a cookie
 		noError(t, f.try(owner, "alice@example.com", right))
@@ -305,7 +305,8 @@ func caseEverywhere(t *testing.T) {
 				t.Errorf("%q: %d guesses from everywhere", identifiers, tried)
 			}
 		}
-		// The owner has been here before, or has a session of the account.
+		// The owner can log in from a known network, or with a session of the
+		// account.
 		noError(t, f.try(owner, "alice@example.com", right))
 		moves := 100
 		moved := func(b *browser) error {
@@ -328,8 +329,8 @@ func caseEverywhere(t *testing.T) {
 		others := newBrowser(chrome130)
 		f.login(others, bob)
 		wantError(t, moved(others), ErrTooManyAttempts)
-		// A new client gets in after a bounded wait.
-		pass(time.Minute)
+		// A new client can log in after a bounded wait.
+		advance(time.Minute)
 		noError(t, f.try("198.51.100.8:1", "alice@example.com", right))
 	})
 }
@@ -352,14 +353,14 @@ func caseForms(t *testing.T) {
 		}
 	}
 	var text atomic.Value
-	var heard listener
-	f := setup(t, Config{Throttle: throttle.NewMemory(), OnEvent: heard.hear, ClientIP: func(*http.Request) string { return text.Load().(string) }})
+	var events eventLog
+	f := setup(t, Config{Throttle: throttle.NewMemory(), OnEvent: events.add, ClientIP: func(*http.Request) string { return text.Load().(string) }})
 	tried := 0
 	for i, form := range []string{v6, "[" + v6 + "]:443", "1.2.3.4, " + v6, v6 + "%eth0", "5.6.7.8,[" + v6 + "]:1", "[2001:db8::8]", "2001:db8::9"} {
 		text.Store(form)
 		tried += f.guesses(1, "", "alice@example.com")
-		if said := heard.said(); i == 1 && !strings.Contains(said, " "+v6+" ") {
-			t.Errorf("an event says %s", said)
+		if got := events.take(); i == 1 && !strings.Contains(got, " "+v6+" ") {
+			t.Errorf("the event is %s", got)
 		}
 	}
 	if tried != 5 {
@@ -373,7 +374,7 @@ func caseForms(t *testing.T) {
 func caseUnread(t *testing.T) {
 	forEachThrottle(t, func(t *testing.T, base *fixture[user], _ func(time.Duration)) {
 		var text atomic.Value
-		f := manage[user](t, base.db, base.dsn, Config{Throttle: base.auth.cfg.Throttle, ClientIP: func(*http.Request) string { return text.Load().(string) }})
+		f := newManager[user](t, base.db, base.dsn, Config{Throttle: base.auth.cfg.Throttle, ClientIP: func(*http.Request) string { return text.Load().(string) }})
 		tried := 0
 		for _, form := range []string{"", "unknown", "_hidden", "garbage\n", "_hidden", "203.0.113.9, unknown", "unknown"} {
 			text.Store(form)
@@ -385,7 +386,7 @@ func caseUnread(t *testing.T) {
 		if n := strings.Count(f.log.String(), "_hidden"); n != 1 {
 			t.Errorf("the text was logged %d times: %s", n, f.log)
 		}
-		for i := range 80 { // nobody can shut out everybody
+		for i := range 80 { // an attacker can't lock out all users
 			f.guesses(1, "", fmt.Sprintf("nobody%d@example.com", i))
 		}
 		noError(t, f.try("", "bob@example.com", bob["password"]))
@@ -393,10 +394,10 @@ func caseUnread(t *testing.T) {
 }
 
 func caseColleague(t *testing.T) {
-	forEachThrottle(t, func(t *testing.T, f *fixture[user], pass func(time.Duration)) {
-		noError(t, f.try(attacker, "alice@example.com", right)) // once
+	forEachThrottle(t, func(t *testing.T, f *fixture[user], advance func(time.Duration)) {
+		noError(t, f.try(attacker, "alice@example.com", right)) // her network is now known
 		bobs := newBrowser(chrome130)
-		f.inside(bobs, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(bobs, func(w http.ResponseWriter, r *http.Request) {
 			r.RemoteAddr = attacker
 			if _, err := logIn(f.auth, w, r, bob); err != nil {
 				t.Error(err)
@@ -407,16 +408,16 @@ func caseColleague(t *testing.T) {
 		}
 		wantError(t, f.try(attacker, "carol@example.com", "wrong"), ErrTooManyAttempts)
 		noError(t, f.try(attacker, "alice@example.com", right))
-		// She has no more attempts than others.
+		// Alice has no more attempts than others.
 		if n := f.guesses(10, attacker, "alice@example.com"); n != 5 {
 			t.Errorf("%d guesses", n)
 		}
-		// A guesser at bob's own account and address has no cookie of bob.
+		// An attacker at Bob's address does not have his cookie.
 		if n := f.guesses(10, attacker, "bob@example.com"); n != 5 {
 			t.Errorf("%d guesses", n)
 		}
 		wantError(t, f.try(attacker, "bob@example.com", bob["password"]), ErrTooManyAttempts)
-		f.inside(bobs, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(bobs, func(w http.ResponseWriter, r *http.Request) {
 			r.RemoteAddr = attacker
 			if _, err := logIn(f.auth, w, r, bob); err != nil {
 				t.Error(err)
@@ -493,19 +494,19 @@ func casePlaces(t *testing.T) {
 	if n := present(); n != 0 {
 		t.Errorf("%d have a place", n)
 	}
-	// Beyond a bound, the network is busy, which is no failure of the database.
+	// Beyond the limit the network is busy, which is no database failure.
 	var p places
 	full, timeout := context.WithCancel(t.Context())
 	timeout()
 	for range 4 * max(1, runtime.GOMAXPROCS(0)-1) {
-		noError(t, second(p.enter(t.Context(), "net")))
+		noError(t, errOnly(p.enter(t.Context(), "net")))
 	}
-	wantError(t, second(p.enter(full, "net")), context.Canceled)
+	wantError(t, errOnly(p.enter(full, "net")), context.Canceled)
 	p.byNetwork["net"].present = maxPresent
-	err := f.auth.notReserved(second(p.enter(t.Context(), "net")))
+	err := f.auth.notReserved(errOnly(p.enter(t.Context(), "net")))
 	wantError(t, err, ErrBusy)
 	if errors.Is(err, ErrUnavailable) {
 		t.Error(err)
 	}
-	noError(t, second(p.enter(t.Context(), "other")))
+	noError(t, errOnly(p.enter(t.Context(), "other")))
 }

@@ -43,21 +43,21 @@ var (
 	}
 )
 
-// opened are the headers of a browser that opens a page: a current one, and one
-// without Fetch Metadata.
+// The headers of a browser that opens a page: a current one, and one without
+// Fetch Metadata.
 var (
 	opened    = []string{"Accept", "text/html,*/*;q=0.8", "Sec-Fetch-Site", "same-origin", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
 	openedOld = []string{"Accept", "text/html,*/*;q=0.8"}
 	clicked   = []string{"Accept", "text/html,*/*;q=0.8", "Sec-Fetch-Site", "cross-site", "Sec-Fetch-Mode", "navigate", "Sec-Fetch-Dest", "document"}
 )
 
-// with is a browser with these cookies alone, as its Cookie header.
+// with sends a request with only the given Cookie header.
 func (b *browser) with(h http.Handler, cookie string, header ...string) *http.Response {
 	bare := newBrowser(b.userAgent)
 	return bare.do(h, "GET", "/", append([]string{"Cookie", cookie}, header...)...)
 }
 
-// named is a cookie of the browser as a Cookie header has it.
+// named returns a cookie of the browser as part of a Cookie header.
 func (b *browser) named(name string) string { return name + "=" + b.cookies[name] }
 
 const hostCookie = "__Host-session"
@@ -72,7 +72,7 @@ func isReload(t *testing.T, response *http.Response) bool {
 	return is
 }
 
-// Whatever a handler lets shared caches keep has no cookie in it.
+// Responses that shared caches may store set no cookie.
 func renewalsAndSharedCaches(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "computes the ages of CandyPack's rows in another way")
@@ -88,7 +88,8 @@ func renewalsAndSharedCaches(t *testing.T) {
 		f := setup(t, Config{CandyPack: mode, TokenTable: "user_tokens"})
 		b := newBrowser(chrome130)
 		f.login(b, alice)
-		delete(b.cookies, hostCookie+map[CandyPackMode]string{CandyPackOff: ".none"}[mode]) // as CandyPack's login leaves it
+		// The cookies are those after a login with CandyPack.
+		delete(b.cookies, hostCookie+map[CandyPackMode]string{CandyPackOff: ".none"}[mode])
 		for name, test := range map[string]struct {
 			handler http.Handler
 			target  string
@@ -105,7 +106,7 @@ func renewalsAndSharedCaches(t *testing.T) {
 			"no file, as a page": {files, "/none.html", opened},
 		} {
 			for _, created := range []time.Duration{25 * time.Hour, 250 * 24 * time.Hour} {
-				f.purged()
+				f.waitForPurge()
 				mustExec(t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP() - 90000), date = FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)", seconds(created))
 				before := newBrowser(chrome130)
 				for name, value := range b.cookies {
@@ -123,8 +124,8 @@ func renewalsAndSharedCaches(t *testing.T) {
 	}
 }
 
-// What is served to those who are logged in is theirs, and what is served to
-// others is not theirs.
+// Shared caches serve no page of a logged-in user to others, and no anonymous
+// page to a logged-in user.
 func pagesInSharedCaches(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -139,8 +140,9 @@ func pagesInSharedCaches(t *testing.T) {
 		target  string
 		in, out string // Cache-Control
 	}{
-		"Require":               {f.auth.Require(files), "/plan.txt", "private", "no-store"},
-		"Require, no file":      {f.auth.Require(files), "/none.txt", "", "no-store"}, // FileServer takes it away
+		"Require": {f.auth.Require(files), "/plan.txt", "private", "no-store"},
+		// FileServer removes the header.
+		"Require, no file":      {f.auth.Require(files), "/none.txt", "", "no-store"},
 		"Middleware":            {f.auth.Middleware(page), "/", "private", ""},
 		"Middleware, no file":   {f.auth.Middleware(files), "/none.txt", "", ""},
 		"Switch":                {f.auth.Switch(page, page), "/", "private", ""},
@@ -174,21 +176,21 @@ func withHeader(name, value string, next http.Handler) http.Handler {
 	})
 }
 
-// CandyPack's cookies, which a subdomain can plant, do not take the place of
-// another user's session, and that user is served.
+// A subdomain can plant CandyPack's cookies. They do not replace the session of
+// another user, who stays logged in.
 func plantedCandyPackCookies(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{CandyPack: CandyPackSwitch, TokenTable: "user_tokens"})
-	after := manage[user](t, f.db, f.dsn, Config{TokenTable: "user_tokens", Fingerprint: FingerprintExact})
+	after := newManager[user](t, f.db, f.dsn, Config{TokenTable: "user_tokens", Fingerprint: FingerprintExact})
 	victim, attacker, same := newBrowser(chrome130), newBrowser(chrome130), newBrowser(chrome130)
 	f.login(victim, alice)
 	f.login(attacker, bob)
 	f.login(same, alice)
 	foreign := newBrowser(firefox)
 	f.login(foreign, bob)
-	who := func(f *fixture[user], b *browser) (id int64) {
+	userID := func(f *fixture[user], b *browser) (id int64) {
 		t.Helper()
-		f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(_ http.ResponseWriter, r *http.Request) {
 			u, _ := f.auth.User(r)
 			id = u.ID
 		})
@@ -196,9 +198,9 @@ func plantedCandyPackCookies(t *testing.T) {
 	}
 	page := f.auth.Middleware(handler("the page"))
 	for name, test := range map[string]struct {
-		candy, single *browser // nil: none
-		who           int64
-		becomes       *browser // whose __Host- cookie it is after a page
+		candy, single *browser // nil for none
+		id            int64
+		becomes       *browser // the owner of the __Host- cookie after a page
 	}{
 		"planted":                    {attacker, victim, 1, victim},
 		"of another login":           {same, victim, 1, same},
@@ -217,8 +219,8 @@ func plantedCandyPackCookies(t *testing.T) {
 		}
 		f.auth.cookies.shared.completed = completions{}
 		held := b.cookies[hostCookie]
-		if id := who(f, b); id != test.who {
-			t.Errorf("%s: served as %d, want %d", name, id, test.who)
+		if id := userID(f, b); id != test.id {
+			t.Errorf("%s: served as %d, want %d", name, id, test.id)
 		}
 		if b.cookies[hostCookie] != held {
 			t.Errorf("%s: written into something that is no page", name)
@@ -234,11 +236,11 @@ func plantedCandyPackCookies(t *testing.T) {
 		}
 		delete(b.cookies, "candy_x")
 		delete(b.cookies, "candy_y")
-		if id := who(after, b); id != test.who {
-			t.Errorf("%s: after the migration it is %d, want %d", name, id, test.who)
+		if id := userID(after, b); id != test.id {
+			t.Errorf("%s: after the migration it is %d, want %d", name, id, test.id)
 		}
 	}
-	// A browser that does not take the cookie is served all the same.
+	// A browser that rejects the cookie is served, too.
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	cookie := b.named("candy_x") + "; " + b.named("candy_y")
@@ -251,12 +253,12 @@ func plantedCandyPackCookies(t *testing.T) {
 	if reloads != 1 {
 		t.Errorf("%d reloads", reloads)
 	}
-	// Logout ends both.
+	// Logout revokes both sessions.
 	mixed := newBrowser(chrome130)
 	mixed.cookies["candy_x"], mixed.cookies["candy_y"], mixed.cookies[hostCookie] = attacker.cookies["candy_x"], attacker.cookies["candy_y"], victim.cookies[hostCookie]
-	f.inside(mixed, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
-	f.isOut(victim, ErrUnknownSession)
-	f.isOut(attacker, ErrUnknownSession)
+	f.handle(mixed, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.wantRejected(victim, ErrUnknownSession)
+	f.wantRejected(attacker, ErrUnknownSession)
 }
 
 func withCandy(t token.Token) *browser {
@@ -265,7 +267,7 @@ func withCandy(t token.Token) *browser {
 	return b
 }
 
-// A link of another site leads to the page, as whom one is.
+// A link on another site opens the page with the user logged in.
 func linksOfOtherSites(t *testing.T) {
 	t.Parallel()
 	for _, cfg := range []Config{{}, {Cookie: Cookie{Insecure: true}}, {Cookie: Cookie{Name: "sid", Path: "/"}}, {CandyPack: CandyPackShare}, {CandyPack: CandyPackSwitch}, {Cookie: Cookie{Transient: true}}} {
@@ -305,7 +307,7 @@ func linksOfOtherSites(t *testing.T) {
 						t.Errorf("%s, visit %d: the hint is not set again", name, visit)
 					}
 				}
-				// With the strict cookie gone for good, there is one reload.
+				// If the strict cookie is lost, the page reloads once.
 				for _, name := range strict {
 					delete(b.cookies, name)
 				}
@@ -316,30 +318,30 @@ func linksOfOtherSites(t *testing.T) {
 		}
 	}
 
-	// A cookie that is refused takes the hint with it; things in pages leave it.
+	// A page with a rejected cookie removes the hint. Subresources do not.
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	page := f.auth.Middleware(handler("x"))
-	noError(t, second(f.auth.LogoutAll(t.Context(), 1)))
+	noError(t, errOnly(f.auth.LogoutAll(t.Context(), 1)))
 	b.do(page, "GET", "/a.png", "Accept", "image/*")
 	if b.cookies["__Host-session.hint"] == "" {
 		t.Error("a picture took the hint")
 	}
 	if isReload(t, b.do(page, "GET", "/", opened...)) || b.cookies["__Host-session.hint"] != "" {
-		t.Error("a refused cookie leaves the hint, or reloads")
+		t.Error("a rejected cookie leaves the hint, or reloads")
 	}
-	// A login sets it, a logout takes it.
+	// A login sets the hint, a logout removes it.
 	f.login(b, alice)
 	if b.cookies["__Host-session.hint"] != "1" {
 		t.Error("a login sets no hint")
 	}
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
 	if len(b.cookies) != 0 {
 		t.Errorf("a logout leaves %v", b.cookies)
 	}
 
-	// A route that keeps strict, and a lax cookie.
+	// A route with NoReload, and a lax cookie.
 	f = setup(t, Config{Cookie: Cookie{NoReload: func(r *http.Request) bool { return r.URL.Path == "/transfer" }}})
 	f.login(b, alice)
 	delete(b.cookies, hostCookie)
@@ -358,7 +360,7 @@ func linksOfOtherSites(t *testing.T) {
 	}
 }
 
-// The page that reloads names the page that was asked for, and nothing else.
+// The reload page contains only the requested URL.
 func thePageThatReloads(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -392,8 +394,8 @@ func thePageThatReloads(t *testing.T) {
 // The first cookie that is a valid session counts.
 func cookiesOfOneName(t *testing.T) {
 	t.Parallel()
-	var heard listener
-	f := setup(t, Config{OnEvent: heard.hear, MaxLifetime: 24 * time.Hour})
+	var events eventLog
+	f := setup(t, Config{OnEvent: events.add, MaxLifetime: 24 * time.Hour})
 	b, bobs := newBrowser(chrome130), newBrowser(chrome130)
 	f.login(b, alice)
 	f.login(bobs, bob)
@@ -401,11 +403,11 @@ func cookiesOfOneName(t *testing.T) {
 	f.login(expired, alice)
 	f.login(foreign, alice)
 	mustExec(t, f.db, "INSERT INTO users (email, password) VALUES ('gone@example.com', '')")
-	f.inside(gone, func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, 3))) })
+	f.handle(gone, func(w http.ResponseWriter, r *http.Request) { noError(t, errOnly(f.auth.LoginAs(w, r, 3))) })
 	mustExec(t, f.db, "DELETE FROM users WHERE id = 3")
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 90000) WHERE token_x = ?", selectorOf(expired))
-	forged := func() *browser { return forger(bobs) }
+	forged := func() *browser { return forgeToken(bobs) }
 	unknown := func() string { return withToken(token.New()).named(hostCookie) }
 	valid := b.named(hostCookie)
 	many := func(n int, cookie func() string) string {
@@ -418,7 +420,7 @@ func cookiesOfOneName(t *testing.T) {
 	for name, test := range map[string]struct {
 		cookie string
 		want   error
-		tells  string
+		event  string
 	}{
 		"unknown first":         {unknown() + "; " + valid, nil, ""},
 		"valid first":           {valid + "; " + bobs.named(hostCookie), nil, ""},
@@ -439,22 +441,22 @@ func cookiesOfOneName(t *testing.T) {
 		"none, unknown first":   {unknown() + "; " + expired.named(hostCookie), ErrUnknownSession, string(EventRejected)},
 		"none, another browser": {foreign.named(hostCookie) + "; " + unknown(), ErrFingerprintMismatch, string(EventFingerprintMismatch)},
 	} {
-		heard.said()
+		events.take()
 		var err error
 		var u user
 		b.with(f.auth.Middleware(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 			err = f.auth.Err(r)
 			u, _ = f.auth.User(r)
 		})), test.cookie)
-		said := heard.said()
-		kind, _, _ := strings.Cut(said, " ")
-		if err != test.want || err == nil && u.ID != 1 || kind != test.tells || strings.Contains(said, "\n") {
-			t.Errorf("%s: %v, user %d, told %q", name, err, u.ID, said)
+		got := events.take()
+		kind, _, _ := strings.Cut(got, " ")
+		if err != test.want || err == nil && u.ID != 1 || kind != test.event || strings.Contains(got, "\n") {
+			t.Errorf("%s: %v, user %d, event %q", name, err, u.ID, got)
 		}
 	}
 }
 
-// Logout ends what each cookie of the request gives access to.
+// Logout revokes the session of each valid cookie in the request.
 func logoutWithSeveralCookies(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{MaxLifetime: 24 * time.Hour})
@@ -464,20 +466,20 @@ func logoutWithSeveralCookies(t *testing.T) {
 	for _, b := range []*browser{first, second, foreign, expired} {
 		f.login(b, alice)
 	}
-	f.purged()
+	f.waitForPurge()
 	mustExec(t, f.db, "UPDATE user_tokens SET date = FROM_UNIXTIME(UNIX_TIMESTAMP() - 90000) WHERE token_x = ?", selectorOf(expired))
 	cookie := strings.Join([]string{expired.named(hostCookie), first.named(hostCookie), foreign.named(hostCookie), second.named(hostCookie)}, "; ")
 	response := first.with(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })), cookie)
 	if n := f.rows(); n != 1 {
 		t.Errorf("%d rows are left", n)
 	}
-	f.isIn(others)
+	f.wantLoggedIn(others)
 	if names := cookieNames(response); !slices.Equal(names, []string{hostCookie, hostCookie + ".hint"}) {
 		t.Errorf("clears %v", names)
 	}
-	// Forged ones and such as are not valid end nothing, and are cleared.
-	response = first.with(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })), hostCookie+"=; "+forger(others).named(hostCookie))
-	f.isIn(others)
+	// Forged and invalid cookies revoke nothing, and are cleared.
+	response = first.with(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })), hostCookie+"=; "+forgeToken(others).named(hostCookie))
+	f.wantLoggedIn(others)
 	if len(response.Cookies()) != 2 {
 		t.Errorf("clears %v", response.Header)
 	}
@@ -491,7 +493,7 @@ func cookieNames(r *http.Response) (names []string) {
 	return names
 }
 
-// A renewal's answer that comes after a newer token leaves that alone.
+// A response to a renewal does not overwrite a newer token.
 func lateAnswersOfRenewals(t *testing.T) {
 	t.Parallel()
 	for name, newer := range map[string]func(f *fixture[user], w http.ResponseWriter, r *http.Request) error{
@@ -501,7 +503,7 @@ func lateAnswersOfRenewals(t *testing.T) {
 			return f.auth.SetPassword(w, r, alice["password"], "another password")
 		},
 		"Login": func(f *fixture[user], w http.ResponseWriter, r *http.Request) error {
-			return second(logIn(f.auth, w, r, alice))
+			return errOnly(logIn(f.auth, w, r, alice))
 		},
 	} {
 		for _, header := range [][]string{nil, opened, openedOld} {
@@ -514,17 +516,17 @@ func lateAnswersOfRenewals(t *testing.T) {
 				slow.cookies[name] = value
 			}
 			response := slow.do(f.auth.Middleware(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
-				f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, newer(f, w, r)) })
+				f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, newer(f, w, r)) })
 			})), "GET", "/", header...)
 			b.keep(response.Cookies())
-			if why := f.why(b); why != nil {
+			if why := f.errOf(b); why != nil {
 				t.Errorf("%s: %v", name, why)
 			}
 		}
 	}
 }
 
-// A page whose address is too long for a header is left out of next.
+// A URL that is too long for a header is not passed in next.
 func longPagesInNext(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{LoginURL: "/login", ConfirmURL: "/confirm"})
@@ -564,7 +566,7 @@ func longPagesInNext(t *testing.T) {
 	}
 }
 
-// The page stands in the query of the login page, before a fragment.
+// The next parameter comes before a fragment of the login URL.
 func loginURLsWithAFragment(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -585,7 +587,7 @@ func loginURLsWithAFragment(t *testing.T) {
 		"https://sso.example#a":         "https://sso.example?next=%2Fx%3Fy#a",
 		"https://sso.example/login?a#b": "https://sso.example/login?a&next=%2Fx%3Fy#b",
 	} {
-		g := manage[user](t, f.db, f.dsn, Config{LoginURL: target, ConfirmURL: target})
+		g := newManager[user](t, f.db, f.dsn, Config{LoginURL: target, ConfirmURL: target})
 		response := newBrowser(chrome130).do(g.auth.Require(handler("x")), "GET", "/x?y", "Accept", "text/html")
 		if got := response.Header.Get("Location"); got != want {
 			t.Errorf("LoginURL %s: %s, want %s", target, got, want)
@@ -601,15 +603,16 @@ func loginURLsWithAFragment(t *testing.T) {
 	}
 }
 
-// The row decides, and the cookie is there as long as it may.
+// The row decides when a session expires. The cookie lives as long as browsers
+// allow.
 func cookiesOutliveRows(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "computes the ages of CandyPack's rows in another way")
 	const day = 24 * time.Hour
 	for name, test := range map[string]struct {
-		cfg   Config
-		lives int // days
-		twice bool
+		cfg       Config
+		lives     int // days
+		rewritten bool
 	}{
 		"usual":     {Config{}, 400, true},
 		"an hour":   {Config{MaxAge: time.Hour}, 400, false},
@@ -633,7 +636,8 @@ func cookiesOutliveRows(t *testing.T) {
 		if test.cfg.MaxAge != 0 {
 			continue
 		}
-		// A client that drops what is set makes the first request of each visit.
+		// A client that ignores Set-Cookie makes the first request of each
+		// visit.
 		page := f.auth.Middleware(handler("the page"))
 		written := 0
 		for at := time.Duration(0); at < 450*day; at += 25 * day {
@@ -643,10 +647,10 @@ func cookiesOutliveRows(t *testing.T) {
 				dropping.cookies[name] = value
 			}
 			dropping.do(page, "GET", "/api", "Accept", "application/json")
-			if f.isIn(b); get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) FROM user_tokens") > 60 {
+			if f.wantLoggedIn(b); get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) FROM user_tokens") > 60 {
 				t.Errorf("%s: not renewed", name)
 			}
-			// Two days later a page is opened.
+			// Two days later the browser opens a page.
 			f.age(2 * day)
 			response := b.do(page, "GET", "/account", opened...)
 			reloads := isReload(t, response)
@@ -660,27 +664,27 @@ func cookiesOutliveRows(t *testing.T) {
 				}
 			}
 		}
-		if (written > 0) != test.twice {
+		if (written > 0) != test.rewritten {
 			t.Errorf("%s: written %d times", name, written)
 		}
 	}
 }
 
-// Of two logins of one browser either answer's cookie is good.
+// After concurrent logins of one browser, the cookie of each response is valid.
 func loginsOfOneBrowser(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no locks")
 	for _, limit := range []int{1, 2} {
 		f := setup(t, Config{MaxSessions: limit})
-		plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(logIn(f.auth, w, r, alice))) })
-		as := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, second(f.auth.LoginAs(w, r, 1))) })
+		plain := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, errOnly(logIn(f.auth, w, r, alice))) })
+		as := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { noError(t, errOnly(f.auth.LoginAs(w, r, 1))) })
 		for name, h := range map[string]http.Handler{"Login": f.auth.Middleware(plain), "LoginAs": f.auth.Middleware(as), "alone": plain} {
 			for round := range 10 {
 				b := newBrowser(chrome130)
 				if round%2 == 1 {
 					f.login(b, alice)
 				}
-				// All begin before the first one ends: each waits for the others.
+				// All logins start before the first one ends.
 				begun, answers := make(chan bool), make([]*browser, 4)
 				at := sync.OnceFunc(func() { close(begun) })
 				var arrived atomic.Int32
@@ -703,22 +707,22 @@ func loginsOfOneBrowser(t *testing.T) {
 				wg.Wait()
 				f.auth.cfg.ClientIP = remoteIP
 				for i := range answers {
-					if why := f.why(answers[i]); why != nil {
+					if why := f.errOf(answers[i]); why != nil {
 						t.Fatalf("%s, %d sessions, round %d: answer %d: %v", name, limit, round, i, why)
 					}
 				}
-				noError(t, second(f.auth.LogoutAll(t.Context(), 1)))
+				noError(t, errOnly(f.auth.LogoutAll(t.Context(), 1)))
 			}
 		}
-		// A handler that is slow after its login.
+		// The handler is slow after its login.
 		b := newBrowser(chrome130)
 		slow := newBrowser(chrome130)
 		slow.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			noError(t, second(logIn(f.auth, w, r, alice)))
+			noError(t, errOnly(logIn(f.auth, w, r, alice)))
 			f.login(b, alice)
 		})), "POST", "/login")
-		f.isIn(b)
-		f.isIn(slow)
+		f.wantLoggedIn(b)
+		f.wantLoggedIn(slow)
 		if n := f.rows(); n != 1 {
 			t.Errorf("%d rows", n)
 		}
@@ -728,8 +732,8 @@ func loginsOfOneBrowser(t *testing.T) {
 	}
 }
 
-// Logins one after the other, of other browsers, users or places, and such
-// whose session has ended meanwhile get sessions of their hostCookie.
+// Sequential logins get separate sessions. So do logins of other browsers,
+// users or networks, and logins whose session has ended meanwhile.
 func loginsThatShareNothing(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no locks")
@@ -751,9 +755,9 @@ func loginsThatShareNothing(t *testing.T) {
 			b.cookies[hostCookie] = c.cookies[hostCookie]
 			f.login(b, alice)
 		}},
-		"ended meanwhile": {func(b *browser) { noError(t, second(f.auth.LogoutAll(t.Context(), 1))); f.login(b, alice) }},
+		"ended meanwhile": {func(b *browser) { noError(t, errOnly(f.auth.LogoutAll(t.Context(), 1))); f.login(b, alice) }},
 		"a wrong password": {func(b *browser) {
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 				_, err := logIn(f.auth, w, r, Credentials{"email": alice["email"], "password": "wrong"})
 				wantError(t, err, ErrInvalidCredentials)
 			})
@@ -761,14 +765,14 @@ func loginsThatShareNothing(t *testing.T) {
 	} {
 		one, two := newBrowser(chrome130), newBrowser(chrome130)
 		one.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			noError(t, second(logIn(f.auth, w, r, alice)))
+			noError(t, errOnly(logIn(f.auth, w, r, alice)))
 			test.second(two)
 		})), "POST", "/login")
 		if one.cookies[hostCookie] == two.cookies[hostCookie] {
 			t.Errorf("%s: shared", name)
 		}
 		if name != "a wrong password" {
-			f.isIn(two)
+			f.wantLoggedIn(two)
 		}
 	}
 }

@@ -17,15 +17,6 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-func writeConfig(t *testing.T, text string) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "config.json")
-	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 func TestSeedConfigurations(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -99,7 +90,7 @@ func TestEverySetting(t *testing.T) {
 		t.Errorf("%+v, %v", dsn, err)
 	}
 
-	// The environment overrides the file, and stands alone without one.
+	// The environment overrides the file, and works without one.
 	configSettings.Each(func(_, _, env string) { t.Setenv(env, "") })
 	t.Setenv("SESSION_MAX_AGE", " 900000 ")
 	t.Setenv("SESSION_TABLE", "accounts")
@@ -129,7 +120,8 @@ func TestEverySetting(t *testing.T) {
 	}
 }
 
-// As in CandyPack's config.json: variables of the environment, and of a file .env beside it.
+// As in CandyPack's config.json, variables come from the environment, or from a
+// .env file in the same directory.
 func TestVariablesInTheFile(t *testing.T) {
 	t.Setenv("SESSION_TEST_HOST", "db.example.com")
 	t.Setenv("SESSION_TEST_EMPTY", "")
@@ -159,7 +151,8 @@ func TestVariablesInTheFile(t *testing.T) {
 	}
 }
 
-// What the environment decides needs no variable of the file.
+// A setting that the environment overrides does not need the variable in the
+// file.
 func TestOverriddenVariables(t *testing.T) {
 	t.Setenv("SESSION_TOKEN_TABLE", "tokens")
 	t.Setenv("SESSION_DSN", "app:secret@tcp(db:3306)/app")
@@ -169,7 +162,8 @@ func TestOverriddenVariables(t *testing.T) {
 	}
 }
 
-// Every key of the file is a field of Config, and every field that a file can hold has a key.
+// Every key of the file has a field in Config, and every field that a file can
+// contain has a key.
 func TestOptionsCoverConfig(t *testing.T) {
 	t.Parallel()
 	inGoOnly := map[string]bool{"Cache": true, "Cookie": true, "Replica": true, "ClientIP": true, "VerifyPassword": true, "Throttle": true, "Limits": true, "OnEvent": true, "OnError": true, "Logger": true}
@@ -206,7 +200,8 @@ func TestOptionsCoverConfig(t *testing.T) {
 	})
 }
 
-// An error blames the variable if that is where the value comes from, and a variable can't be mistaken for a secret's.
+// An error names the variable if the value comes from the environment.
+// Variables with the names of common secrets are not read.
 func TestErrorsNameTheEnvironment(t *testing.T) {
 	t.Setenv("SESSION_UPDATE_AGE", "900000")
 	_, _, err := LoadConfig(writeConfig(t, `{"auth": {"maxAge": 900000, "updateAge": 300000}}`))
@@ -215,7 +210,7 @@ func TestErrorsNameTheEnvironment(t *testing.T) {
 	}
 	t.Setenv("SESSION_UPDATE_AGE", "")
 	for _, name := range []string{"SESSION_KEY", "SESSION_PASSWORD", "SESSION_TOKEN"} {
-		t.Setenv(name, "a secret of somebody")
+		t.Setenv(name, "a secret of another program")
 	}
 	t.Setenv("SESSION_PASSWORD_COLUMN", "hash")
 	t.Setenv("SESSION_KEY_COLUMN", "uid")
@@ -295,7 +290,7 @@ var badConfigs = []struct{ file, says string }{
 	{`{"auth": {"cookiePath": "/a;b"}}`, `auth.cookiePath = "/a;b": must begin with / and have no ;`},
 	{`{"auth": {"sameSite": "none"}}`, `auth.sameSite = "none": must be "strict" or "lax"`},
 	{`{"auth": {"sameSite": ""}}`, `auth.sameSite = "": must be "strict" or "lax"`},
-	// places to go
+	// URLs
 	{`{"auth": {"loginURL": "login"}}`, `auth.loginURL = "login": must be a path such as /login, or an http(s) URL`},
 	{`{"auth": {"loginURL": "//evil.example"}}`, `auth.loginURL = "//evil.example": must be a path`},
 	{`{"auth": {"homeURL": "javascript:alert(1)"}}`, `auth.homeURL = "javascript:alert(1)": must be a path`},
@@ -334,7 +329,7 @@ func TestBadConfigs(t *testing.T) {
 	}
 }
 
-// What a file cannot hold, a Config made in Go can.
+// Values that only a Config made in Go can have.
 func TestBadConfigsInGo(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
@@ -397,7 +392,7 @@ func FuzzParseConfig(f *testing.F) {
 	})
 }
 
-// recorder is a response of which only the header matters.
+// A recorder is a response that keeps only the header.
 type recorder http.Header
 
 func (r recorder) Header() http.Header       { return http.Header(r) }

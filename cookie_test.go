@@ -10,8 +10,9 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// Every cookie parses strictly, has the attributes that the mission asks for, and obeys the prefix rules of RFC
-// 6265bis section 4.1.3.
+// Every cookie can be parsed strictly, has the attributes that the
+// configuration asks for, and obeys the prefix rules of RFC 6265bis section
+// 4.1.3.
 func TestCookies(t *testing.T) {
 	t.Parallel()
 	for name, test := range map[string]struct {
@@ -103,8 +104,8 @@ func TestCandyPackCookiesAreRead(t *testing.T) {
 		"candy_x=" + x:                                           ErrMalformedCookie,
 		"candy_y=" + y:                                           ErrMalformedCookie,
 		"candy_x=" + x + "; candy_y=":                            ErrMalformedCookie,
-		"candy_x=" + x + "=1; candy_y=" + y + "=2":               nil, // CandyPack cuts there
-		"theme=dark; candy_x=" + x + "  ; candy_y=" + y:          nil, // and overlooks spaces
+		"candy_x=" + x + "=1; candy_y=" + y + "=2":               nil, // CandyPack cuts at "="
+		"theme=dark; candy_x=" + x + "  ; candy_y=" + y:          nil, // and ignores spaces
 		"candy_x=" + x + ";candy_y=" + y:                         ErrMalformedCookie,
 		"candy_x=other; candy_x=" + x + "; candy_y=" + y:         ErrMalformedCookie,
 		`candy_x="` + x + `"; candy_y=` + y:                      ErrMalformedCookie,
@@ -121,7 +122,8 @@ func TestCandyPackCookiesAreRead(t *testing.T) {
 	}
 }
 
-// While apps switch, CandyPack's cookies decide: every login and logout changes them.
+// With CandyPackSwitch, CandyPack's cookies take precedence, because every
+// login and logout changes them.
 func TestCookiesOfTheSwitch(t *testing.T) {
 	t.Parallel()
 	cfg, err := Config{CandyPack: CandyPackSwitch}.withDefaults()

@@ -42,13 +42,14 @@ func TestFamily(t *testing.T) {
 		{chrome130, strings.ToUpper(chrome130), false},
 		{"curl/8.5.0", "wget/8.5.0", false},
 		{"1", "2", true},
-		{strings.Repeat("x", 300), strings.Repeat("x", 255) + "y", true}, // beyond what is stored
+		// They differ only beyond the stored length.
+		{strings.Repeat("x", 300), strings.Repeat("x", 255) + "y", true},
 		{strings.Repeat("x", 254) + "y", strings.Repeat("x", 300), false},
 		{chrome130 + " " + strings.Repeat("App/9 ", 50), chrome131 + " " + strings.Repeat("App/10 ", 50), true},
 		{chrome130 + " " + strings.Repeat("App/9 ", 50), strings.Repeat("1", 300), false},
 		{chrome130 + " " + strings.Repeat("App/9 ", 50), chrome130, false},
 		{"curl/8.5.0", strings.Repeat("1", 300), false},
-		{"", strings.Repeat("1", 300), true}, // neither has anything but versions
+		{"", strings.Repeat("1", 300), true}, // neither has more than versions
 	} {
 		a, b := fit(test.a, maxBrowser), fit(test.b, maxBrowser)
 		if got := FingerprintFamily.Match(a, b); got != test.same {
@@ -60,7 +61,7 @@ func TestFamily(t *testing.T) {
 	}
 }
 
-func TestOneFunctionOfYourOwn(t *testing.T) {
+func TestCustomFingerprint(t *testing.T) {
 	t.Parallel()
 	device := func(r *http.Request) string { return r.Header.Get("X-Device") }
 	c, err := Config{Fingerprint: Fingerprint{Text: device}}.withDefaults()
@@ -77,7 +78,8 @@ func TestOneFunctionOfYourOwn(t *testing.T) {
 	}
 }
 
-// Whatever the User-Agent is, a browser can log in and stays in; what is stored fits its column.
+// A browser with any User-Agent can log in and stays logged in. The stored
+// value fits the column.
 func TestAnyUserAgent(t *testing.T) {
 	t.Parallel()
 	for _, fingerprint := range []Fingerprint{FingerprintFamily, FingerprintExact, FingerprintOff} {
@@ -88,17 +90,17 @@ func TestAnyUserAgent(t *testing.T) {
 		} {
 			b := newBrowser(userAgent)
 			f.login(b, alice)
-			f.isIn(b)
+			f.wantLoggedIn(b)
 			b.userAgent = "another"
 			want := ErrFingerprintMismatch
 			if fingerprint.Match("a", "b") {
 				want = nil
 			}
-			if err := f.why(b); err != want {
+			if err := f.errOf(b); err != want {
 				t.Errorf("another browser than %.20q: %v, want %v", userAgent, err, want)
 			}
 		}
-		for _, stored := range get2(t, f, "SELECT browser FROM user_tokens") {
+		for _, stored := range getStrings(t, f, "SELECT browser FROM user_tokens") {
 			if utf8.RuneCountInString(stored) > 255 || !utf8.ValidString(stored) {
 				t.Errorf("%q is stored", stored)
 			}
@@ -106,7 +108,7 @@ func TestAnyUserAgent(t *testing.T) {
 	}
 }
 
-func get2(t *testing.T, f *fixture[user], query string) (all []string) {
+func getStrings(t *testing.T, f *fixture[user], query string) (all []string) {
 	t.Helper()
 	noError(t, f.db.Select(&all, query))
 	return all

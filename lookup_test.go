@@ -18,34 +18,6 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// stopped blocks every lookup until the returned function is called. Lookups
-// meanwhile wait: those with a slot for the server, the others for a slot.
-func stopped[U any](f *fixture[U]) (release func(also ...string)) {
-	f.t.Helper()
-	testdb.SkipEmbedded(f.t, "has no locks")
-	f.purged()
-	locker := plain(f.t, f.dsn, "")
-	conn, err := locker.Conn(f.t.Context())
-	noError(f.t, err)
-	run := func(statement string) {
-		f.t.Helper()
-		if _, err := conn.ExecContext(context.Background(), statement); err != nil {
-			f.t.Error(err)
-		}
-	}
-	run("LOCK TABLES user_tokens WRITE, user_tokens AS t WRITE, users WRITE")
-	return func(also ...string) {
-		for _, statement := range also {
-			run(statement)
-		}
-		run("UNLOCK TABLES")
-		conn.Close()
-	}
-}
-
-// directSlots is how many lookups run before others wait.
-const directSlots = 4
-
 // queued returns the number of requests that wait in batches.
 func queued(l *store.Lookup[user]) int {
 	_, queued := l.Loader.Stats()
@@ -58,15 +30,9 @@ func slotsBusy(l *store.Lookup[user]) int {
 	return busy
 }
 
-// isIdle reports whether no lookup runs or waits.
-func isIdle(l *store.Lookup[user]) bool {
-	busy, queued := l.Loader.Stats()
-	return busy == 0 && queued == 0
-}
-
-// occupy takes every direct slot with a lookup of an unknown selector, so that
+// fillSlots takes every direct slot with a lookup of an unknown selector, so that
 // the next requests wait in one batch.
-func occupy(f *fixture[user]) *sync.WaitGroup {
+func fillSlots(f *fixture[user]) *sync.WaitGroup {
 	var wg sync.WaitGroup
 	for range directSlots {
 		wg.Go(func() {
@@ -79,26 +45,14 @@ func occupy(f *fixture[user]) *sync.WaitGroup {
 	return &wg
 }
 
-func tokenOf(b *browser) token.Token {
-	selector, verifier, _ := strings.Cut(b.cookies["__Host-session"], ".")
-	return token.Token{Selector: selector, Verifier: verifier}
-}
-
-func selectorOf(b *browser) string { return tokenOf(b).Selector }
-
-// forger is a browser with the selector of another's token, and a verifier that it has made up.
-func forger(b *browser) *browser {
-	return withToken(token.Token{Selector: selectorOf(b), Verifier: token.New().Verifier})
-}
-
-func TestWaitingRequestsShareAStatement(t *testing.T) {
+func TestLookupBatches(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	ours, bobs := newBrowser(""), newBrowser("")
 	f.login(ours, alice)
 	f.login(bobs, bob)
-	release := stopped(f)
-	wg := occupy(f)
+	release := lockTables(f)
+	wg := fillSlots(f)
 	cancelled, cancel := context.WithCancel(t.Context())
 	left := make(chan error, 1)
 	go func() {
@@ -133,13 +87,13 @@ func TestWaitingRequestsShareAStatement(t *testing.T) {
 	}
 }
 
-// A database that hangs keeps requests waiting, but not their slots.
+// A database that does not respond keeps requests waiting, but not their slots.
 func TestHungLookupsFreeTheirSlots(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	release := stopped(f)
+	release := lockTables(f)
 	f.auth.bySelector.Loader.SlotTimeout = time.Millisecond
 	var wg sync.WaitGroup
 	for range directSlots + 3 {
@@ -160,18 +114,18 @@ func TestHungLookupsFreeTheirSlots(t *testing.T) {
 	release()
 	wg.Wait()
 	waitUntil(t, func() bool { return isIdle(f.auth.bySelector) })
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
 // Full batches use slots of their own, up to a limit, and every request gets
 // its row.
-func TestMoreThanABatch(t *testing.T) {
+func TestFullLookupBatches(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	release := stopped(f)
-	wg := occupy(f)
+	release := lockTables(f)
+	wg := fillSlots(f)
 	const n = batch.MaxKeys*(batch.MaxConcurrent+2) + 5
 	for range n {
 		wg.Go(func() {
@@ -194,8 +148,8 @@ func TestFailedBatchFailsAllItsRequests(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	release := stopped(f)
-	wg := occupy(f)
+	release := lockTables(f)
+	wg := fillSlots(f)
 	for range 10 {
 		wg.Go(func() {
 			if _, err := f.auth.bySelector.Find(context.Background(), selectorOf(b), selectorOf(b)); !errors.Is(err, ErrConfig) {
@@ -207,10 +161,11 @@ func TestFailedBatchFailsAllItsRequests(t *testing.T) {
 	release("ALTER TABLE users RENAME COLUMN email TO mail")
 	wg.Wait()
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN mail TO email")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
-// strict is a user of which bob has too little, and at which Scan may panic.
+// A strict is a user that can't be read without a name. Scan panics for one
+// name.
 type strict struct {
 	ID   int64      `db:"id"`
 	Name strictName `db:"name"`
@@ -236,7 +191,7 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	mustExec(t, f.db, "UPDATE users SET name = 'Alice' WHERE id = 1")
-	named := manage[strict](t, f.db, f.dsn, Config{})
+	named := newManager[strict](t, f.db, f.dsn, Config{})
 	ours, bobs, gone := newBrowser(""), newBrowser(""), newBrowser("")
 	f.login(ours, alice)
 	f.login(bobs, bob)
@@ -254,7 +209,7 @@ func TestOneBadRowFailsOnlyItsOwnRequest(t *testing.T) {
 	if found, err := rows.Row(selectorOf(gone)); err != nil || found.Owner != nil {
 		t.Errorf("gone: %+v, %v", found, err)
 	}
-	// The request of who can't be read is an error, not a logout.
+	// A user who can't be read gets an error, and is not logged out.
 	if response := bobs.do(named.auth.Middleware(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusServiceUnavailable {
 		t.Error(response.Status)
 	}
@@ -265,7 +220,7 @@ func TestPanicInScan(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	mustExec(t, f.db, "UPDATE users SET name = 'panic' WHERE id = 1")
-	named := manage[strict](t, f.db, f.dsn, Config{})
+	named := newManager[strict](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
 	rows, err := named.auth.bySelector.Read(t.Context(), []any{selectorOf(b)})
@@ -275,8 +230,9 @@ func TestPanicInScan(t *testing.T) {
 	}
 }
 
-// Revocation is exact: while many share statements, a session that was ended before a look-up started is let in by
-// none. Counted, not timed.
+// Revocation is exact. Under load, when lookups share statements, no lookup
+// that starts after a revocation returns the session. This is counted, not
+// timed.
 func TestRevocationIsExactUnderLoad(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
@@ -303,24 +259,27 @@ func TestRevocationIsExactUnderLoad(t *testing.T) {
 		})
 	}
 	var revokers sync.WaitGroup
-	var letIn, let atomic.Int64
+	var accepted, acceptedRevoked atomic.Int64
 	for range 8 {
 		revokers.Go(func() {
 			for range 40 {
 				b := newBrowser("")
 				var id string
-				f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-					_, err := f.auth.LoginAs(w, r, 1)
-					noError(t, err)
+				f.serve(b, func(w http.ResponseWriter, r *http.Request) {
+					if _, err := f.auth.LoginAs(w, r, 1); err != nil {
+						t.Error(err)
+					}
 					id = f.auth.Session(r).ID
 				})
-				if f.why(b) == nil {
-					let.Add(1)
+				if f.errOf(b) == nil {
+					accepted.Add(1)
 				}
-				noError(t, f.auth.Revoke(context.Background(), 1, id))
+				if err := f.auth.Revoke(context.Background(), 1, id); err != nil {
+					t.Error(err)
+				}
 				for range 3 {
-					if f.why(b) == nil {
-						letIn.Add(1)
+					if f.errOf(b) == nil {
+						acceptedRevoked.Add(1)
 					}
 				}
 			}
@@ -329,8 +288,8 @@ func TestRevocationIsExactUnderLoad(t *testing.T) {
 	revokers.Wait()
 	stop.Store(true)
 	wg.Wait()
-	if letIn.Load() != 0 || let.Load() != 8*40 {
-		t.Errorf("%d of %d checks of a revoked session let it in; %d of %d of a living one did", letIn.Load(), 3*8*40, let.Load(), 8*40)
+	if acceptedRevoked.Load() != 0 || accepted.Load() != 8*40 {
+		t.Errorf("%d of %d checks of a revoked session accepted it; %d of %d of a valid one did", acceptedRevoked.Load(), 3*8*40, accepted.Load(), 8*40)
 	}
 	t.Log(fmt.Sprint(checks.Load(), " other checks meanwhile"))
 }

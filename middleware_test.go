@@ -11,17 +11,6 @@ import (
 	"time"
 )
 
-func handler(text string) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, text) })
-}
-
-func body(t *testing.T, r *http.Response) string {
-	t.Helper()
-	b, err := io.ReadAll(r.Body)
-	noError(t, err)
-	return string(b)
-}
-
 func TestRequireGuestSwitch(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{LoginURL: "/login", HomeURL: "/home"})
@@ -29,7 +18,7 @@ func TestRequireGuestSwitch(t *testing.T) {
 	f.login(in, alice)
 	page := []string{"Accept", "text/html,*/*", "Sec-Fetch-Mode", "navigate"}
 
-	// Each works alone, inside Middleware, and inside each other.
+	// Each works alone, inside Middleware, and nested.
 	for name, wrap := range map[string]func(http.Handler) http.Handler{
 		"alone":               func(h http.Handler) http.Handler { return h },
 		"inside Middleware":   f.auth.Middleware,
@@ -89,7 +78,7 @@ func TestRequireWithoutLoginURL(t *testing.T) {
 	}
 }
 
-// The response goes out as the handler writes it: nothing stands between.
+// The handler gets the server's ResponseWriter, unwrapped.
 func TestResponseWriterIsNotWrapped(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -101,7 +90,7 @@ func TestResponseWriterIsNotWrapped(t *testing.T) {
 	}))).ServeHTTP(w, httptest.NewRequest("GET", "/", nil))
 }
 
-// A deadline set around the middleware must not end in an empty 200.
+// A deadline that is set around the middleware must not result in an empty 200.
 func TestDeadline(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -118,7 +107,8 @@ func TestDeadline(t *testing.T) {
 	}
 }
 
-// With a real server and client: the cookie is renewed before the first byte, streams flow, hijacking works.
+// With a real server and client, the cookie is renewed before the first byte,
+// streaming works, and so does hijacking.
 func TestRealServer(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Cookie: Cookie{Insecure: true}})
@@ -158,7 +148,7 @@ func TestRealServer(t *testing.T) {
 	response, err = client.Get(server.URL + "/stream")
 	noError(t, err)
 	if n := get[int](t, f.db, "SELECT COUNT(*) FROM user_tokens WHERE UNIX_TIMESTAMP(active) > UNIX_TIMESTAMP() - 3600"); n != 1 || len(response.Cookies()) != 0 {
-		t.Errorf("a slide under streaming: %s, %d rows renewed, cookies %v", response.Status, n, response.Cookies())
+		t.Errorf("a renewal during streaming: %s, %d rows renewed, cookies %v", response.Status, n, response.Cookies())
 	}
 	first := make([]byte, 5)
 	if _, err := io.ReadFull(response.Body, first); err != nil || string(first) != "first" {
@@ -226,7 +216,8 @@ func TestReturnTo(t *testing.T) {
 	}
 }
 
-// Whatever passes, http.Redirect sends to the same host, by Go's reading and by a browser's.
+// http.Redirect stays on the same host for every accepted value, as Go and as a
+// browser parse it.
 func FuzzReturnTo(f *testing.F) {
 	for _, test := range returnTargets {
 		f.Add(test.target)

@@ -2,4 +2,4 @@
 
 package session
 
-const raced = false
+const raceEnabled = false

@@ -12,27 +12,27 @@ func TestMaxAgeOfALogin(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{MaxAge: 30 * 24 * time.Hour})
 	short, long := newBrowser(chrome130), newBrowser(chrome130)
-	f.inside(short, func(w http.ResponseWriter, r *http.Request) {
-		noError(t, second(logIn(f.auth, w, r, alice, MaxAge(time.Hour))))
+	f.handle(short, func(w http.ResponseWriter, r *http.Request) {
+		noError(t, errOnly(logIn(f.auth, w, r, alice, MaxAge(time.Hour))))
 	})
 	f.login(long, alice)
 	f.age(40 * time.Minute)
-	f.isIn(short) // renews it
+	f.wantLoggedIn(short) // renews it
 	f.age(40 * time.Minute)
-	f.isIn(short)
+	f.wantLoggedIn(short)
 	f.age(2 * time.Hour)
-	f.isOut(short, ErrExpired)
-	f.isIn(long)
+	f.wantRejected(short, ErrExpired)
+	f.wantLoggedIn(long)
 	sessions, err := f.auth.Sessions(t.Context(), 1)
 	noError(t, err)
 	if len(sessions) != 1 {
 		t.Errorf("%d sessions are listed, want the long one: %v", len(sessions), sessions)
 	}
 
-	f.inside(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) {
+	f.handle(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) {
 		for _, d := range []time.Duration{-time.Second, time.Millisecond, 31 * 24 * time.Hour} {
-			wantError(t, second(logIn(f.auth, w, r, alice, MaxAge(d))), ErrInvalidArgument)
-			wantError(t, second(f.auth.LoginAs(w, r, 1, MaxAge(d))), ErrInvalidArgument)
+			wantError(t, errOnly(logIn(f.auth, w, r, alice, MaxAge(d))), ErrInvalidArgument)
+			wantError(t, errOnly(f.auth.LoginAs(w, r, 1, MaxAge(d))), ErrInvalidArgument)
 		}
 	})
 }
@@ -55,13 +55,13 @@ func TestTransientLogin(t *testing.T) {
 	}
 	for name, response := range map[string]func() *http.Response{
 		"LoginAs": func() *http.Response {
-			return f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-				noError(t, second(f.auth.LoginAs(w, r, 1, Transient(), MaxAge(time.Hour))))
+			return f.handle(b, func(w http.ResponseWriter, r *http.Request) {
+				noError(t, errOnly(f.auth.LoginAs(w, r, 1, Transient(), MaxAge(time.Hour))))
 			})
 		},
 		"Login": func() *http.Response {
-			return f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-				noError(t, second(logIn(f.auth, w, r, alice, Transient())))
+			return f.handle(b, func(w http.ResponseWriter, r *http.Request) {
+				noError(t, errOnly(logIn(f.auth, w, r, alice, Transient())))
 			})
 		},
 	} {
@@ -73,21 +73,21 @@ func TestTransientLogin(t *testing.T) {
 		"Rotate":       f.auth.Rotate,
 		"LogoutOthers": f.auth.LogoutOthers,
 	} {
-		if got := maxAge(f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, call(w, r)) })); got != 0 {
+		if got := maxAge(f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, call(w, r)) })); got != 0 {
 			t.Errorf("%s: the cookie lasts %d s", name, got)
 		}
 	}
-	response := f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	response := f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.SetPassword(w, r, alice["password"], "another password"))
 	})
 	if got := maxAge(response); got != 0 {
 		t.Errorf("SetPassword: the cookie lasts %d s", got)
 	}
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
 	persistent := newBrowser(chrome130)
 	f.login(persistent, bob)
-	if got := maxAge(f.inside(persistent, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Rotate(w, r)) })); got != int(cookieAge/time.Second) {
+	if got := maxAge(f.handle(persistent, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Rotate(w, r)) })); got != int(cookieAge/time.Second) {
 		t.Errorf("Rotate: the cookie lasts %d s", got)
 	}
 }
@@ -97,16 +97,16 @@ func TestTransientLogin(t *testing.T) {
 func TestOptionsOnAnOlderTable(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
-	noError(t, second(f.auth.Migrate(t.Context())))
+	noError(t, errOnly(f.auth.Migrate(t.Context())))
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP COLUMN life")
-	g := manage[user](t, f.db, f.dsn, Config{})
-	g.inside(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) {
-		wantError(t, second(g.auth.LoginAs(w, r, 1, MaxAge(time.Hour))), ErrConfig)
-		noError(t, second(g.auth.LoginAs(w, r, 1)))
+	g := newManager[user](t, f.db, f.dsn, Config{})
+	g.handle(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) {
+		wantError(t, errOnly(g.auth.LoginAs(w, r, 1, MaxAge(time.Hour))), ErrConfig)
+		noError(t, errOnly(g.auth.LoginAs(w, r, 1)))
 	})
-	noError(t, second(g.auth.Migrate(t.Context())))
-	h := manage[user](t, f.db, f.dsn, Config{})
-	h.inside(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) {
-		noError(t, second(h.auth.LoginAs(w, r, 1, MaxAge(time.Hour))))
+	noError(t, errOnly(g.auth.Migrate(t.Context())))
+	h := newManager[user](t, f.db, f.dsn, Config{})
+	h.handle(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) {
+		noError(t, errOnly(h.auth.LoginAs(w, r, 1, MaxAge(time.Hour))))
 	})
 }

@@ -2,5 +2,6 @@
 
 package session
 
-// raced tells tests that they run under the race detector, which makes bcrypt ten times as slow.
-const raced = true
+// raceEnabled reports whether the race detector is on, which makes bcrypt ten
+// times as slow.
+const raceEnabled = true

@@ -10,17 +10,18 @@ import (
 	"github.com/candysession/session/internal/token"
 )
 
-// A replica that never has anything new: what it lacks is looked up in the database, and nothing else.
+// A replica without new rows. Only rows that are missing there are looked up on
+// the primary.
 func TestReplica(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	behind := setup(t, Config{})
-	auth := manage[user](t, f.db, f.dsn, Config{Replica: behind.db, MaxAge: time.Hour})
+	auth := newManager[user](t, f.db, f.dsn, Config{Replica: behind.db, MaxAge: time.Hour})
 	b := newBrowser(chrome130)
-	auth.login(b, alice) // whose table the replica does not even have
-	auth.isIn(b)
-	noError(t, second(behind.auth.Migrate(t.Context())))
-	auth.isIn(b)
+	auth.login(b, alice) // the replica does not have the table
+	auth.wantLoggedIn(b)
+	noError(t, errOnly(behind.auth.Migrate(t.Context())))
+	auth.wantLoggedIn(b)
 
 	copied := func() {
 		var row struct {
@@ -33,27 +34,30 @@ func TestReplica(t *testing.T) {
 		mustExec(t, behind.db, "DELETE FROM user_tokens")
 		mustExec(t, behind.db, "INSERT INTO user_tokens (id, user, token_x, token_y, browser) VALUES (?, 1, ?, ?, ?)", row.ID, row.Selector, row.Hash, row.Browser)
 	}
-	// A session that has expired there and was renewed here, or whose user is not there yet, is asked for here.
+	// A session that has expired on the replica, or whose user is missing
+	// there, is looked up on the primary.
 	copied()
 	behind.age(2 * time.Hour)
-	auth.isIn(b)
+	auth.wantLoggedIn(b)
 	copied()
 	mustExec(t, behind.db, "DELETE FROM users")
-	auth.isIn(b)
+	auth.wantLoggedIn(b)
 	mustExec(t, behind.db, "INSERT INTO users (id, email) VALUES (1, 'alice@example.com')")
 
-	// What it has is not asked for here; so a logout is seen when it comes there.
-	auth.isIn(b)
+	// Rows of the replica are not looked up on the primary. So a logout takes
+	// effect when it is replicated.
+	auth.wantLoggedIn(b)
 	kept := b.cookies["__Host-session"]
-	auth.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, auth.auth.Logout(w, r)) })
+	auth.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, auth.auth.Logout(w, r)) })
 	b.cookies["__Host-session"] = kept
-	auth.isIn(b)
+	auth.wantLoggedIn(b)
 	mustExec(t, behind.db, "DELETE FROM user_tokens")
-	auth.isOut(b, ErrUnknownSession)
-	auth.isOut(newBrowser(""), ErrNoCookie)
+	auth.wantRejected(b, ErrUnknownSession)
+	auth.wantRejected(newBrowser(""), ErrNoCookie)
 }
 
-// The statements that ask a Galera cluster for what is certain; a server that is none takes them too.
+// The statements for causal reads on a Galera cluster. Other MariaDB servers
+// accept them too.
 func TestCausalReads(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -64,7 +68,7 @@ func TestCausalReads(t *testing.T) {
 	b, other := newBrowser(chrome130), newBrowser(firefox)
 	f.login(b, alice)
 	f.login(other, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	sessions, err := f.auth.Sessions(t.Context(), 1)
 	noError(t, err)
 	if len(sessions) != 2 {
@@ -74,20 +78,20 @@ func TestCausalReads(t *testing.T) {
 	if n, err := f.auth.LogoutAll(t.Context(), 1); n != 1 || err != nil {
 		t.Errorf("%d, %v", n, err)
 	}
-	f.isOut(b, ErrUnknownSession)
-	f.isOut(other, ErrUnknownSession)
+	f.wantRejected(b, ErrUnknownSession)
+	f.wantRejected(other, ErrUnknownSession)
 	if len(f.auth.primary.Prepared()) == 0 {
 		t.Error("nothing was asked for with certainty")
 	}
 }
 
-// A plain server is asked once whether it is one of a cluster.
-func TestNoCluster(t *testing.T) {
+// The Manager asks the server once whether it is a Galera node.
+func TestNotGalera(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	testdb.SkipEmbedded(t, "is no server")
 	f.login(newBrowser(""), bob)
-	f.isOut(withToken(token.New()), ErrUnknownSession)
+	f.wantRejected(withToken(token.New()), ErrUnknownSession)
 	if galera, err := f.auth.store.IsGalera(t.Context()); galera || err != nil || len(f.auth.primary.Prepared()) != 0 {
 		t.Error("a plain server is taken for a cluster")
 	}

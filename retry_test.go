@@ -19,45 +19,48 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// A lossy network loses answers: the server has done what it was told, and the connection is gone.
-type lossy struct {
+// A flakyNetwork drops responses: the server has executed the statement, and the
+// connection is closed before the client reads the result.
+type flakyNetwork struct {
 	name string
 	net  string
 
 	mu     sync.Mutex
-	match  string // the statements whose answers are lost
-	left   int    // so many
+	match  string // selects the statements
+	left   int    // how many statements are left to match
 	before func() // runs before such a statement is sent
 }
 
-type lossyConn struct {
+type flakyConn struct {
 	net.Conn
-	l    *lossy
-	lose atomic.Bool
+	l    *flakyNetwork
+	drop atomic.Bool
 }
 
 var networks atomic.Int64
 
-// Beginnings of packets: a command, and a query.
+// Prefixes of packets: a command, and a query.
 const (
 	execute = "\x17"
 	commit  = "\x03COMMIT"
 )
 
-// lose has the answers to the next statements that contain this be lost.
-func (l *lossy) lose(match string, n int, before func()) {
+// dropResponses drops the responses to the next n statements that contain match.
+// If before is set, it runs before such a statement is sent, and the response
+// arrives.
+func (l *flakyNetwork) dropResponses(match string, n int, before func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.match, l.left, l.before = match, n, before
 }
 
-func (c *lossyConn) Write(b []byte) (int, error) {
+func (c *flakyConn) Write(b []byte) (int, error) {
 	c.l.mu.Lock()
 	hit := c.l.match != "" && c.l.left > 0 && len(b) > 4 && (bytes.HasPrefix(b[4:], []byte(c.l.match)) || len(c.l.match) > 1 && bytes.Contains(b, []byte(c.l.match)))
 	before := c.l.before
 	if hit {
 		c.l.left--
-		c.lose.Store(before == nil)
+		c.drop.Store(before == nil)
 	}
 	c.l.mu.Unlock()
 	if hit && before != nil {
@@ -66,85 +69,86 @@ func (c *lossyConn) Write(b []byte) (int, error) {
 	return c.Conn.Write(b)
 }
 
-func (c *lossyConn) Read(b []byte) (int, error) {
+func (c *flakyConn) Read(b []byte) (int, error) {
 	n, err := c.Conn.Read(b)
-	if c.lose.Load() {
+	if c.drop.Load() {
 		c.Conn.Close()
 		return 0, io.EOF
 	}
 	return n, err
 }
 
-// overLossy is an app whose connections to the database are lossy.
-func overLossy(t *testing.T, cfg Config) (*fixture[user], *lossy) {
+// setupFlaky returns an app whose database connections go over a flakyNetwork.
+func setupFlaky(t *testing.T, cfg Config) (*fixture[user], *flakyNetwork) {
 	t.Helper()
 	f := setup(t, Config{})
 	dsn, err := mysql.ParseDSN(f.dsn)
 	noError(t, err)
-	l := &lossy{name: fmt.Sprintf("lossy%d", networks.Add(1)), net: dsn.Net}
+	l := &flakyNetwork{name: fmt.Sprintf("flaky%d", networks.Add(1)), net: dsn.Net}
 	mysql.RegisterDialContext(l.name, func(ctx context.Context, address string) (net.Conn, error) {
 		conn, err := new(net.Dialer).DialContext(ctx, l.net, address)
-		return &lossyConn{Conn: conn, l: l}, err
+		return &flakyConn{Conn: conn, l: l}, err
 	})
 	dsn.Net = l.name
 	db := open(t, dsn.FormatDSN(), "")
-	return manage[user](t, db, f.dsn, cfg), l
+	return newManager[user](t, db, f.dsn, cfg), l
 }
 
-// What was done although the answer was lost is found, and not done twice.
-func TestLostAnswers(t *testing.T) {
+// A statement whose response was lost is not executed twice. The Manager finds
+// out that it was executed.
+func TestRetryAfterLostResponse(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "goes on with one connection")
-	f, network := overLossy(t, Config{MaxSessions: 3})
+	f, network := setupFlaky(t, Config{MaxSessions: 3})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
-	f.purged()
+	f.waitForPurge()
 
-	network.lose("FROM `user_tokens` t", 1, nil) // to prepare it
-	f.isIn(b)
-	network.lose(execute, 1, nil)
-	f.isIn(b)
+	network.dropResponses("FROM `user_tokens` t", 1, nil) // to prepare it again
+	f.wantLoggedIn(b)
+	network.dropResponses(execute, 1, nil)
+	f.wantLoggedIn(b)
 	if network.left != 0 {
 		t.Error("nothing was lost")
 	}
 
-	// The session of before is replaced.
+	// The previous session is replaced.
 	old := *b
 	old.cookies = map[string]string{"__Host-session": b.cookies["__Host-session"]}
-	network.lose(commit, 1, nil)
+	network.dropResponses(commit, 1, nil)
 	f.login(b, alice)
-	f.isIn(b)
-	f.isOut(&old, ErrUnknownSession)
+	f.wantLoggedIn(b)
+	f.wantRejected(&old, ErrUnknownSession)
 	if n := f.rows(); n != 1 {
 		t.Errorf("a login whose answer was lost left %d rows", n)
 	}
-	// No session ends but the oldest.
+	// Only the oldest session is revoked.
 	browsers := []*browser{b, newBrowser(chrome130), newBrowser(chrome130), newBrowser(chrome130)}
 	f.login(browsers[1], alice)
 	f.login(browsers[2], alice)
-	network.lose(commit, 1, nil)
+	network.dropResponses(commit, 1, nil)
 	f.login(browsers[3], alice)
-	f.isOut(browsers[0], ErrUnknownSession)
+	f.wantRejected(browsers[0], ErrUnknownSession)
 	for _, b := range browsers[1:] {
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
 
 	b = browsers[3]
 	f.age(25 * time.Hour)
-	network.lose("UPDATE `user_tokens` SET active", 1, nil)
-	f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
+	network.dropResponses("UPDATE `user_tokens` SET active", 1, nil)
+	f.handle(b, func(_ http.ResponseWriter, r *http.Request) {
 		if time.Since(f.auth.Session(r).Active).Abs() > time.Hour {
 			t.Error("the row was renewed, and the request does not know")
 		}
 	})
-	network.lose("UPDATE `user_tokens` SET token_x", 1, nil)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Rotate(w, r)) })
-	f.isIn(b)
-	network.lose("UPDATE `users`", 1, nil)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	network.dropResponses("UPDATE `user_tokens` SET token_x", 1, nil)
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Rotate(w, r)) })
+	f.wantLoggedIn(b)
+	network.dropResponses("UPDATE `users`", 1, nil)
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.SetPassword(w, r, alice["password"], "another"))
 	})
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	if n := f.rows(); n != 1 {
 		t.Errorf("%d sessions after the password was changed", n)
 	}
@@ -152,16 +156,17 @@ func TestLostAnswers(t *testing.T) {
 	f.login(browsers[1], Credentials{"email": alice["email"], "password": "another"})
 	sessions, err := f.auth.Sessions(t.Context(), 1)
 	noError(t, err)
-	network.lose("DELETE", 1, nil)
+	network.dropResponses("DELETE", 1, nil)
 	noError(t, f.auth.Revoke(t.Context(), 1, sessions[1].ID))
-	network.lose("DELETE", 1, nil)
-	f.inside(browsers[1], func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	network.dropResponses("DELETE", 1, nil)
+	f.handle(browsers[1], func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
 	if n := f.rows(); n != 0 {
 		t.Errorf("%d sessions after each was ended", n)
 	}
 
-	// A user is not added twice, and nobody can tell whether it was once.
-	network.lose(commit, 1, nil)
+	// A user is not created twice. The error says that the user may have been
+	// created.
+	network.dropResponses(commit, 1, nil)
 	err = f.register(Fields{"email": "carol@example.com", "password": "carol's"}, formOptions{Columns: []string{"email"}})
 	wantError(t, err, ErrUnavailable)
 	if !strings.Contains(err.Error(), "may have been created") || get[int](t, f.db, "SELECT COUNT(*) FROM users WHERE email = 'carol@example.com'") != 1 {
@@ -169,25 +174,26 @@ func TestLostAnswers(t *testing.T) {
 	}
 }
 
-// A login of which nobody knows whether it was saved gives no cookie, and its row can be revoked.
-func TestLoginWithoutAnAnswer(t *testing.T) {
+// If the outcome of a login is unknown, the response sets no cookie, and the
+// row can be revoked.
+func TestLoginUnknownOutcome(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "goes on with one connection")
-	f, network := overLossy(t, Config{})
+	f, network := setupFlaky(t, Config{})
 	f.login(newBrowser(""), bob)
-	f.purged()
-	for _, test := range []struct{ name, setUp, lose, mustSay string }{
+	f.waitForPurge()
+	for _, test := range []struct{ name, setUp, drop, mustSay string }{
 		{"every answer is lost", "DELETE FROM user_tokens", "user_tokens", ""},
 		{"another could be saved", "ALTER TABLE user_tokens DROP INDEX token_x", "INSERT", "token_x has no unique index"},
 	} {
 		mustExec(t, f.db, test.setUp)
-		network.lose(test.lose, 100, nil)
+		network.dropResponses(test.drop, 100, nil)
 		b := newBrowser("")
 		var err error
 		response := b.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			_, err = logIn(f.auth, w, r, alice)
 		})), "POST", "/login")
-		network.lose("", 0, nil)
+		network.dropResponses("", 0, nil)
 		wantError(t, err, ErrUnavailable)
 		if len(response.Cookies()) != 0 || !strings.Contains(err.Error(), test.mustSay) {
 			t.Errorf("%s: %v, %v", test.name, response.Cookies(), err)
@@ -203,11 +209,12 @@ func TestLoginWithoutAnAnswer(t *testing.T) {
 	}
 }
 
-// A client that leaves does not break off what it has begun: that would leave open whether it was done.
-func TestClientsThatLeave(t *testing.T) {
+// A client that disconnects does not abort a statement. Otherwise its outcome
+// would be unknown.
+func TestClientDisconnect(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "goes on with one connection")
-	f, network := overLossy(t, Config{})
+	f, network := setupFlaky(t, Config{})
 	h := func(ctx context.Context, do func(w http.ResponseWriter, r *http.Request) error) error {
 		var err error
 		newBrowser("").do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { err = do(w, r.WithContext(ctx)) }), "POST", "/")
@@ -218,21 +225,22 @@ func TestClientsThatLeave(t *testing.T) {
 		return err
 	}
 	ctx, cancel := context.WithCancel(t.Context())
-	network.lose("INSERT INTO `user_tokens`", 1, cancel)
+	network.dropResponses("INSERT INTO `user_tokens`", 1, cancel)
 	noError(t, h(ctx, login))
 	if n := f.rows(); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
-	// Who left before that needs no session.
+	// A client that disconnected before gets no session.
 	ctx, cancel = context.WithCancel(t.Context())
-	network.lose("FROM `users`", 1, cancel)
+	network.dropResponses("FROM `users`", 1, cancel)
 	wantError(t, h(ctx, login), ErrUnavailable)
 	if n := f.rows(); n != 1 {
 		t.Errorf("%d sessions", n)
 	}
 }
 
-// What the database does not answer ends at Config.Timeout, however it is asked: alone, in a batch, or for a connection.
+// A call that the database does not answer fails after Config.Timeout: a direct
+// lookup, one in a batch, and one that waits for a connection.
 func TestTimeout(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no locks")
@@ -241,17 +249,17 @@ func TestTimeout(t *testing.T) {
 	for name, db := range map[string]*sqlx.DB{
 		"by a deadline":  open(t, dsn, ""),
 		"by the driver":  open(t, dsn, "readTimeout=300ms"),
-		"a pool of ones": plain(t, dsn, "parseTime=true"),
+		"a pool of ones": openRaw(t, dsn, "parseTime=true"),
 	} {
-		f := manage[user](t, db, dsn, Config{Timeout: timeout})
+		f := newManager[user](t, db, dsn, Config{Timeout: timeout})
 		b := newBrowser("")
 		f.login(b, alice)
-		f.isIn(b)
-		status := func(b *browser) int { // of a browser that is used by many
+		f.wantLoggedIn(b)
+		status := func(b *browser) int { // with its own copy of the cookies
 			own := browser{maps.Clone(b.cookies), b.userAgent}
 			return own.do(f.auth.Middleware(http.NotFoundHandler()), "GET", "/").StatusCode
 		}
-		release := stopped(f)
+		release := lockTables(f)
 		var wg sync.WaitGroup
 		var failed atomic.Int64
 		begun := time.Now()
@@ -269,8 +277,8 @@ func TestTimeout(t *testing.T) {
 		release()
 		waitUntil(t, func() bool { return isIdle(f.auth.byID) })
 
-		// A pool that is used up.
-		f.purged()
+		// The pool has no free connection.
+		f.waitForPurge()
 		db.SetMaxOpenConns(1)
 		conn, err := db.Conn(t.Context())
 		noError(t, err)
@@ -278,6 +286,6 @@ func TestTimeout(t *testing.T) {
 			t.Errorf("%s: answered without a connection", name)
 		}
 		noError(t, conn.Close())
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
 }

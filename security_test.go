@@ -8,8 +8,9 @@ import (
 	"testing"
 )
 
-// Every test that a page names exists, and each row of threats names one.
-func TestPagesNameTests(t *testing.T) {
+// Every test that a page names exists, and every row of the table of threats
+// names one.
+func TestDocsNameExistingTests(t *testing.T) {
 	t.Parallel()
 	files, err := filepath.Glob("*_test.go")
 	noError(t, err)

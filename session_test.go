@@ -3,352 +3,38 @@ package session
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"maps"
 	"math"
 	"net/http"
 	"net/http/httptest"
 	"reflect"
-	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
-	"github.com/candysession/session/internal/store"
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
-	"github.com/candysession/session/throttle"
 	"github.com/go-sql-driver/mysql"
-	"github.com/jmoiron/sqlx"
 	"golang.org/x/crypto/bcrypt"
 )
-
-func TestMain(m *testing.M) { testdb.Main(m, noSecretWasTold) }
-
-const (
-	usersTableInt = `CREATE TABLE users (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, email VARCHAR(255) NOT NULL UNIQUE,
-		password VARCHAR(255) NULL, name VARCHAR(255) NULL, tenant INT NOT NULL DEFAULT 1)`
-
-	chrome130 = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/130.0.0.0 Safari/537.36"
-	chrome131 = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/131.0.0.0 Safari/537.36"
-	firefox   = "Mozilla/5.0 (X11; Linux x86_64; rv:130.0) Gecko/20100101 Firefox/130.0"
-)
-
-type user struct {
-	ID    int64          `db:"id"`
-	Email string         `db:"email"`
-	Name  sql.NullString `db:"name"`
-}
-
-var (
-	alice = Credentials{"email": "alice@example.com", "password": "alice's password"}
-	bob   = Credentials{"email": "bob@example.com", "password": "bob's password"}
-)
-
-// open is a pool on a schema of the test's own, as Open makes it, with what params add to the DSN.
-func open(t testing.TB, dsn, params string) *sqlx.DB {
-	t.Helper()
-	if params != "" {
-		dsn += map[bool]string{true: "&", false: "?"}[strings.Contains(dsn, "?")] + params
-	}
-	db, err := Open(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db.SetMaxOpenConns(testdb.Connections())
-	t.Cleanup(func() { db.Close() })
-	return db
-}
-
-// plain is a pool as an app may have it, without what Open adds.
-func plain(t testing.TB, dsn, params string) *sqlx.DB {
-	t.Helper()
-	db, err := sqlx.Open("mysql", dsn+map[bool]string{true: "&", false: "?"}[strings.Contains(dsn, "?")]+params)
-	if err != nil {
-		t.Fatal(err)
-	}
-	db.SetMaxOpenConns(testdb.Connections())
-	t.Cleanup(func() { db.Close() })
-	return db
-}
-
-// A fixture is an app with two users, alice and bob, and a log.
-type fixture[U any] struct {
-	t    testing.TB
-	db   *sqlx.DB
-	dsn  string
-	auth *Manager[U]
-	log  *safeBuffer
-}
-
-func setup(t testing.TB, cfg Config) *fixture[user] {
-	t.Helper()
-	dsn := testdb.DSN(t)
-	db := open(t, dsn, "")
-	mustExec(t, db, usersTableInt)
-	for _, c := range []Credentials{alice, bob} {
-		mustExec(t, db, "INSERT INTO users (email, password) VALUES (?, ?)", c["email"], hashOf(c["password"]))
-	}
-	return manage[user](t, db, dsn, cfg)
-}
-
-func manage[U any](t testing.TB, db *sqlx.DB, dsn string, cfg Config) *fixture[U] {
-	t.Helper()
-	log := &safeBuffer{}
-	cfg.Logger = slog.New(slog.NewTextHandler(logWriter{log, &told}, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	if cfg.PasswordCost == 0 {
-		cfg.PasswordCost = bcrypt.MinCost
-	}
-	if cfg.Throttle == nil {
-		cfg.Throttle = throttle.None // most tests fail to log in from one address
-	}
-	auth, err := New[U](db, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := auth.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	return &fixture[U]{t, db, dsn, auth, log}
-}
-
-// A logWriter writes every line of a log to all, and those above Debug to info.
-type logWriter struct{ info, all io.Writer }
-
-func (w logWriter) Write(line []byte) (int, error) {
-	if !bytes.Contains(line, []byte(" level=DEBUG ")) {
-		w.info.Write(line)
-	}
-	return w.all.Write(line)
-}
-
-type safeBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *safeBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *safeBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
-var (
-	told    safeBuffer // all that was logged, down to level Debug, and the errors, of all tests
-	secrets sync.Map   // all that a browser got in a cookie: verifiers, for the most part
-)
-
-func tell(err error) {
-	if err != nil {
-		fmt.Fprintf(&told, "%v %+v %#v\n", err, err, err)
-	}
-}
-
-// noSecretWasTold looks for secrets in all that the tests have logged and been told.
-func noSecretWasTold() error {
-	text := told.String()
-	for _, word := range regexp.MustCompile(`[0-9A-Za-z_-]{32,}`).FindAllString(text, -1) {
-		if _, is := secrets.Load(word); is {
-			return fmt.Errorf("the verifier %s was logged or stands in an error", word)
-		}
-	}
-	for _, secret := range []string{"$2a$", "$2b$", alice["password"], bob["password"], "the-dsn-password"} {
-		if at := strings.Index(text, secret); at >= 0 {
-			return fmt.Errorf("%s was logged or stands in an error: %s", secret, text[max(0, at-200):min(len(text), at+200)])
-		}
-	}
-	return nil
-}
-
-var hashes sync.Map
-
-func hashOf(password string) string {
-	if h, ok := hashes.Load(password); ok {
-		return h.(string)
-	}
-	h, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
-	if err != nil {
-		panic(err)
-	}
-	hashes.Store(password, string(h))
-	return string(h)
-}
-
-func mustExec(t testing.TB, db *sqlx.DB, query string, args ...any) {
-	t.Helper()
-	if _, err := db.Exec(query, args...); err != nil {
-		t.Fatalf("%s: %v", query, err)
-	}
-}
-
-func get[T any](t testing.TB, db *sqlx.DB, query string, args ...any) T {
-	t.Helper()
-	var v T
-	if err := db.Get(&v, query, args...); err != nil {
-		t.Fatalf("%s: %v", query, err)
-	}
-	return v
-}
-
-func noError(t testing.TB, err error) {
-	t.Helper()
-	tell(err)
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
-func wantError(t testing.TB, err, want error) {
-	t.Helper()
-	tell(err)
-	if !errors.Is(err, want) {
-		t.Fatalf("error is %v, want %v", err, want)
-	}
-}
-
-// age moves every session back in time, when the purge that a login began has ended.
-func (f *fixture[U]) age(by time.Duration) {
-	f.t.Helper()
-	f.purged()
-	mustExec(f.t, f.db, "UPDATE user_tokens SET active = FROM_UNIXTIME(UNIX_TIMESTAMP(active) - ?), date = FROM_UNIXTIME(UNIX_TIMESTAMP(date) - ?)", seconds(by), seconds(by))
-}
-
-// purged waits for the purge in the background.
-func (f *fixture[U]) purged() {
-	f.auth.purge.turn <- struct{}{}
-	<-f.auth.purge.turn
-}
-
-// loginAs logs in as the user with this key.
-func (f *fixture[U]) loginAs(b *browser, key any) *http.Response {
-	f.t.Helper()
-	return f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-		if _, err := f.auth.LoginAs(w, r, key); err != nil {
-			f.t.Error(err)
-		}
-	})
-}
-
-// lookup returns the statement of n lookups.
-func (f *fixture[U]) lookup(by store.LookupColumn, n int) string {
-	f.t.Helper()
-	query, err := store.NewLookup(f.auth.store, f.db, f.auth.mapper, by, false).SQL(f.t.Context(), n)
-	noError(f.t, err)
-	return query
-}
-
-func (f *fixture[U]) rows() int {
-	f.t.Helper()
-	return get[int](f.t, f.db, "SELECT COUNT(*) FROM user_tokens")
-}
-
-// A browser keeps cookies as browsers do, and one User-Agent.
-type browser struct {
-	cookies   map[string]string
-	userAgent string
-}
-
-func newBrowser(userAgent string) *browser { return &browser{map[string]string{}, userAgent} }
-
-// do sends a request to a handler.
-func (b *browser) do(h http.Handler, method, target string, header ...string) *http.Response {
-	r := httptest.NewRequest(method, target, nil)
-	r.Header.Set("User-Agent", b.userAgent)
-	for i := 0; i < len(header); i += 2 {
-		r.Header.Set(header[i], header[i+1])
-	}
-	for name, value := range b.cookies {
-		r.AddCookie(&http.Cookie{Name: name, Value: value})
-	}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	response := w.Result()
-	b.keep(response.Cookies())
-	return response
-}
-
-func (b *browser) keep(cookies []*http.Cookie) {
-	for _, c := range cookies {
-		secrets.Store(c.Value[strings.IndexByte(c.Value, '.')+1:], true) // the verifier, or all that there is
-		if c.MaxAge < 0 {
-			delete(b.cookies, c.Name)
-		} else {
-			b.cookies[c.Name] = c.Value
-		}
-	}
-}
-
-// inside runs a function in a handler behind Middleware.
-func (f *fixture[U]) inside(b *browser, do func(w http.ResponseWriter, r *http.Request)) *http.Response {
-	f.t.Helper()
-	ran := false
-	response := b.do(f.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ran = true
-		do(w, r)
-	})), "GET", "/")
-	if !ran {
-		f.t.Fatalf("the handler did not run: %s\n%s", response.Status, f.log)
-	}
-	return response
-}
-
-func (f *fixture[U]) login(b *browser, c Credentials) *http.Response {
-	f.t.Helper()
-	return f.inside(b, func(w http.ResponseWriter, r *http.Request) {
-		if _, err := logIn(f.auth, w, r, c); err != nil {
-			f.t.Fatal(err)
-		}
-	})
-}
-
-// why is what Err says of the next request.
-func (f *fixture[U]) why(b *browser) (err error) {
-	f.t.Helper()
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
-	return err
-}
-
-func (f *fixture[U]) isIn(b *browser) {
-	f.t.Helper()
-	if err := f.why(b); err != nil {
-		f.t.Fatalf("not logged in: %v\n%s", err, f.log)
-	}
-}
-
-func (f *fixture[U]) isOut(b *browser, want error) {
-	f.t.Helper()
-	if err := f.why(b); !errors.Is(err, want) {
-		f.t.Fatalf("Err is %v, want %v", err, want)
-	}
-}
 
 func TestLoginCheckUserLogout(t *testing.T) {
 	t.Parallel()
 	for _, layout := range []CandyPackMode{CandyPackOff, CandyPackShare, CandyPackSwitch} {
 		f := setup(t, Config{CandyPack: layout, TokenTable: "user_tokens"})
 		b := newBrowser(chrome130)
-		f.isOut(b, ErrNoCookie)
+		f.wantRejected(b, ErrNoCookie)
 
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			u, err := logIn(f.auth, w, r, alice)
 			noError(t, err)
 			if u.ID != 1 || u.Email != "alice@example.com" || u.Name.Valid {
 				t.Errorf("Login returned %+v", u)
 			}
-			if again, ok := f.auth.User(r); !f.auth.Check(r) || !ok || again != u {
+			if current, ok := f.auth.User(r); !f.auth.Check(r) || !ok || current != u {
 				t.Error("the login's own request is not logged in")
 			}
 			if s := f.auth.Session(r); s.ID == "" || !s.Current || s.Browser != chrome130 || time.Since(s.Created).Abs() > time.Minute || s.Active != s.Created {
@@ -358,7 +44,7 @@ func TestLoginCheckUserLogout(t *testing.T) {
 		if n := f.rows(); n != 1 {
 			t.Fatalf("%d rows after one login", n)
 		}
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			u, ok := f.auth.User(r)
 			if !ok || u.ID != 1 || !f.auth.Check(r) || f.auth.Err(r) != nil || f.auth.Session(r).ID == "" {
 				t.Errorf("the next request: %+v, %v, %v", u, ok, f.auth.Err(r))
@@ -371,21 +57,21 @@ func TestLoginCheckUserLogout(t *testing.T) {
 		if len(b.cookies) != 0 || f.rows() != 0 {
 			t.Errorf("after logout: cookies %v, %d rows", b.cookies, f.rows())
 		}
-		f.isOut(b, ErrNoCookie)
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+		f.wantRejected(b, ErrNoCookie)
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
 	}
 }
 
-func TestTokensOfALogoutAreDead(t *testing.T) {
+func TestLogoutRevokesToken(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	stolen := newBrowser(chrome130)
 	stolen.cookies["__Host-session"] = b.cookies["__Host-session"]
-	f.isIn(stolen)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
-	f.isOut(stolen, ErrUnknownSession)
+	f.wantLoggedIn(stolen)
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.wantRejected(stolen, ErrUnknownSession)
 }
 
 func TestWorksWithoutMiddleware(t *testing.T) {
@@ -401,7 +87,7 @@ func TestWorksWithoutMiddleware(t *testing.T) {
 		}
 	})
 	b.do(login, "POST", "/login")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	b.do(login, "POST", "/login")
 	if f.rows() != 1 {
 		t.Errorf("%d rows: a login without Middleware left the old session behind", f.rows())
@@ -411,7 +97,7 @@ func TestWorksWithoutMiddleware(t *testing.T) {
 			t.Error(err)
 		}
 	}), "POST", "/")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	b.do(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if err := f.auth.Logout(w, r); err != nil {
 			t.Error(err)
@@ -449,7 +135,7 @@ func TestInvalidCredentials(t *testing.T) {
 		"a NUL":                    {"email": "alice@example.com\x00", "password": "alice's password"},
 	} {
 		b := newBrowser(chrome130)
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			_, err := logIn(f.auth, w, r, c)
 			if !errors.Is(err, ErrInvalidCredentials) || err.Error() != ErrInvalidCredentials.Error() {
 				t.Errorf("%s: %v", name, err)
@@ -465,7 +151,7 @@ func TestInvalidCredentials(t *testing.T) {
 	if !strings.Contains(f.log.String(), "more than one user") {
 		t.Error("two users with the same identifiers were not logged")
 	}
-	// All of several identifiers match.
+	// If there are several identifiers, all must match.
 	f.login(newBrowser(""), Credentials{"email": "alice@example.com", "id": "1", "tenant": "1", "password": "alice's password"})
 }
 
@@ -474,7 +160,7 @@ func TestCollationDecides(t *testing.T) {
 	for collation, want := range map[string]error{"utf8mb4_general_ci": nil, "utf8mb4_bin": ErrInvalidCredentials} {
 		f := setup(t, Config{})
 		mustExec(t, f.db, "ALTER TABLE users MODIFY email VARCHAR(255) CHARACTER SET utf8mb4 COLLATE "+collation+" NOT NULL")
-		f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+		f.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 			_, err := logIn(f.auth, w, r, Credentials{"email": "ALICE@example.com", "password": "alice's password"})
 			if !errors.Is(err, want) {
 				t.Errorf("%s: %v, want %v", collation, err, want)
@@ -486,7 +172,7 @@ func TestCollationDecides(t *testing.T) {
 func TestWrongUseOfLogin(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
-	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+	f.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		for says, c := range map[string]Credentials{
 			`the credentials are empty;`:     {"password": "alice's password"},
 			`no column "mail"`:               {"mail": "alice@example.com", "password": "alice's password"},
@@ -515,15 +201,15 @@ func TestLoginAs(t *testing.T) {
 	f := setup(t, Config{})
 	for _, key := range []any{1, int64(1), uint8(1), uint64(1), "1", []byte("1")} {
 		b := newBrowser("")
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			u, err := f.auth.LoginAs(w, r, key)
 			if err != nil || u.ID != 1 || !f.auth.Check(r) {
 				t.Errorf("LoginAs(%T): %+v, %v", key, u, err)
 			}
 		})
-		f.isIn(b)
+		f.wantLoggedIn(b)
 	}
-	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+	f.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		for _, key := range []any{99, -1, "99"} {
 			_, err := f.auth.LoginAs(w, r, key)
 			wantError(t, err, ErrUserNotFound)
@@ -541,12 +227,12 @@ func TestLoginAsNeedsNoPasswordColumn(t *testing.T) {
 	f := setup(t, Config{})
 	mustExec(t, f.db, "ALTER TABLE users DROP COLUMN password")
 	b := newBrowser("")
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		_, err := f.auth.LoginAs(w, r, 1)
 		noError(t, err)
 	})
-	f.isIn(b)
-	f.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+	f.wantLoggedIn(b)
+	f.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		_, err := logIn(f.auth, w, r, alice)
 		wantError(t, err, ErrConfig)
 	})
@@ -560,7 +246,7 @@ func TestLoginReplacesTheSessionOfTheBrowser(t *testing.T) {
 	f.login(b, alice)
 	before := newBrowser(chrome130)
 	before.cookies["__Host-session"] = b.cookies["__Host-session"]
-	response := f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	response := f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		_, err := logIn(f.auth, w, r, bob)
 		noError(t, err)
 		_, err = logIn(f.auth, w, r, alice)
@@ -572,26 +258,26 @@ func TestLoginReplacesTheSessionOfTheBrowser(t *testing.T) {
 	if n := len(response.Header["Set-Cookie"]); n != 2 {
 		t.Errorf("%d Set-Cookie fields for a cookie and its hint", n)
 	}
-	f.isOut(before, ErrUnknownSession)
-	f.isIn(b)
-	f.isIn(other)
+	f.wantRejected(before, ErrUnknownSession)
+	f.wantLoggedIn(b)
+	f.wantLoggedIn(other)
 	if f.rows() != 2 {
 		t.Errorf("%d rows, want 2", f.rows())
 	}
 }
 
-// So it does if that session was refused, as long as the token proves that it was this browser's.
-func TestLoginReplacesARefusedSession(t *testing.T) {
+// A login also replaces a session that was rejected, if the token is valid.
+func TestLoginReplacesARejectedSession(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Fingerprint: FingerprintExact})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	b.userAgent = chrome131
-	f.isOut(b, ErrFingerprintMismatch)
+	f.wantRejected(b, ErrFingerprintMismatch)
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	if f.rows() != 1 {
-		t.Errorf("%d rows: the refused session lives on", f.rows())
+		t.Errorf("%d rows: the rejected session is still there", f.rows())
 	}
 }
 
@@ -601,17 +287,17 @@ func TestFailedLoginChangesNothing(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		_, err := logIn(f.auth, w, r, Credentials{"email": "bob@example.com", "password": "wrong"})
 		wantError(t, err, ErrInvalidCredentials)
 		if u, ok := f.auth.User(r); !ok || u.ID != 1 {
-			t.Error("a failed login changed who is logged in")
+			t.Error("a failed login changed the user")
 		}
 	})
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
-func TestRefusals(t *testing.T) {
+func TestRejections(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{MaxAge: time.Hour, UpdateAge: 10 * time.Minute})
 	b := newBrowser(chrome130)
@@ -658,22 +344,23 @@ func TestRefusals(t *testing.T) {
 		}
 	}
 
-	// A selector that says nothing of its verifier, as CandyPack's: bcrypt decides.
+	// A selector that is not derived from its verifier, such as CandyPack's, is
+	// verified with bcrypt.
 	theirs := token.Token{Selector: strings.Repeat("0a", 16), Verifier: strings.Repeat("1b", 16)}
 	hash, err := theirs.Hash(bcrypt.MinCost)
 	noError(t, err)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ?, token_y = ?", theirs.Selector, hash)
-	f.isOut(withToken(token.Token{Selector: theirs.Selector, Verifier: verifier}), ErrUnknownSession)
+	f.wantRejected(withToken(token.Token{Selector: theirs.Selector, Verifier: verifier}), ErrUnknownSession)
 	b.cookies["__Host-session"] = theirs.Selector + "." + theirs.Verifier
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
 	mustExec(t, f.db, "DELETE FROM users WHERE id = 1")
-	f.isOut(b, ErrUserNotFound)
+	f.wantRejected(b, ErrUserNotFound)
 }
 
 // A forged token is rejected without a lookup or a bcrypt. Each is an event, and
 // the log has a few warnings per second.
-func TestForgeries(t *testing.T) {
+func TestForgedTokens(t *testing.T) {
 	t.Parallel()
 	kinds := map[EventKind]int{}
 	f := setup(t, Config{OnEvent: func(_ context.Context, e Event) {
@@ -685,33 +372,35 @@ func TestForgeries(t *testing.T) {
 	b := newBrowser("")
 	f.login(b, alice)
 	warnings := func() int { return strings.Count(f.log.String(), "event="+string(EventTokenMismatch)) }
-	f.auth.forgeries.since = time.Now().Add(time.Hour) // a second that does not end
+	f.auth.forgeries.since = time.Now().Add(time.Hour) // the current second does not end
 	for range 2 * maxWarnings {
-		f.isOut(forger(b), ErrUnknownSession)
+		f.wantRejected(forgeToken(b), ErrUnknownSession)
 	}
 	if kinds[EventTokenMismatch] != 2*maxWarnings || warnings() != maxWarnings {
 		t.Errorf("%v, %d warnings", kinds, warnings())
 	}
 	f.auth.forgeries.since = time.Now().Add(-time.Second)
-	f.isOut(forger(b), ErrUnknownSession)
+	f.wantRejected(forgeToken(b), ErrUnknownSession)
 	if warnings() != maxWarnings+1 {
 		t.Errorf("%d warnings in the next second", warnings()-maxWarnings)
 	}
-	f.isOut(withToken(token.Token{Selector: token.New().Selector, Verifier: token.New().Verifier}), ErrUnknownSession) // of no session
+	// The selector is unknown, too.
+	f.wantRejected(withToken(token.Token{Selector: token.New().Selector, Verifier: token.New().Verifier}), ErrUnknownSession)
 	forged := token.Token{Selector: selectorOf(b), Verifier: token.New().Verifier}
 	hash, err := forged.Hash(bcrypt.MinCost)
 	noError(t, err)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_y = ?", hash)
-	f.isOut(withToken(forged), ErrUnknownSession) // although its hash matches
-	f.purged()
+	f.wantRejected(withToken(forged), ErrUnknownSession) // although the hash matches
+	f.waitForPurge()
 	mustExec(t, f.db, "RENAME TABLE users TO elsewhere")
-	f.isOut(forger(b), ErrUnknownSession) // although a lookup would fail
+	f.wantRejected(forgeToken(b), ErrUnknownSession) // a lookup would fail
 	if kinds[EventTokenMismatch] != 2*maxWarnings+4 || kinds[EventRejected] != 0 || kinds[EventUnavailable] != 0 {
 		t.Errorf("%v", kinds)
 	}
 }
 
-// flipLast changes the last character of a verifier in a bit that decodes to nothing: only the very text passes.
+// flipLast changes a bit of the verifier's last character that base64 ignores.
+// Only the exact string may pass.
 func flipLast(verifier string) string {
 	const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 	i := strings.IndexByte(alphabet, verifier[42])
@@ -721,12 +410,12 @@ func flipLast(verifier string) string {
 func TestExpiry(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
-		name   string
-		cfg    Config
-		idle   time.Duration
-		steps  int // that often the session is idle for so long, and used
-		want   error
-		slides int
+		name     string
+		cfg      Config
+		idle     time.Duration
+		steps    int // how often the session is idle for a step, and then used
+		want     error
+		renewals int
 	}{
 		{"within UpdateAge", Config{}, 23 * time.Hour, 1, nil, 0},
 		{"past UpdateAge", Config{}, 25 * time.Hour, 1, nil, 1},
@@ -743,26 +432,26 @@ func TestExpiry(t *testing.T) {
 			f := setup(t, test.cfg)
 			b := newBrowser(chrome130)
 			f.login(b, alice)
-			slides := 0
+			renewals := 0
 			var err error
 			for range test.steps {
 				f.age(test.idle)
-				response := f.inside(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
+				response := f.handle(b, func(w http.ResponseWriter, r *http.Request) { err = f.auth.Err(r) })
 				if len(response.Cookies()) != 0 {
 					t.Errorf("a renewal wrote a cookie: %v", response.Header)
 				}
 				if get[bool](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) < 60 FROM user_tokens") {
-					slides++
+					renewals++
 				}
 			}
-			if err != test.want || slides != test.slides {
-				t.Errorf("Err %v after %d slides, want %v after %d", err, slides, test.want, test.slides)
+			if err != test.want || renewals != test.renewals {
+				t.Errorf("Err %v after %d renewals, want %v after %d", err, renewals, test.want, test.renewals)
 			}
 		})
 	}
 }
 
-func TestSlide(t *testing.T) {
+func TestRenewal(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
@@ -771,13 +460,14 @@ func TestSlide(t *testing.T) {
 	updated := newBrowser(chrome131)
 	updated.cookies = b.cookies
 
-	// Row and stored browser are renewed before the handler runs, and no cookie is written.
-	f.inside(updated, func(w http.ResponseWriter, r *http.Request) {
+	// The row and the stored browser are renewed before the handler runs, and
+	// no cookie is written.
+	f.handle(updated, func(w http.ResponseWriter, r *http.Request) {
 		if len(w.Header()["Set-Cookie"]) != 0 || w.Header().Get("Cache-Control") != "private" || w.Header().Get("Vary") != "Cookie" {
 			t.Errorf("headers in the handler: %v", w.Header())
 		}
 		if time.Since(f.auth.Session(r).Active) > time.Minute {
-			t.Error("Session tells an old time")
+			t.Error("Session returns an old time")
 		}
 		if idle := get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) FROM user_tokens"); idle > 60 {
 			t.Errorf("the row is still idle for %d s", idle)
@@ -787,24 +477,25 @@ func TestSlide(t *testing.T) {
 		t.Errorf("stored browser is %q", got)
 	}
 	if got := get[int](t, f.db, "SELECT UNIX_TIMESTAMP() - UNIX_TIMESTAMP(date) FROM user_tokens"); got < 25*3600 {
-		t.Error("a slide moved the login's date")
+		t.Error("a renewal moved the login's date")
 	}
 
-	// Of many requests at once, one renews, also where the driver counts rows that an update found and left alone.
-	found := manage[user](t, plain(t, f.dsn, "clientFoundRows=true"), f.dsn, Config{})
-	f.isIn(b) // just renewed
+	// One of many concurrent requests renews the session, also if the driver
+	// counts matched instead of changed rows.
+	found := newManager[user](t, openRaw(t, f.dsn, "clientFoundRows=true"), f.dsn, Config{})
+	f.wantLoggedIn(b) // just renewed
 	if won, err := found.auth.store.Renew(t.Context(), get[uint64](t, f.db, "SELECT id FROM user_tokens"), chrome130, 24*time.Hour); won || err != nil {
 		t.Errorf("renewed before its time: %v, %v", won, err)
 	}
 	f.age(25 * time.Hour)
-	var heard listener
-	f.auth.cfg.OnEvent = heard.hear
+	var events eventLog
+	f.auth.cfg.OnEvent = events.add
 	var wg sync.WaitGroup
 	for range 20 {
 		wg.Go(func() {
 			mine := newBrowser(chrome130)
 			mine.cookies["__Host-session"] = b.cookies["__Host-session"]
-			f.inside(mine, func(w http.ResponseWriter, r *http.Request) {
+			f.serve(mine, func(w http.ResponseWriter, r *http.Request) {
 				if !f.auth.Check(r) {
 					t.Error("logged out while another request renewed")
 				}
@@ -812,25 +503,25 @@ func TestSlide(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	if renewed := strings.Count(heard.said(), string(EventRenewed)); renewed != 1 {
+	if renewed := strings.Count(events.take(), string(EventRenewed)); renewed != 1 {
 		t.Errorf("%d of 20 requests renewed the session", renewed)
 	}
 }
 
-func TestSlideNeverRevivesARow(t *testing.T) {
+func TestRenewalNeverRevivesARow(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	f.login(newBrowser(""), alice)
 	f.age(25 * time.Hour)
 	id := get[uint64](t, f.db, "SELECT id FROM user_tokens")
-	noError(t, second(f.auth.store.Delete(t.Context(), id)))
+	noError(t, errOnly(f.auth.store.Delete(t.Context(), id)))
 	won, err := f.auth.store.Renew(t.Context(), id, "", time.Hour)
 	if won || err != nil || f.rows() != 0 {
 		t.Errorf("won %v, %v, %d rows", won, err, f.rows())
 	}
 }
 
-func TestFailedSlideFailsNoRequest(t *testing.T) {
+func TestFailedRenewalFailsNoRequest(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	testdb.SkipEmbedded(t, "has no triggers that fail an update")
@@ -838,9 +529,9 @@ func TestFailedSlideFailsNoRequest(t *testing.T) {
 	f.login(b, alice)
 	f.age(25 * time.Hour)
 	mustExec(t, f.db, "CREATE TRIGGER no_update BEFORE UPDATE ON user_tokens FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'read only'")
-	response := f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	response := f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if !f.auth.Check(r) {
-			t.Error("a failed slide logged the user out")
+			t.Error("a failed renewal logged the user out")
 		}
 	})
 	if len(response.Cookies()) != 0 {
@@ -851,7 +542,7 @@ func TestFailedSlideFailsNoRequest(t *testing.T) {
 	}
 }
 
-// A database that fails is not a user who is not logged in.
+// A database failure is not reported as "not logged in".
 func TestDatabaseFailure(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -875,8 +566,8 @@ func TestDatabaseFailure(t *testing.T) {
 	r.Header.Set("User-Agent", chrome130)
 	r.AddCookie(&http.Cookie{Name: "__Host-session", Value: b.cookies["__Host-session"]})
 	for name, err := range map[string]error{
-		"Login":        second(logIn(f.auth, httptest.NewRecorder(), r, alice)),
-		"LoginAs":      second(f.auth.LoginAs(httptest.NewRecorder(), r, 1)),
+		"Login":        errOnly(logIn(f.auth, httptest.NewRecorder(), r, alice)),
+		"LoginAs":      errOnly(f.auth.LoginAs(httptest.NewRecorder(), r, 1)),
 		"Logout":       f.auth.Logout(httptest.NewRecorder(), r),
 		"LogoutOthers": f.auth.LogoutOthers(httptest.NewRecorder(), r),
 	} {
@@ -885,16 +576,14 @@ func TestDatabaseFailure(t *testing.T) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
-	// Who has no session is served all the same.
+	// A request without a cookie is served.
 	newBrowser("").do(handler, "GET", "/")
 	if !ran {
 		t.Error("a request without a cookie was not served")
 	}
 	mustExec(t, f.db, "RENAME TABLE elsewhere TO users")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
-
-func second[T any](_ T, err error) error { return err }
 
 func TestOnError(t *testing.T) {
 	t.Parallel()
@@ -905,14 +594,15 @@ func TestOnError(t *testing.T) {
 	}})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.purged()
+	f.waitForPurge()
 	f.db.Close()
 	if response := b.do(f.auth.Require(http.NotFoundHandler()), "GET", "/"); response.StatusCode != http.StatusTeapot {
 		t.Error(response.Status)
 	}
 	wantError(t, got, ErrUnavailable)
 
-	// A client that left is not an error of the database, but whoever still listens is told.
+	// A canceled request is not logged as a database failure. OnError is called
+	// all the same.
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	logged := f.log.String()
@@ -936,7 +626,7 @@ func TestSessionsAndRevoke(t *testing.T) {
 	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, active) VALUES (1, 'expired', '', FROM_UNIXTIME(UNIX_TIMESTAMP() - 2592060))")
 
 	var phoneID string
-	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(laptop, func(w http.ResponseWriter, r *http.Request) {
 		sessions, err := f.auth.Sessions(r.Context(), 1)
 		noError(t, err)
 		if len(sessions) != 2 || sessions[0].Browser != "laptop/1" || sessions[1].Browser != "phone/1" {
@@ -960,20 +650,20 @@ func TestSessionsAndRevoke(t *testing.T) {
 		wantError(t, f.auth.Revoke(r.Context(), 2, phoneID), ErrSessionNotFound)
 		wantError(t, f.auth.Revoke(r.Context(), "1x", phoneID), ErrInvalidArgument)
 	})
-	f.isIn(phone)
+	f.wantLoggedIn(phone)
 	noError(t, f.auth.Revoke(t.Context(), 1, phoneID))
-	f.isOut(phone, ErrUnknownSession)
-	f.isIn(laptop)
-	f.isIn(bobs)
+	f.wantRejected(phone, ErrUnknownSession)
+	f.wantLoggedIn(laptop)
+	f.wantLoggedIn(bobs)
 
-	// Revoking the current session is seen at once.
-	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+	// Revoking the current session takes effect in the same request.
+	f.handle(laptop, func(w http.ResponseWriter, r *http.Request) {
 		noError(t, f.auth.Revoke(r.Context(), 1, f.auth.Session(r).ID))
 		if f.auth.Check(r) {
 			t.Error("still logged in")
 		}
 	})
-	f.isOut(laptop, ErrUnknownSession)
+	f.wantRejected(laptop, ErrUnknownSession)
 	sessions, err := f.auth.Sessions(t.Context(), 99)
 	if err != nil || len(sessions) != 0 {
 		t.Errorf("%v, %v", sessions, err)
@@ -990,20 +680,20 @@ func TestLogoutOthersAndAll(t *testing.T) {
 	f.login(bobs, bob)
 	stolen := newBrowser("laptop/1")
 	stolen.cookies["__Host-session"] = laptop.cookies["__Host-session"]
-	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(laptop, func(w http.ResponseWriter, r *http.Request) {
 		id := f.auth.Session(r).ID
 		noError(t, f.auth.LogoutOthers(w, r))
 		if !f.auth.Check(r) || f.auth.Session(r).ID != id {
 			t.Error("this session did not stay")
 		}
 	})
-	f.isOut(phone, ErrUnknownSession)
-	f.isOut(stolen, ErrUnknownSession) // a copy of the token is one of the others
-	f.isIn(laptop)
-	f.isIn(bobs)
+	f.wantRejected(phone, ErrUnknownSession)
+	f.wantRejected(stolen, ErrUnknownSession) // a copy of the old token is another session
+	f.wantLoggedIn(laptop)
+	f.wantLoggedIn(bobs)
 
 	f.login(phone, alice)
-	f.inside(laptop, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(laptop, func(w http.ResponseWriter, r *http.Request) {
 		n, err := f.auth.LogoutAll(r.Context(), 2)
 		if n != 1 || err != nil || !f.auth.Check(r) {
 			t.Errorf("logging out bob: %d, %v, alice in: %v", n, err, f.auth.Check(r))
@@ -1015,7 +705,7 @@ func TestLogoutOthersAndAll(t *testing.T) {
 		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
 	})
 	for _, b := range []*browser{phone, laptop, bobs} {
-		f.isOut(b, ErrUnknownSession)
+		f.wantRejected(b, ErrUnknownSession)
 	}
 	_, err := f.auth.LogoutAll(t.Context(), "1x")
 	wantError(t, err, ErrInvalidArgument)
@@ -1025,31 +715,32 @@ func TestLogoutOthersAndAll(t *testing.T) {
 	}
 }
 
-// Who holds a request with the old token open can't get a new one with it, after the others were logged out.
+// A request that was started with the old token can't get a new one after
+// LogoutOthers.
 func TestLogoutOthersWithAnOldToken(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b, thief := newBrowser(chrome130), newBrowser(chrome130)
 	f.login(b, alice)
 	thief.cookies["__Host-session"] = b.cookies["__Host-session"]
-	f.inside(thief, func(w http.ResponseWriter, r *http.Request) {
-		f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(thief, func(w http.ResponseWriter, r *http.Request) {
+		f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			noError(t, f.auth.LogoutOthers(w, r))
-			noError(t, f.auth.LogoutOthers(w, r)) // twice in a request is fine
+			noError(t, f.auth.LogoutOthers(w, r)) // a second call in a request is allowed
 		})
 		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
 	})
-	f.isIn(b)
-	f.isOut(thief, ErrUnknownSession)
+	f.wantLoggedIn(b)
+	f.wantRejected(thief, ErrUnknownSession)
 }
 
-// A session that was ended elsewhere after Middleware saw it is not brought back.
-func TestLogoutOthersOfADeadSession(t *testing.T) {
+// A session that is revoked elsewhere during the request is not restored.
+func TestLogoutOthersOfARevokedSession(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		mustExec(t, f.db, "DELETE FROM user_tokens")
 		wantError(t, f.auth.LogoutOthers(w, r), ErrNotLoggedIn)
 		if f.auth.Check(r) {
@@ -1061,30 +752,31 @@ func TestLogoutOthersOfADeadSession(t *testing.T) {
 	}
 }
 
-// Who presents the right token may end the session, whatever else speaks against using it.
-func TestLogoutOfARefusedSession(t *testing.T) {
+// A client with the right token may end the session, even if the session is
+// rejected for another reason.
+func TestLogoutOfARejectedSession(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b := newBrowser(chrome130)
 	f.login(b, alice)
 	b.userAgent = firefox
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		wantError(t, f.auth.Err(r), ErrFingerprintMismatch)
 		noError(t, f.auth.Logout(w, r))
 	})
 	if f.rows() != 0 || len(b.cookies) != 0 {
 		t.Error("the session or its cookie is left")
 	}
-	// A wrong verifier may not.
+	// A client with a wrong verifier may not.
 	f.login(b, alice)
-	f.inside(forger(b), func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
-	f.isIn(b)
+	f.handle(forgeToken(b), func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.Logout(w, r)) })
+	f.wantLoggedIn(b)
 }
 
-func TestTwoManagersDoNotSeeEachOther(t *testing.T) {
+func TestManagersAreIndependent(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
-	staff := manage[user](t, f.db, f.dsn, Config{TokenTable: "staff_tokens", Cookie: Cookie{Name: "staff"}})
+	staff := newManager[user](t, f.db, f.dsn, Config{TokenTable: "staff_tokens", Cookie: Cookie{Name: "staff"}})
 	b := newBrowser("")
 	f.login(b, alice)
 	h := f.auth.Middleware(staff.auth.Middleware(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -1094,13 +786,13 @@ func TestTwoManagersDoNotSeeEachOther(t *testing.T) {
 	})))
 	b.do(h, "GET", "/")
 	staff.login(b, bob)
-	f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if staff.auth.Err(r) != ErrNoMiddleware {
 			t.Error("one Manager's Middleware answered for the other")
 		}
 	})
-	f.isIn(b)
-	staff.isIn(b)
+	f.wantLoggedIn(b)
+	staff.wantLoggedIn(b)
 }
 
 func TestRow(t *testing.T) {
@@ -1108,7 +800,7 @@ func TestRow(t *testing.T) {
 	f := setup(t, Config{})
 	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN born DATE NULL, ADD COLUMN photo BLOB NULL, ADD COLUMN balance DECIMAL(10,2) NOT NULL DEFAULT 1.50")
 	mustExec(t, f.db, "UPDATE users SET name = 'Alice', born = '1990-05-01', photo = ? WHERE id = 1", []byte{0xff, 0})
-	rows := manage[Row](t, f.db, f.dsn, Config{})
+	rows := newManager[Row](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	check := func(u Row, ok bool) {
 		t.Helper()
@@ -1125,17 +817,18 @@ func TestRow(t *testing.T) {
 			t.Error("the password hash got out")
 		}
 	}
-	rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	rows.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		u, err := logIn(rows.auth, w, r, alice)
 		noError(t, err)
 		check(u, true)
 	})
-	rows.inside(b, func(w http.ResponseWriter, r *http.Request) { check(rows.auth.User(r)) })
+	rows.handle(b, func(w http.ResponseWriter, r *http.Request) { check(rows.auth.User(r)) })
 	mustExec(t, f.db, "DELETE FROM users WHERE id = 1")
-	rows.isOut(b, ErrUserNotFound)
+	rows.wantRejected(b, ErrUserNotFound)
 }
 
-// The user is the same, in value and type, from a login and from a check; and nobody's Row is another's.
+// A login and a check return the same user, in value and type. Callers do not
+// share a Row.
 func TestRowsAreAlike(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -1144,60 +837,61 @@ func TestRowsAreAlike(t *testing.T) {
 	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN huge BIGINT UNSIGNED NULL")
 	mustExec(t, f.db, "UPDATE users SET huge = 18446744073709551615")
 	for _, params := range []string{"interpolateParams=true", "interpolateParams=false"} {
-		rows := manage[Row](t, plain(t, f.dsn, params), f.dsn, Config{})
+		rows := newManager[Row](t, openRaw(t, f.dsn, params), f.dsn, Config{})
 		b := newBrowser("")
 		var fromLogin Row
-		rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		rows.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			var err error
 			fromLogin, err = logIn(rows.auth, w, r, alice)
 			noError(t, err)
 		})
-		rows.inside(b, func(w http.ResponseWriter, r *http.Request) {
+		rows.handle(b, func(w http.ResponseWriter, r *http.Request) {
 			u, _ := rows.auth.User(r)
 			if !reflect.DeepEqual(u, fromLogin) || u["id"] != int64(1) || u["tall"] != int64(7) || u["huge"] != uint64(math.MaxUint64) || u["digits"] != "7" {
 				t.Errorf("%s:\n%#v from Login\n%#v from User", params, fromLogin, u)
 			}
 			u["id"] = 99
-			if again, _ := rows.auth.User(r); again["id"] != int64(1) {
+			if unchanged, _ := rows.auth.User(r); unchanged["id"] != int64(1) {
 				t.Error("a handler changed another's Row")
 			}
 		})
 	}
 }
 
-// A failure that has to do with another column does not spoil what is prepared.
-func TestRowAfterTheTableWasReadAgain(t *testing.T) {
+// A failure that concerns another column does not invalidate prepared
+// statements.
+func TestRowAfterTheTableIsReloaded(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
-	rows := manage[Row](t, f.db, f.dsn, Config{})
+	rows := newManager[Row](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	rows.login(b, alice)
-	rows.isIn(b)
+	rows.wantLoggedIn(b)
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN password TO hash")
-	rows.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+	rows.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		if _, err := logIn(rows.auth, w, r, alice); err == nil {
 			t.Error("logged in without a password column")
 		}
 	})
 	mustExec(t, f.db, "ALTER TABLE users RENAME COLUMN hash TO password")
-	rows.isIn(b)
+	rows.wantLoggedIn(b)
 	rows.login(b, alice)
 	mustExec(t, f.db, "ALTER TABLE users ADD COLUMN nick VARCHAR(20) NOT NULL DEFAULT 'al'")
 	rows.login(b, Credentials{"nick": "al", "id": "1", "password": alice["password"]})
 }
 
-// A Row follows the table when a column goes.
+// A Row follows the table when a column is dropped.
 func TestRowAfterAColumnIsDropped(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
-	rows := manage[Row](t, f.db, f.dsn, Config{})
+	rows := newManager[Row](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	rows.login(b, alice)
-	rows.isIn(b)
+	rows.wantLoggedIn(b)
 	mustExec(t, f.db, "ALTER TABLE users DROP COLUMN tenant")
 	testdb.SkipEmbedded(t, "has no error number for an unknown column")
-	b.do(rows.auth.Middleware(http.NotFoundHandler()), "GET", "/") // 503, once
-	rows.isIn(b)
+	b.do(rows.auth.Middleware(http.NotFoundHandler()), "GET", "/") // one response is 503
+	rows.wantLoggedIn(b)
 }
 
 func TestUserStruct(t *testing.T) {
@@ -1210,25 +904,25 @@ func TestUserStruct(t *testing.T) {
 		*Base
 		Email []byte
 	}
-	whole := manage[full](t, f.db, f.dsn, Config{})
+	whole := newManager[full](t, f.db, f.dsn, Config{})
 	b := newBrowser("")
 	whole.login(b, alice)
-	whole.inside(b, func(w http.ResponseWriter, r *http.Request) {
+	whole.handle(b, func(w http.ResponseWriter, r *http.Request) {
 		if u, ok := whole.auth.User(r); !ok || u.ID != 1 || string(u.Email) != "alice@example.com" {
 			t.Errorf("%+v", u)
 		}
 	})
 	for name, err := range map[string]error{
-		"a pointer":    second(New[*user](f.db, Config{})),
-		"a map":        second(New[map[string]any](f.db, Config{})),
-		"no columns":   second(New[struct{ name string }](f.db, Config{})),
-		"the password": second(New[struct{ Password string }](f.db, Config{})),
-		"by its tag": second(New[struct {
+		"a pointer":    errOnly(New[*user](f.db, Config{})),
+		"a map":        errOnly(New[map[string]any](f.db, Config{})),
+		"no columns":   errOnly(New[struct{ name string }](f.db, Config{})),
+		"the password": errOnly(New[struct{ Password string }](f.db, Config{})),
+		"by its tag": errOnly(New[struct {
 			P string `db:"PASSWORD"`
 		}](f.db, Config{})),
-		"another name":  second(New[struct{ Hash string }](f.db, Config{PasswordColumn: "hash"})),
-		"no database":   second(New[user](nil, Config{})),
-		"a wrong table": second(New[user](f.db, Config{UsersTable: "users; DROP TABLE users"})),
+		"another name":  errOnly(New[struct{ Hash string }](f.db, Config{PasswordColumn: "hash"})),
+		"no database":   errOnly(New[user](nil, Config{})),
+		"a wrong table": errOnly(New[user](f.db, Config{UsersTable: "users; DROP TABLE users"})),
 	} {
 		if !errors.Is(err, ErrConfig) {
 			t.Errorf("%s: %v", name, err)
@@ -1238,8 +932,8 @@ func TestUserStruct(t *testing.T) {
 		ID int64 `db:"id"`
 		X  string
 	}
-	bad := manage[unknown](t, f.db, f.dsn, Config{})
-	bad.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+	bad := newManager[unknown](t, f.db, f.dsn, Config{})
+	bad.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 		if _, err := logIn(bad.auth, w, r, alice); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), "x") {
 			t.Error(err)
 		}
@@ -1261,22 +955,23 @@ func TestPasswordsAreUpgraded(t *testing.T) {
 	if get[string](t, f.db, "SELECT password FROM users WHERE id = 1") != hash {
 		t.Error("a hash of the right cost was replaced")
 	}
-	// A password that another program cut at 72 bytes still works, and keeps its hash: we could not make it again.
+	// A password that another program truncated to 72 bytes still works. Its
+	// hash is kept, because it can't be made again.
 	f.login(newBrowser(""), Credentials{"email": "bob@example.com", "password": long})
 	if get[string](t, f.db, "SELECT password FROM users WHERE id = 2") != string(cut) {
 		t.Error("the hash was replaced")
 	}
-	// The key's own character set does not matter.
+	// The character set of the key does not matter.
 	mustExec(t, f.db, "CREATE TABLE people (id VARCHAR(20) CHARACTER SET latin1 NOT NULL PRIMARY KEY, email VARCHAR(255), password VARCHAR(60))")
 	mustExec(t, f.db, "INSERT INTO people VALUES ('zoë', 'zoe@example.com', ?)", hashOf("zoe's password"))
-	people := manage[Row](t, f.db, f.dsn, Config{UsersTable: "people", TokenTable: "people_tokens", PasswordCost: 5})
+	people := newManager[Row](t, f.db, f.dsn, Config{UsersTable: "people", TokenTable: "people_tokens", PasswordCost: 5})
 	zoe := newBrowser("")
 	people.login(zoe, Credentials{"email": "zoe@example.com", "password": "zoe's password"})
-	people.isIn(zoe)
+	people.wantLoggedIn(zoe)
 	if cost, _ := bcrypt.Cost([]byte(get[string](t, f.db, "SELECT password FROM people"))); cost != 5 {
 		t.Errorf("the hash of zoë has cost %d", cost)
 	}
-	// A hash that can't be stored is no reason to refuse.
+	// A hash that can't be stored does not fail the login.
 	testdb.SkipEmbedded(t, "has no triggers that fail an update")
 	mustExec(t, f.db, "UPDATE users SET password = ? WHERE id = 1", hashOf(alice["password"]))
 	mustExec(t, f.db, "CREATE TRIGGER no_update BEFORE UPDATE ON users FOR EACH ROW SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'read only'")
@@ -1303,7 +998,7 @@ func TestClose(t *testing.T) {
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	noError(t, f.auth.Close())
 	noError(t, f.auth.Close())
 	r := httptest.NewRequest("GET", "/", nil)
@@ -1314,7 +1009,7 @@ func TestClose(t *testing.T) {
 	f.auth.purge.start() // does nothing
 }
 
-// Nothing that a user may print or log shows a secret.
+// Values that an app may print or log contain no secrets.
 func TestSecretsAreNotPrinted(t *testing.T) {
 	t.Parallel()
 	secret := token.New()
@@ -1347,29 +1042,4 @@ func TestSecretsAreNotPrinted(t *testing.T) {
 	if strings.Contains(printed+log.String(), "hunter2") {
 		t.Errorf("a password is printed in %s", printed)
 	}
-}
-
-// logIn is Login with the password among the credentials.
-func logIn[U any](m *Manager[U], w http.ResponseWriter, r *http.Request, c Credentials, options ...LoginOption) (U, error) {
-	identifiers := maps.Clone(c)
-	delete(identifiers, m.cfg.PasswordColumn)
-	return m.Login(w, r, identifiers, c[m.cfg.PasswordColumn], options...)
-}
-
-// formOptions are the options of Register.
-type formOptions struct {
-	Columns []string
-	NoLogin bool
-}
-
-// register is Register with the password among the fields.
-func register[U any](m *Manager[U], w http.ResponseWriter, r *http.Request, fields Fields, o formOptions) (U, error) {
-	others := maps.Clone(fields)
-	delete(others, "password")
-	options := []RegisterOption{Columns(o.Columns...)}
-	if o.NoLogin {
-		options = append(options, NoLogin())
-	}
-	password, _ := fields["password"].(string)
-	return m.Register(w, r, others, password, options...)
 }

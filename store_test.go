@@ -2,7 +2,6 @@ package session
 
 import (
 	"context"
-	"database/sql/driver"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -18,15 +17,10 @@ import (
 	"github.com/candysession/session/internal/testdb"
 	"github.com/candysession/session/internal/token"
 	"github.com/go-sql-driver/mysql"
-	"github.com/jmoiron/sqlx"
 )
 
-// uuid is like the UUID types of the usual libraries: bytes that give text to a database.
-type uuid [16]byte
-
-func (u uuid) Value() (driver.Value, error) { return hex.EncodeToString(u[:]), nil }
-
-// The token table takes the type of the users table's key, whatever that and the tables are called.
+// The token table uses the type of the users table's key, whatever the names
+// are.
 func TestKeysAndNames(t *testing.T) {
 	t.Parallel()
 	binary := uuid{0xff, 0, 0x27, 15: 1}
@@ -34,11 +28,11 @@ func TestKeysAndNames(t *testing.T) {
 		cfg     Config
 		key     string
 		values  []any
-		asKey   any // what an app would have
+		asKey   any // the value as an app has it
 		notKeys []any
 		column  string
 
-		impossible []any // for the column
+		impossible []any // that the column can't hold
 	}{
 		"INT":             {Config{}, "INT NOT NULL AUTO_INCREMENT", []any{1, 2}, 1, []any{3, -1}, "int", []any{"1x", "01", "+1", " 1", "1 ", "1.0", "one", "", 1 << 31, int64(-1<<31 - 1), uint64(1 << 63), nil, 1.0, true}},
 		"BIGINT UNSIGNED": {Config{}, "BIGINT UNSIGNED NOT NULL", []any{"18446744073709551615", 2}, uint64(18446744073709551615), []any{3, "18446744073709551614"}, "bigint unsigned", []any{-1, "18446744073709551616"}},
@@ -59,11 +53,11 @@ func TestKeysAndNames(t *testing.T) {
 			for i, c := range []Credentials{alice, bob} {
 				mustExec(t, db, "INSERT INTO "+store.Quote(cfg.UsersTable)+" VALUES (?, ?, ?)", test.values[i], c["email"], hashOf(c["password"]))
 			}
-			f := manage[Row](t, db, dsn, test.cfg)
+			f := newManager[Row](t, db, dsn, test.cfg)
 			b, other := newBrowser("b"), newBrowser("other")
 			credentials := Credentials{"email": alice["email"], cfg.PasswordColumn: alice["password"]}
 			f.login(b, credentials)
-			f.inside(other, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(other, func(w http.ResponseWriter, r *http.Request) {
 				u, err := f.auth.LoginAs(w, r, test.asKey)
 				if err != nil || u["email"] != alice["email"] {
 					t.Fatalf("LoginAs: %v, %v", u, err)
@@ -89,10 +83,10 @@ func TestKeysAndNames(t *testing.T) {
 					wantError(t, f.auth.Revoke(r.Context(), key, ""), ErrInvalidArgument)
 				}
 			})
-			f.isIn(b)
-			f.isIn(other)
+			f.wantLoggedIn(b)
+			f.wantLoggedIn(other)
 			var id string
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 				u, _ := f.auth.User(r)
 				if u["email"] != alice["email"] {
 					t.Errorf("%v", u)
@@ -110,17 +104,17 @@ func TestKeysAndNames(t *testing.T) {
 				wantError(t, f.auth.Revoke(r.Context(), test.notKeys[0], id), ErrSessionNotFound)
 				noError(t, f.auth.Revoke(r.Context(), test.asKey, id))
 			})
-			f.isOut(other, ErrUnknownSession)
+			f.wantRejected(other, ErrUnknownSession)
 			f.login(other, credentials)
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
-			f.isOut(other, ErrUnknownSession)
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, f.auth.LogoutOthers(w, r)) })
+			f.wantRejected(other, ErrUnknownSession)
 			n, err := f.auth.LogoutAll(t.Context(), test.asKey)
 			if n != 1 || err != nil {
 				t.Errorf("LogoutAll: %d, %v", n, err)
 			}
-			f.isOut(b, ErrUnknownSession)
+			f.wantRejected(b, ErrUnknownSession)
 			f.login(b, credentials)
-			f.inside(b, func(w http.ResponseWriter, r *http.Request) {
+			f.handle(b, func(w http.ResponseWriter, r *http.Request) {
 				if n, err := f.auth.LogoutAll(r.Context(), test.asKey); n != 1 || err != nil || f.auth.Check(r) {
 					t.Errorf("LogoutAll in a request: %d, %v, still in: %v", n, err, f.auth.Check(r))
 				}
@@ -140,10 +134,10 @@ func TestOtherDatabase(t *testing.T) {
 	second := testdb.DSN(t)
 	cfg, err := mysql.ParseDSN(f.dsn)
 	noError(t, err)
-	f = manage[user](t, open(t, second, ""), second, Config{UsersTable: cfg.DBName + ".users"})
+	f = newManager[user](t, open(t, second, ""), second, Config{UsersTable: cfg.DBName + ".users"})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
 func TestSchemaAndMigrate(t *testing.T) {
@@ -158,7 +152,7 @@ func TestSchemaAndMigrate(t *testing.T) {
 	if ran, err = f.auth.Migrate(ctx); err != nil || len(ran) != 0 {
 		t.Errorf("the second time: %v, %v", ran, err)
 	}
-	// By hand is the same.
+	// Running the statement manually has the same result.
 	schema, err := f.auth.Schema(ctx)
 	noError(t, err)
 	mustExec(t, f.db, "DROP TABLE user_tokens")
@@ -168,21 +162,21 @@ func TestSchemaAndMigrate(t *testing.T) {
 	}
 	b := newBrowser("")
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
-	// A table as CandyPack made it is used as it is, and gets indexes.
-	f.purged()
+	// A table that CandyPack created is used, and gets indexes.
+	f.waitForPurge()
 	mustExec(t, f.db, "DROP TABLE user_tokens")
 	mustExec(t, f.db, `CREATE TABLE user_tokens (id INT NOT NULL AUTO_INCREMENT PRIMARY KEY, user INT NOT NULL, token_x VARCHAR(255) NOT NULL, token_y VARCHAR(255) NOT NULL,
 		browser VARCHAR(255) NOT NULL, ip VARCHAR(255) NOT NULL, date TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, active TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)
 		DEFAULT CHARSET=utf8mb4 COLLATE=utf8mb4_general_ci`)
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	upper := newBrowser("")
 	upper.cookies["__Host-session"] = strings.Replace(b.cookies["__Host-session"], selectorOf(b), strings.ToUpper(selectorOf(b)), 1)
-	f.isOut(upper, ErrUnknownSession)
+	f.wantRejected(upper, ErrUnknownSession)
 	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, browser, ip) SELECT 2, UPPER(token_x), token_y, browser, ip FROM user_tokens")
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	mustExec(t, f.db, "DELETE FROM user_tokens WHERE user = 2")
 	if ran, err = f.auth.Migrate(ctx); err != nil || len(ran) != 8 {
 		t.Errorf("CandyPack's table: %v, %v", ran, err)
@@ -190,19 +184,20 @@ func TestSchemaAndMigrate(t *testing.T) {
 	if ran, err = f.auth.Migrate(ctx); err != nil || len(ran) != 0 {
 		t.Errorf("again: %v, %v", ran, err)
 	}
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
-	// A selector that stands twice lets nobody in who was not known before, and is explained.
+	// A selector that occurs twice is rejected, unless its token is in the
+	// memo. Migrate explains it.
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP INDEX token_x")
 	mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y, browser, ip) SELECT 2, token_x, token_y, browser, ip FROM user_tokens")
-	manage[user](t, f.db, f.dsn, Config{}).isOut(b, ErrUnknownSession)
+	newManager[user](t, f.db, f.dsn, Config{}).wantRejected(b, ErrUnknownSession)
 	if _, err = f.auth.Migrate(ctx); err == nil || !strings.Contains(err.Error(), "token_x twice") {
 		t.Error(err)
 	}
 }
 
-// App servers that start together may all migrate.
-func TestMigrateAtOnce(t *testing.T) {
+// Several app servers may migrate concurrently.
+func TestMigrateConcurrently(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
 	f := setup(t, Config{})
@@ -224,7 +219,8 @@ func TestMigrateAtOnce(t *testing.T) {
 	}
 }
 
-// In some character sets the driver's escaping can be undone; Open does not let the connection have one.
+// Some character sets make the driver's escaping unsafe. Open does not allow
+// them.
 func TestOpenKeepsTheCharset(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -233,18 +229,18 @@ func TestOpenKeepsTheCharset(t *testing.T) {
 		if charset := get[string](t, db, "SELECT @@character_set_client"); charset != "utf8mb4" {
 			t.Errorf("%s: the connection speaks %s", params, charset)
 		}
-		attacked := manage[user](t, db, f.dsn, Config{})
-		attacked.inside(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
+		attacked := newManager[user](t, db, f.dsn, Config{})
+		attacked.handle(newBrowser(""), func(w http.ResponseWriter, r *http.Request) {
 			_, err := logIn(attacked.auth, w, r, Credentials{"email": "\u4e2d' UNION SELECT 1, id, 0x" + hex.EncodeToString([]byte(hashOf("x"))) + ", email, id, NULL FROM users LIMIT 1 -- ", "password": "x"})
 			wantError(t, err, ErrInvalidCredentials)
 		})
 	}
 }
 
-func TestTableIsMadeOnFirstNeed(t *testing.T) {
+func TestTableIsCreatedOnFirstUse(t *testing.T) {
 	t.Parallel()
 	for name, need := range map[string]func(f *fixture[user]){
-		"check":    func(f *fixture[user]) { f.isOut(withToken(token.New()), ErrUnknownSession) },
+		"check":    func(f *fixture[user]) { f.wantRejected(withToken(token.New()), ErrUnknownSession) },
 		"login":    func(f *fixture[user]) { f.login(newBrowser(""), alice) },
 		"sessions": func(f *fixture[user]) { _, err := f.auth.Sessions(f.t.Context(), 1); noError(f.t, err) },
 		"revoke":   func(f *fixture[user]) { wantError(f.t, f.auth.Revoke(f.t.Context(), 1, "1"), ErrSessionNotFound) },
@@ -259,25 +255,20 @@ func TestTableIsMadeOnFirstNeed(t *testing.T) {
 			f.rows()
 		})
 	}
-	// Dropped under a running app, it is made again: everyone is logged out, nobody gets an error.
+	// A table that is dropped while the app runs is created again. All users
+	// are logged out, and no request fails.
 	f := setup(t, Config{})
 	b := newBrowser("")
 	f.login(b, alice)
-	f.isIn(b)
-	f.purged()
+	f.wantLoggedIn(b)
+	f.waitForPurge()
 	mustExec(t, f.db, "DROP TABLE user_tokens")
-	f.isOut(b, ErrUnknownSession)
+	f.wantRejected(b, ErrUnknownSession)
 	f.login(b, alice)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }
 
-func withToken(tok token.Token) *browser {
-	b := newBrowser("")
-	b.cookies["__Host-session"] = tok.Selector + "." + tok.Verifier
-	return b
-}
-
-// A database user who may not create tables is told what to have created.
+// Without the privilege to create tables, errors contain the statement to run.
 func TestWithoutDDLRights(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "has no privileges")
@@ -292,7 +283,7 @@ func TestWithoutDDLRights(t *testing.T) {
 		mustExec(t, f.db, fmt.Sprintf("GRANT SELECT, INSERT, UPDATE, DELETE ON %s.* TO '%s'@'%s'", cfg.DBName, name, host))
 	}
 	cfg.User, cfg.Passwd = name, "app"
-	poor := manage[user](t, open(t, cfg.FormatDSN(), ""), "", Config{})
+	poor := newManager[user](t, open(t, cfg.FormatDSN(), ""), "", Config{})
 	schema, err := f.auth.Schema(t.Context())
 	noError(t, err)
 	says := func(err error, statement string) {
@@ -308,14 +299,14 @@ func TestWithoutDDLRights(t *testing.T) {
 	mustExec(t, f.db, schema)
 	b := newBrowser("")
 	poor.login(b, alice)
-	poor.isIn(b)
-	poor.purged()
+	poor.wantLoggedIn(b)
+	poor.waitForPurge()
 	mustExec(t, f.db, "ALTER TABLE user_tokens DROP INDEX active")
 	_, err = poor.auth.Migrate(t.Context())
 	says(err, "ALTER TABLE `user_tokens` ADD INDEX active (active)")
 }
 
-// Each token table has a secret of its own in its comment.
+// Each token table has its own secret in the comment.
 var realmKey = regexp.MustCompile(`, key [0-9a-f]{32}`)
 
 func TestUsersTableIsExplained(t *testing.T) {
@@ -327,7 +318,7 @@ func TestUsersTableIsExplained(t *testing.T) {
 		"has no column `uid`; set Config.KeyColumn":                             {KeyColumn: "uid"},
 		"it must be an integer, text or binary column":                          {UsersTable: "events", KeyColumn: "at"},
 	} {
-		bad := manage[Row](t, f.db, f.dsn, cfg)
+		bad := newManager[Row](t, f.db, f.dsn, cfg)
 		_, err := bad.auth.Schema(t.Context())
 		if !errors.Is(err, ErrConfig) || errors.Is(err, ErrUnavailable) || !strings.Contains(err.Error(), says) {
 			t.Errorf("error is %v, want %s in it", err, says)
@@ -352,13 +343,13 @@ func TestDSN(t *testing.T) {
 	}
 }
 
-// Ages are right whatever the connection is set to, also in the hour that autumn repeats and that spring leaves out.
+// Ages are right for all settings of the connection, also when clocks change.
 func TestTimeZones(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	newYork := "America/New_York"
 	if _, err := f.db.Exec("SET time_zone = '" + newYork + "'"); err != nil {
-		// Without zone tables: the private server itself lives in New York.
+		// Without time zone tables, the test server's own zone is New York's.
 		if newYork = "SYSTEM"; get[string](t, f.db, "SELECT @@system_time_zone")[0] != 'E' {
 			newYork = ""
 		}
@@ -391,15 +382,15 @@ func TestTimeZones(t *testing.T) {
 						if !at.IsZero() {
 							params += fmt.Sprintf("&timestamp=%d", at.Unix())
 						}
-						// Not by Open: a pool as an app may have it.
-						db := plain(t, f.dsn, params)
-						return manage[user](t, db, f.dsn, Config{MaxAge: 15 * time.Minute, UpdateAge: 5 * time.Minute})
+						// A pool of the app, without Open.
+						db := openRaw(t, f.dsn, params)
+						return newManager[user](t, db, f.dsn, Config{MaxAge: 15 * time.Minute, UpdateAge: 5 * time.Minute})
 					}
 					b := newBrowser("")
 					now := clock(at)
 					now.login(b, alice)
-					now.purged()
-					response := now.inside(b, func(w http.ResponseWriter, r *http.Request) {
+					now.waitForPurge()
+					response := now.handle(b, func(w http.ResponseWriter, r *http.Request) {
 						if s := now.auth.Session(r); !at.IsZero() && (!s.Created.Equal(at) || !s.Active.Equal(at)) {
 							t.Errorf("session of %v", s)
 						}
@@ -407,8 +398,8 @@ func TestTimeZones(t *testing.T) {
 							t.Errorf("%v, %v", s, err)
 						}
 					})
-					if now.why(b) != nil || len(response.Cookies()) != 0 {
-						t.Fatalf("right after login: %v, %v", now.why(b), response.Header)
+					if now.errOf(b) != nil || len(response.Cookies()) != 0 {
+						t.Fatalf("right after login: %v, %v", now.errOf(b), response.Header)
 					}
 					later := func(by time.Duration) *fixture[user] {
 						if at.IsZero() {
@@ -418,9 +409,9 @@ func TestTimeZones(t *testing.T) {
 						at = at.Add(by)
 						return clock(at)
 					}
-					for range 8 { // an hour and 20 minutes, over the change
+					for range 8 { // 80 minutes, across the change of clocks
 						then := later(10 * time.Minute)
-						then.inside(b, func(w http.ResponseWriter, r *http.Request) { noError(t, then.auth.Err(r)) })
+						then.handle(b, func(w http.ResponseWriter, r *http.Request) { noError(t, then.auth.Err(r)) })
 						if n := get[int](t, then.db, "SELECT COUNT(*) FROM user_tokens WHERE UNIX_TIMESTAMP() - UNIX_TIMESTAMP(active) BETWEEN 0 AND 60"); n != 1 {
 							t.Error("not renewed")
 						}
@@ -429,14 +420,15 @@ func TestTimeZones(t *testing.T) {
 						}
 					}
 					then := later(16 * time.Minute)
-					then.isOut(b, ErrExpired)
+					then.wantRejected(b, ErrExpired)
 					if s, err := then.auth.Sessions(t.Context(), 1); len(s) != 0 || err != nil {
 						t.Errorf("an expired session is listed: %v, %v", s, err)
 					}
 					if s, err := then.auth.Stats(t.Context()); s.Expired != 1 || err != nil {
 						t.Errorf("%+v, %v", s, err)
 					}
-					// The purge by range may come an hour late in autumn, never early.
+					// The purge by range may be an hour late in autumn, but
+					// never early.
 					then = later(time.Hour)
 					if n, err := then.auth.Purge(t.Context()); n != 1 || err != nil {
 						t.Errorf("purged %d, %v", n, err)
@@ -447,7 +439,8 @@ func TestTimeZones(t *testing.T) {
 	}
 }
 
-// One statement per checked request, none without a token, no writes within UpdateAge: counted by the server.
+// A request with a session needs one statement, one without a token needs none,
+// and nothing is written within UpdateAge. The server counts.
 func TestStatementCount(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "does not count statements")
@@ -455,9 +448,9 @@ func TestStatementCount(t *testing.T) {
 	f.db.SetMaxOpenConns(1)
 	b := newBrowser(chrome130)
 	f.login(b, alice)
-	f.isIn(b)
-	f.purged()
-	// The status is one's own connection's, and this pool has one.
+	f.wantLoggedIn(b)
+	f.waitForPurge()
+	// The status belongs to the connection, and this pool has one.
 	status := func() (questions, writes int) {
 		rows, err := f.db.Query("SHOW SESSION STATUS WHERE Variable_name IN ('Questions', 'Com_insert', 'Com_update', 'Com_delete', 'Com_begin')")
 		noError(t, err)
@@ -489,7 +482,7 @@ func TestStatementCount(t *testing.T) {
 			b.do(nested, "GET", "/")
 		}
 		q2, w2 := status()
-		return q2 - q1 - 1, w2 - w1 // less the statement that asks
+		return q2 - q1 - 1, w2 - w1 // without this statement itself
 	}
 	if q, w := count(1000, b); q != 1000 || w != 0 {
 		t.Errorf("1000 checked requests: %d statements, %d writes", q, w)
@@ -506,40 +499,42 @@ func TestStatementCount(t *testing.T) {
 	if q, w := count(1000, b); q != 1001 || w != 1 {
 		t.Errorf("1000 checked requests past UpdateAge: %d statements, %d writes", q, w)
 	}
-	// A session that has ended elsewhere is looked for by id and by selector, once; and once for all, whether the server is
-	// one of a cluster.
+	// A session that has ended elsewhere is looked up once by id and once by
+	// selector. The server is asked once whether it is a Galera node.
 	mustExec(t, f.db, "DELETE FROM user_tokens")
 	if q, w := count(10, b); q != 12 || w != 0 {
 		t.Errorf("10 requests with a revoked session: %d statements, %d writes", q, w)
 	}
 }
 
-// The row of a token that was verified before is read by its id; what it says counts, not what it said.
+// The row of a token that was verified before is read by its id. The current
+// row counts, not the remembered one.
 func TestKnownTokens(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
 	b, other := newBrowser(chrome130), newBrowser(chrome130)
 	f.login(b, alice)
 	f.login(other, bob)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 	hash := get[string](t, f.db, "SELECT token_y FROM user_tokens WHERE id = 1")
 
 	mustExec(t, f.db, "UPDATE user_tokens SET token_y = (SELECT token_y FROM (SELECT * FROM user_tokens) AS t WHERE id = 2) WHERE id = 1")
-	f.isOut(b, ErrUnknownSession)
+	f.wantRejected(b, ErrUnknownSession)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_y = ? WHERE id = 1", hash)
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = CONCAT(LEFT(token_x, 20), 'xx') WHERE id = 1")
-	f.isOut(b, ErrUnknownSession)
+	f.wantRejected(b, ErrUnknownSession)
 	mustExec(t, f.db, "UPDATE user_tokens SET token_x = ? WHERE id = 1", selectorOf(b))
-	f.isIn(b)
+	f.wantLoggedIn(b)
 
-	mustExec(t, f.db, "UPDATE user_tokens SET id = id + 100 ORDER BY id DESC") // restored from a dump, perhaps
+	// The ids change, as after a restore of a dump.
+	mustExec(t, f.db, "UPDATE user_tokens SET id = id + 100 ORDER BY id DESC")
 	are := func(b *browser, id int64) {
 		t.Helper()
-		f.inside(b, func(_ http.ResponseWriter, r *http.Request) {
-			if who, _ := f.auth.User(r); who.ID != id {
-				t.Errorf("user %d is taken for %+v", id, who)
+		f.handle(b, func(_ http.ResponseWriter, r *http.Request) {
+			if u, _ := f.auth.User(r); u.ID != id {
+				t.Errorf("user %d is %+v", id, u)
 			}
 		})
 	}
@@ -551,24 +546,7 @@ func TestKnownTokens(t *testing.T) {
 	are(other, 2)
 }
 
-// explain tells how the server would run a query: table, type and key of each step.
-func explain(t *testing.T, db *sqlx.DB, query string, args ...any) (keys []string) {
-	t.Helper()
-	rows, err := db.Queryx("EXPLAIN FORMAT=TRADITIONAL "+query, args...)
-	if err != nil { // MariaDB knows no other
-		rows, err = db.Queryx("EXPLAIN "+query, args...)
-	}
-	noError(t, err)
-	defer rows.Close()
-	for rows.Next() {
-		plan := map[string]any{}
-		noError(t, rows.MapScan(plan))
-		keys = append(keys, fmt.Sprintf("%s:%s:%s", plan["table"], plan["type"], plan["key"]))
-	}
-	return keys
-}
-
-// The token table never has the user's table in the way: the check reads by index.
+// Lookups use the indexes of both tables.
 func TestCheckUsesTheIndexes(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "explains in another way")
@@ -576,7 +554,7 @@ func TestCheckUsesTheIndexes(t *testing.T) {
 	for i := range 200 {
 		mustExec(t, f.db, "INSERT INTO users (email, password) VALUES (?, '')", fmt.Sprint(i))
 	}
-	noError(t, second(f.auth.Migrate(t.Context())))
+	noError(t, errOnly(f.auth.Migrate(t.Context())))
 	for range 10 {
 		mustExec(t, f.db, "INSERT INTO user_tokens (user, token_x, token_y) SELECT id, CONCAT(RAND(), id, RAND()), '' FROM users")
 	}
@@ -607,7 +585,7 @@ func TestCheckUsesTheIndexes(t *testing.T) {
 	}
 }
 
-// A statement that a reader cancels is not an error of the next one.
+// A canceled lookup does not fail the next one.
 func TestCancelledRequest(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{})
@@ -622,5 +600,5 @@ func TestCancelledRequest(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	f.isIn(b)
+	f.wantLoggedIn(b)
 }

@@ -15,57 +15,13 @@ import (
 	"github.com/candysession/session/throttle"
 )
 
-// try logs in from an address.
-func (f *fixture[U]) try(address, email, password string) error {
-	r := httptest.NewRequest("POST", "/", nil)
-	r.RemoteAddr = address
-	_, err := logIn(f.auth, httptest.NewRecorder(), r, Credentials{"email": email, "password": password})
-	return err
-}
-
-const (
-	attacker = "203.0.113.9:1234"
-	owner    = "198.51.100.7:1234"
-	right    = "alice's password"
-)
-
-// throttles are those that count, each with a function that lets time pass.
-// Their clocks stand still otherwise.
-func throttles(t *testing.T) map[string]func(*fixture[user]) (throttle.Throttle, func(time.Duration)) {
-	return map[string]func(*fixture[user]) (throttle.Throttle, func(time.Duration)){
-		"memory": func(*fixture[user]) (throttle.Throttle, func(time.Duration)) {
-			memory := throttle.NewMemory()
-			var passed atomic.Int64
-			start := time.Now()
-			memory.Now = func() time.Time { return start.Add(time.Duration(passed.Load())) }
-			return memory, func(d time.Duration) { passed.Add(int64(d)) }
-		},
-		"MySQL": func(f *fixture[user]) (throttle.Throttle, func(time.Duration)) {
-			db := open(t, f.dsn, "timestamp=1795000000")
-			shared, err := throttle.NewMySQL(db, "session_attempts", nil)
-			noError(t, err)
-			return shared, func(d time.Duration) {
-				mustExec(t, db, "UPDATE session_attempts SET last = FROM_UNIXTIME(UNIX_TIMESTAMP(last) - ?)", seconds(d))
-			}
-		},
-	}
-}
-
-// throttled is an app with such a throttle.
-func throttled(t *testing.T, create func(*fixture[user]) (throttle.Throttle, func(time.Duration))) (f *fixture[user], pass func(time.Duration)) {
-	t.Helper()
-	base := setup(t, Config{})
-	counts, pass := create(base)
-	return manage[user](t, base.db, base.dsn, Config{Throttle: counts}), pass
-}
-
 func TestGuessingIsSlowedDown(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	for name, create := range throttles(t) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			f, pass := throttled(t, create)
+			f, advance := setupThrottle(t, create)
 			waits := func(err error, least, most time.Duration) {
 				t.Helper()
 				var e *TooManyAttemptsError
@@ -91,20 +47,20 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 			noError(t, f.try(owner, "alice@example.com", right))
 			wrong(f.try(attacker, "bob@example.com", "wrong"))
 
-			// The wait doubles with each failure, up to a quarter of an hour.
+			// The wait doubles with each failure, up to 15 minutes.
 			for _, wait := range []time.Duration{1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 900, 900} {
 				waits(f.try(attacker, "alice@example.com", right), wait*time.Second-2*time.Second, wait*time.Second)
-				pass(wait * time.Second)
+				advance(wait * time.Second)
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
-			// After a success, or an hour without a failure, it begins again.
-			pass(901 * time.Second)
+			// It is reset by a success, or by an hour without a failure.
+			advance(901 * time.Second)
 			noError(t, f.try(attacker, "alice@example.com", right))
 			for range 5 {
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
 			waits(f.try(attacker, "alice@example.com", right), 0, time.Second)
-			pass(time.Hour + time.Second)
+			advance(time.Hour + time.Second)
 			for range 5 {
 				wrong(f.try(attacker, "alice@example.com", "wrong"))
 			}
@@ -113,13 +69,13 @@ func TestGuessingIsSlowedDown(t *testing.T) {
 	}
 }
 
-// An attacker who tries one password with many accounts has to wait, whether they
-// exist or not. Successes with an own account do not help.
+// An attacker who tries one password with many accounts has to wait, whether or
+// not they exist. Successful logins to an account of the attacker do not help.
 func TestSprayingIsSlowedDown(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	for name, create := range throttles(t) {
-		f, pass := throttled(t, create)
+		f, advance := setupThrottle(t, create)
 		for i := range 50 {
 			if err := f.try(attacker, fmt.Sprintf("user%d@example.com", i), "wrong"); err != ErrInvalidCredentials {
 				t.Fatalf("%s: %d: %v", name, i, err)
@@ -129,20 +85,20 @@ func TestSprayingIsSlowedDown(t *testing.T) {
 			}
 		}
 		wantError(t, f.try(attacker, "bob@example.com", "wrong"), ErrTooManyAttempts)
-		noError(t, f.try(attacker, "alice@example.com", right)) // she has a count of her own
+		noError(t, f.try(attacker, "alice@example.com", right)) // the account has its own count
 		wantError(t, f.try(attacker, "carol@example.com", "wrong"), ErrTooManyAttempts)
-		pass(time.Second)
+		advance(time.Second)
 		noError(t, f.try(attacker, "alice@example.com", right))
 		noError(t, f.try(owner, "alice@example.com", right))
 	}
 }
 
-// Of concurrent guesses no more are tried than of those that follow each other.
+// Concurrent guesses get no more attempts than sequential ones.
 func TestThrottleConcurrent(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "loses concurrent writes")
 	for name, create := range throttles(t) {
-		f, _ := throttled(t, create)
+		f, _ := setupThrottle(t, create)
 		var wg sync.WaitGroup
 		var tried atomic.Int64
 		for range 40 {
@@ -162,7 +118,7 @@ func TestThrottleConcurrent(t *testing.T) {
 	}
 }
 
-func TestClientsOfAThrottle(t *testing.T) {
+func TestThrottleClientIPs(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{Throttle: throttle.NewMemory()})
 	fail := func(f *fixture[user], address string) (n int) {
@@ -173,7 +129,7 @@ func TestClientsOfAThrottle(t *testing.T) {
 		}
 		return -1
 	}
-	// A network of IPv6 is one client.
+	// An IPv6 network is one client.
 	if n := fail(f, "[2001:db8:1:2::1]:1"); n != 5 {
 		t.Errorf("throttled after %d", n)
 	}
@@ -191,20 +147,20 @@ func TestClientsOfAThrottle(t *testing.T) {
 		}
 	}
 	if n := strings.Count(f.log.String(), "set Config.ClientIP"); n != 1 {
-		t.Errorf("said %d times: %s", n, f.log)
+		t.Errorf("logged %d times: %s", n, f.log)
 	}
-	// With Config.ClientIP they can.
-	behind := manage[user](t, f.db, f.dsn, Config{ClientIP: remoteIP, Throttle: throttle.NewMemory()})
+	// With Config.ClientIP they can be told apart.
+	behind := newManager[user](t, f.db, f.dsn, Config{ClientIP: remoteIP, Throttle: throttle.NewMemory()})
 	if n := fail(behind, "10.1.2.3:1"); n != 5 {
 		t.Errorf("throttled after %d", n)
 	}
-	off := manage[user](t, f.db, f.dsn, Config{})
+	off := newManager[user](t, f.db, f.dsn, Config{})
 	if n := fail(off, attacker); n != -1 {
 		t.Errorf("throttle.None throttles after %d", n)
 	}
 }
 
-// Each of the limits applies, and to nothing else.
+// Each limit applies to its own counts, and to no others.
 func TestThrottleLimits(t *testing.T) {
 	t.Parallel()
 	base := setup(t, Config{})
@@ -231,7 +187,7 @@ func TestThrottleLimits(t *testing.T) {
 			networks := throttle.PerNetwork{Address: throttle.Limit{FreeFailures: high}, Prefix56: throttle.Limit{FreeFailures: high}, Prefix48: throttle.Limit{FreeFailures: high}}
 			limits := throttle.Limits{Account: networks, Network: networks, Everywhere: throttle.Limit{FreeFailures: high}, Registration: networks}
 			*test.limit(&limits) = throttle.Limit{FreeFailures: low, BaseDelay: 3 * time.Minute, MaxDelay: 5 * time.Minute}
-			f := manage[user](t, base.db, base.dsn, Config{Throttle: throttle.NewMemory(), Limits: limits})
+			f := newManager[user](t, base.db, base.dsn, Config{Throttle: throttle.NewMemory(), Limits: limits})
 			for i := range low + 1 {
 				address := fmt.Sprintf(test.addresses, i, 1)
 				email := test.emails

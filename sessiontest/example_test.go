@@ -15,10 +15,10 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// t stands for the one that a test gets.
+// t is the testing.T of a test.
 var t = new(testing.T)
 
-// database stands for the test database of the app, with one user.
+// database returns the app's test database, with one user.
 func database() (db *sqlx.DB, done func()) {
 	dsn, drop, err := testdb.Schema()
 	if err != nil {
@@ -33,8 +33,8 @@ func database() (db *sqlx.DB, done func()) {
 	return db, func() { db.Close(); drop() }
 }
 
-// routes stands for the app: an account page, and one for which the login must
-// be recent.
+// routes returns the app's routes: an account page, and one that requires a
+// recent login.
 func routes(auth *session.Manager[User]) http.Handler {
 	account := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, _ := auth.User(r)

@@ -26,8 +26,8 @@ type User struct {
 	Email string `db:"email"`
 }
 
-// manage returns a Manager on a database with the users 1, Alice, and 2, Bob.
-func manage(t testing.TB, cfg session.Config) (*session.Manager[User], *sqlx.DB) {
+// newManager returns a Manager on a database with the users 1, Alice, and 2, Bob.
+func newManager(t testing.TB, cfg session.Config) (*session.Manager[User], *sqlx.DB) {
 	t.Helper()
 	db, err := session.Open(testdb.DSN(t))
 	if err != nil {
@@ -51,7 +51,7 @@ func create(t testing.TB, db *sqlx.DB, cfg session.Config) *session.Manager[User
 	return auth
 }
 
-// greet is a handler that says whom it sees.
+// greet returns a handler that writes the current user.
 func greet(auth *session.Manager[User]) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		user, _ := auth.User(r)
@@ -67,7 +67,7 @@ func serve(h http.Handler, r *http.Request) (status int, body string) {
 
 func TestSignIn(t *testing.T) {
 	t.Parallel()
-	auth, db := manage(t, session.Config{})
+	auth, db := newManager(t, session.Config{})
 	account := auth.Require(greet(auth))
 	before := httptest.NewRequest("GET", "/", nil)
 	before.Header.Set("Cookie", "theme=dark")
@@ -104,7 +104,7 @@ func TestSignIn(t *testing.T) {
 
 func TestLoggedInAgo(t *testing.T) {
 	t.Parallel()
-	auth, _ := manage(t, session.Config{MaxAge: 24 * time.Hour})
+	auth, _ := newManager(t, session.Config{MaxAge: 24 * time.Hour})
 	sensitive := auth.RequireFresh(10 * time.Minute)(greet(auth))
 	for _, test := range []struct {
 		ago  time.Duration
@@ -133,7 +133,7 @@ func TestLoggedInAgo(t *testing.T) {
 // A failure ends the test that called SignIn.
 func TestSignInFails(t *testing.T) {
 	t.Parallel()
-	auth, _ := manage(t, session.Config{})
+	auth, _ := newManager(t, session.Config{})
 	var failed failure
 	done := make(chan struct{})
 	go func() {
@@ -189,7 +189,7 @@ func TestWithState(t *testing.T) {
 func TestClientAndRecorder(t *testing.T) {
 	t.Parallel()
 	events := sessiontest.NewRecorder(t)
-	auth, _ := manage(t, session.Config{OnEvent: events.OnEvent})
+	auth, _ := newManager(t, session.Config{OnEvent: events.OnEvent})
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
 		if _, err := auth.LoginAs(w, r, 1); err != nil {

@@ -70,8 +70,7 @@ func ExampleNewMySQL() {
 	// Output: after 5 failures: session: too many attempts; try again in 1s
 }
 
-// An app that is stricter about guesses at one account. The other numbers are
-// the defaults.
+// An app with a stricter limit per account. The other limits are the defaults.
 func ExampleLimits() {
 	db, done := database()
 	defer done()
@@ -93,7 +92,7 @@ func ExampleLimits() {
 	// Output: after 3 failures: session: too many attempts; try again in 1m0s
 }
 
-// An app counts its own attempts too, such as those at a second factor.
+// An app can limit its own attempts, such as those of a second factor.
 func ExampleThrottle() {
 	var codes throttle.Throttle = throttle.NewMemory()
 	limit := throttle.Limit{FreeFailures: 2, BaseDelay: time.Minute, MaxDelay: time.Hour, ResetAfter: 24 * time.Hour}

@@ -31,7 +31,7 @@ func TestDelay(t *testing.T) {
 	}
 }
 
-// Each field that is 0 takes its default, and no default is forgotten.
+// Each field that is 0 gets its default. Every field has one.
 func TestLimitsWithDefaults(t *testing.T) {
 	t.Parallel()
 	defaults, err := Limits{}.WithDefaults()
@@ -39,10 +39,10 @@ func TestLimitsWithDefaults(t *testing.T) {
 	if defaults != defaultLimits {
 		t.Errorf("the defaults are %+v", defaults)
 	}
-	again, err := defaults.WithDefaults()
+	reapplied, err := defaults.WithDefaults()
 	noError(t, err)
-	if again != defaults {
-		t.Errorf("the defaults of the defaults are %+v", again)
+	if reapplied != defaults {
+		t.Errorf("the defaults of the defaults are %+v", reapplied)
 	}
 	got, err := Limits{Network: PerNetwork{Prefix56: Limit{FreeFailures: 7, MaxDelay: 2 * time.Minute}}}.WithDefaults()
 	noError(t, err)
@@ -53,7 +53,7 @@ func TestLimitsWithDefaults(t *testing.T) {
 	}
 }
 
-// An error names the field, its value, what is allowed, and the default.
+// An error names the field, its value, the allowed values and the default.
 func TestLimitsErrors(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {

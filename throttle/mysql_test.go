@@ -33,7 +33,7 @@ func TestNewMySQLErrors(t *testing.T) {
 	}
 }
 
-// The table does not keep expired rows, of whatever limit.
+// The table does not keep expired rows of any limit.
 func TestMySQLThrottleForgets(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
@@ -62,7 +62,7 @@ func TestMySQLThrottleForgets(t *testing.T) {
 	}
 }
 
-// A row takes the reset of a new limit.
+// A row gets the reset time of the new limit.
 func TestMySQLThrottleOfANewLimit(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
@@ -117,9 +117,9 @@ func TestMySQLThrottleSecret(t *testing.T) {
 	}
 }
 
-// A wait does not get longer because the server's clock was set back. A
-// difference of a second between servers lets nobody in.
-func TestThrottleOfAClockThatWentBack(t *testing.T) {
+// A wait does not get longer if the server's clock is set back. A difference of
+// a second between servers does not shorten it.
+func TestThrottleWhenTheClockGoesBack(t *testing.T) {
 	t.Parallel()
 	testdb.SkipEmbedded(t, "ignores time zones")
 	db := open(t, "")

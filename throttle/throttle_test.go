@@ -48,8 +48,8 @@ func noError(t testing.TB, err error) {
 }
 
 // forEach runs a test with each Throttle that counts. Their clocks stand still,
-// but for what pass lets pass.
-func forEach(t *testing.T, test func(t *testing.T, throttle Throttle, pass func(time.Duration))) {
+// but for what advance adds.
+func forEach(t *testing.T, test func(t *testing.T, throttle Throttle, advance func(time.Duration))) {
 	t.Parallel()
 	t.Run("memory", func(t *testing.T) {
 		t.Parallel()
@@ -71,7 +71,7 @@ func forEach(t *testing.T, test func(t *testing.T, throttle Throttle, pass func(
 
 var limit = Limit{FreeFailures: 3, BaseDelay: time.Second, MaxDelay: 5 * time.Second, ResetAfter: time.Minute}
 
-// attempt begins and ends an attempt, or returns how long to wait.
+// attempt starts and ends an attempt, or returns the time to wait.
 func attempt(t testing.TB, throttle Throttle, key string, outcome Outcome) (wait time.Duration) {
 	t.Helper()
 	wait, err := throttle.Reserve(t.Context(), key, limit)
@@ -83,7 +83,7 @@ func attempt(t testing.TB, throttle Throttle, key string, outcome Outcome) (wait
 }
 
 func TestDelays(t *testing.T) {
-	forEach(t, func(t *testing.T, throttle Throttle, pass func(time.Duration)) {
+	forEach(t, func(t *testing.T, throttle Throttle, advance func(time.Duration)) {
 		failures := func(n int) {
 			t.Helper()
 			for i := range n {
@@ -101,21 +101,21 @@ func TestDelays(t *testing.T) {
 		failures(3)
 		for _, wait := range []time.Duration{1, 2, 4, 5, 5} {
 			waits(wait * time.Second)
-			pass(wait*time.Second - time.Second)
+			advance(wait*time.Second - time.Second)
 			waits(time.Second)
-			pass(time.Second)
+			advance(time.Second)
 			failures(1)
 		}
 		if wait := attempt(t, throttle, "b", Failed); wait != 0 {
 			t.Errorf("another key waits %v", wait)
 		}
-		pass(time.Minute)
+		advance(time.Minute)
 		failures(1) // the last second of the old count
 		waits(5 * time.Second)
-		pass(time.Minute + time.Second)
+		advance(time.Minute + time.Second)
 		failures(3) // it was reset
 		waits(time.Second)
-		pass(time.Second)
+		advance(time.Second)
 		attempt(t, throttle, "a", Succeeded)
 		failures(3)
 		waits(time.Second)
@@ -138,8 +138,7 @@ func TestCanceledCountsNothing(t *testing.T) {
 	})
 }
 
-// While attempts that could use up the limit are in progress, further ones wait
-// for their end.
+// While attempts that could reach the limit are in progress, further ones wait.
 func TestReserveBlocks(t *testing.T) {
 	forEach(t, func(t *testing.T, throttle Throttle, _ func(time.Duration)) {
 		for range limit.FreeFailures {
@@ -148,9 +147,9 @@ func TestReserveBlocks(t *testing.T) {
 				t.Fatal(wait, err)
 			}
 		}
-		late, end := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		brief, end := context.WithTimeout(t.Context(), 20*time.Millisecond)
 		defer end()
-		if _, err := throttle.Reserve(late, "a", limit); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrBusy) && !isMySQL(throttle) {
+		if _, err := throttle.Reserve(brief, "a", limit); !errors.Is(err, context.DeadlineExceeded) || !errors.Is(err, ErrBusy) && !isMySQL(throttle) {
 			t.Errorf("at the deadline: %v", err)
 		}
 		left, cancel := context.WithCancel(t.Context())
@@ -172,7 +171,7 @@ func TestReserveBlocks(t *testing.T) {
 // in a statement.
 func isMySQL(throttle Throttle) bool { _, ok := throttle.(*MySQL); return ok }
 
-// Of concurrent attempts no more begin than of those that follow each other.
+// Concurrent attempts are limited as sequential ones are.
 func TestConcurrentFailures(t *testing.T) {
 	forEach(t, func(t *testing.T, throttle Throttle, _ func(time.Duration)) {
 		var begun atomic.Int64

@@ -13,7 +13,7 @@ import (
 
 var errFetch = errors.New("fetch failed")
 
-// A fetch is one that a source has been asked for. It ends when the test
+// A fetch is a call of a source's fetch function. It ends when the test
 // answers.
 type fetch struct {
 	ctx    context.Context
@@ -174,17 +174,17 @@ func TestWaitingCallsShareAFetch(t *testing.T) {
 	}
 
 	// A call joins no fetch that has begun.
-	late := s.wait(t.Context(), 1000, 1)
+	next := s.wait(t.Context(), 1000, 1)
 	shared.ok()
 	for _, r := range returned {
 		wantError(t, <-r, nil)
 	}
 	own := <-s.fetches
 	if !slices.Equal(own.keys, []int{1000}) {
-		t.Errorf("the late call's fetch is of the keys %v", own.keys)
+		t.Errorf("the next call's fetch is of the keys %v", own.keys)
 	}
 	own.ok()
-	wantError(t, <-late[0], nil)
+	wantError(t, <-next[0], nil)
 	started[1].ok()
 	s.finish()
 }
@@ -287,8 +287,8 @@ func TestCancelledCall(t *testing.T) {
 	s.finish()
 }
 
-// A batch that gets no answer fails its callers once Timeout has passed, also
-// before it has a slot.
+// A batch without an answer fails its callers after Timeout, even if it has no
+// slot yet.
 func TestTimeoutOfABatch(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -299,15 +299,15 @@ func TestTimeoutOfABatch(t *testing.T) {
 	for _, f := range started {
 		f.ok()
 	}
-	late := <-s.fetches
-	wantError(t, late.ctx.Err(), context.DeadlineExceeded)
-	late.answer <- late.ctx.Err()
+	expired := <-s.fetches
+	wantError(t, expired.ctx.Err(), context.DeadlineExceeded)
+	expired.answer <- expired.ctx.Err()
 	s.finish()
 }
 
-// A caller that comes late to an answered batch gets the answer, although the
-// batch's context has ended. One that was cancelled before is an error.
-func TestLateForABatch(t *testing.T) {
+// A caller that reads an answered batch late gets the answer, although the
+// batch's context has ended. A batch that was canceled before is an error.
+func TestBatchAnswerAfterCancel(t *testing.T) {
 	t.Parallel()
 	answered, cancelled := newBatch[int, result](time.Hour), newBatch[int, result](time.Hour)
 	close(answered.done)
@@ -319,7 +319,7 @@ func TestLateForABatch(t *testing.T) {
 	wantError(t, cancelled.wait(t.Context()), context.Canceled)
 }
 
-// The error of a fetch is that of all its calls, and of no others.
+// The error of a fetch is returned to all its calls, and to no others.
 func TestErrors(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)
@@ -340,7 +340,7 @@ func TestErrors(t *testing.T) {
 	s.finish()
 }
 
-// A panic of a batch fails its calls, and leaves the Loader as it was.
+// A panic in a batch fails its calls. The Loader remains usable.
 func TestPanicOfABatch(t *testing.T) {
 	t.Parallel()
 	s := newSource(t)

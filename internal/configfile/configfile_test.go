@@ -88,7 +88,7 @@ func TestFileThenEnvironment(t *testing.T) {
 	}
 }
 
-// An invalid value of a variable may be a secret, so it is not in the error.
+// The invalid value of a variable may be a secret. It is not in the error.
 func TestErrors(t *testing.T) {
 	t.Setenv("SESSION_TEST_VALUE", "hunter2")
 	for text, want := range map[string]string{

@@ -13,8 +13,8 @@ const (
 	argon  = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$RdescudvJCsg"
 )
 
-// The sample is read until it succeeds. A hash for which Legacy panics harms
-// nobody.
+// The sample is read until it succeeds. A hash for which Legacy panics does not
+// fail a login.
 func TestLearn(t *testing.T) {
 	t.Parallel()
 	fails := true

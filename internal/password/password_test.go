@@ -33,7 +33,7 @@ func md5Hex(stored, password string) bool {
 // Every failure does the same work, counted in rounds of bcrypt: for an unknown
 // user, a wrong password for hashes of any cost up to the highest seen, and
 // texts that are no hashes.
-func TestRefusalsDoTheSameWork(t *testing.T) {
+func TestRejectedLoginsDoTheSameWork(t *testing.T) {
 	t.Parallel()
 	for _, legacy := range []func(string, string) bool{nil, md5Hex} {
 		rounds := 0
@@ -210,7 +210,7 @@ func TestBusy(t *testing.T) {
 	}
 }
 
-// Concurrent logins wait for each other. Those that would not get their turn
+// Concurrent logins wait for each other. Logins that would not get a slot
 // within the timeout are rejected immediately.
 func TestLoginsAreBounded(t *testing.T) {
 	t.Parallel()

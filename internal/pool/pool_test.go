@@ -34,12 +34,12 @@ func testConfig(t *testing.T, readTimeout time.Duration) *mysql.Config {
 	return cfg
 }
 
-// A read that fails late marks the connections before it, and no later ones.
+// A read that times out marks earlier connections as broken, and no later ones.
 func TestSilentServer(t *testing.T) {
 	t.Parallel()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	noError(t, err)
-	defer listener.Close() // its backlog takes the connections, and nobody answers
+	defer listener.Close() // its backlog accepts connections, which get no answer
 	d := &dialer{deadAfter: 5 * time.Millisecond}
 	dial := func() net.Conn {
 		conn, err := d.dial(t.Context(), "tcp", listener.Addr().String())
@@ -51,11 +51,11 @@ func TestSilentServer(t *testing.T) {
 		_, err := conn.(syscall.Conn).SyscallConn()
 		return err
 	}
-	old, silent := dial(), dial()
+	old, stalled := dial(), dial()
 	for _, wait := range []time.Duration{-time.Second, 20 * time.Millisecond} {
 		noError(t, check(old))
-		noError(t, silent.SetReadDeadline(time.Now().Add(wait)))
-		if _, err := silent.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		noError(t, stalled.SetReadDeadline(time.Now().Add(wait)))
+		if _, err := stalled.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
 			t.Fatal(err)
 		}
 	}

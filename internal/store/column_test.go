@@ -5,7 +5,8 @@ import (
 	"testing"
 )
 
-// A parameter equals an integer digit by digit, and text byte by byte, or nothing.
+// A parameter equals an integer with the same digits, a string with the same
+// bytes, or no value.
 func FuzzColumnParam(f *testing.F) {
 	for _, text := range []string{"1", "1x", "01", "+1", "-0", "18446744073709551615", "18446744073709551616", "1e0", "\xff", ""} {
 		f.Add(text)

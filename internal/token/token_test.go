@@ -8,7 +8,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 )
 
-// rowOf returns a row of t, with an ID of 7.
+// rowOf returns a row for t, with an ID of 7.
 func rowOf(tb testing.TB, t Token, cost int) Row {
 	tb.Helper()
 	hash, err := t.Hash(cost)

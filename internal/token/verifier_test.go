@@ -33,7 +33,7 @@ func TestVerifierRemembers(t *testing.T) {
 	verify(Token{token.Selector, other.Verifier}, row, false, false)
 	verify(Token{other.Selector, token.Verifier}, row, false, false)
 	verify(token, rowOf(t, other, bcrypt.MinCost), false, false) // another selector
-	verify(token, rowOf(t, token, bcrypt.MinCost), true, false)  // another hash of the same verifier
+	verify(token, rowOf(t, token, bcrypt.MinCost), true, false)  // the same verifier, another hash
 	moved := row
 	moved.ID = 8
 	verify(token, moved, true, false) // another row with the same token
@@ -43,7 +43,7 @@ func TestVerifierRemembers(t *testing.T) {
 	v.checkIdle(t)
 }
 
-// A hundred first checks of one session are one bcrypt.
+// A hundred concurrent first checks of one session share one bcrypt comparison.
 func TestFirstChecksShareOneBcrypt(t *testing.T) {
 	t.Parallel()
 	comparisons := 0
