@@ -63,6 +63,7 @@ func (m *Manager[U]) Switch(authed, guest http.Handler) http.Handler {
 				return
 			}
 			if m.twins != nil {
+				s.reports = true
 				defer m.twins.done(any(s))
 			}
 			r = r.WithContext(s)
@@ -116,7 +117,8 @@ func (m *Manager[U]) Authenticate(w http.ResponseWriter, r *http.Request) (*http
 	if w != nil {
 		m.setHeaders(w, r, &s.first, opensPage(r))
 	}
-	if m.twins != nil {
+	if m.twins != nil && r.Context().Done() != nil {
+		s.reports = true
 		context.AfterFunc(r.Context(), func() { m.twins.done(any(s)) })
 	}
 	return r.WithContext(s), nil

@@ -17,6 +17,7 @@ type stateContext[U any] struct {
 	manager *Manager[U]
 	verdict atomic.Pointer[verdict[U]]
 	first   verdict[U] // the verdict before Login and the like replace it
+	reports bool       // whether the end of its request is reported to twins
 }
 
 // Value implements [context.Context].
@@ -67,9 +68,9 @@ func (m *Manager[U]) setVerdict(r *http.Request, v *verdict[U]) {
 	}
 }
 
-// stateOf returns the state of a request, or nil.
+// stateOf returns the state of a request whose end is reported to twins, or nil.
 func (m *Manager[U]) stateOf(r *http.Request) any {
-	if s, ok := r.Context().Value(m).(*stateContext[U]); ok {
+	if s, ok := r.Context().Value(m).(*stateContext[U]); ok && s.reports {
 		return s
 	}
 	return nil

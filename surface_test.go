@@ -569,6 +569,33 @@ func TestAStateThatIsPassedOn(t *testing.T) {
 	s.wantRows("0")
 }
 
+// With MaxSessions, concurrent logins of one browser share a session. A request
+// whose context never ends must not count as concurrent with all later ones.
+func TestLoginsOfAuthenticatedRequestsShareNothing(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, session.Config{MaxSessions: 5})
+	for name, prepare := range map[string]func(*http.Request) (*http.Request, error){
+		"Authenticate": func(r *http.Request) (*http.Request, error) { return s.auth.Authenticate(nil, r) },
+		"WithState": func(r *http.Request) (*http.Request, error) {
+			return r.WithContext(s.auth.WithState(r.Context(), session.State[member]{Err: session.ErrNoCookie})), nil
+		},
+	} {
+		var tokens []string
+		for range 2 {
+			r, err := prepare(pageLoad())
+			wantErr(t, err, nil)
+			w := httptest.NewRecorder()
+			_, err = s.auth.LoginAs(w, r, 1)
+			wantErr(t, err, nil)
+			tokens = append(tokens, w.Result().Cookies()[0].Value)
+		}
+		if tokens[0] == tokens[1] {
+			t.Errorf("%s: two logins share a token", name)
+		}
+	}
+	s.wantRows("4")
+}
+
 func TestRequireFresh(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, session.Config{LoginURL: "/login", ConfirmURL: "/confirm"})
