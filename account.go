@@ -46,6 +46,10 @@ type Fields map[string]any
 func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fields, password string, options ...RegisterOption) (U, error) {
 	var none U
 	o := registerOptionsOf(options)
+	login, err := loginOptionsOf(o.login, &m.cfg)
+	if err != nil {
+		return none, err
+	}
 	if err := o.check(fields); err != nil {
 		return none, err
 	}
@@ -67,7 +71,7 @@ func (m *Manager[U]) Register(w http.ResponseWriter, r *http.Request, fields Fie
 	}
 	m.emit(r, EventRegistered, &store.Record{Owner: user.Key}, nil)
 	if !o.noLogin {
-		_, err = m.start(w, r, user, store.MethodPassword, nil, o.login)
+		_, err = m.start(w, r, user, store.MethodPassword, nil, login)
 	}
 	return m.mapper.Clone(user.User), err
 }

@@ -36,13 +36,18 @@ type Credentials map[string]string
 // checked, and [ErrUnavailable] if the database fails, in which case nothing has
 // changed.
 func (m *Manager[U]) Login(w http.ResponseWriter, r *http.Request, credentials Credentials, password string, options ...LoginOption) (U, error) {
+	var none U
+	o, err := loginOptionsOf(options, &m.cfg)
+	if err != nil {
+		return none, err
+	}
 	defer m.twins.begin(r)()
 	user, err := m.checkCredentials(r, "Login", credentials, password)
 	if err != nil {
-		return user.User, err
+		return none, err
 	}
 	confirm := func(id uint64) error { return m.confirm(r, id, user, password) }
-	return m.start(w, r, user, store.MethodPassword, confirm, options)
+	return m.start(w, r, user, store.MethodPassword, confirm, o)
 }
 
 // CheckPassword authenticates a user by password as [Manager.Login] does, with
@@ -177,23 +182,24 @@ func (m *Manager[U]) upgrade(ctx context.Context, user *store.Account[U], passwo
 // OAuth callback to a page behind Middleware works, as that page reloads itself
 // once.
 func (m *Manager[U]) LoginAs(w http.ResponseWriter, r *http.Request, key any, options ...LoginOption) (U, error) {
-	defer m.twins.begin(r)()
-	user, err := m.accountOf(r.Context(), key)
-	if err != nil {
-		return user.User, err
-	}
-	return m.start(w, r, user, store.MethodApp, nil, options)
-}
-
-// start creates a session for user and replaces the request's current one. If
-// confirm is not nil, it runs after the insert; if it fails, the session is
-// deleted again.
-func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user store.Account[U], method store.Method, confirm func(id uint64) error, options []LoginOption) (U, error) {
 	var none U
 	o, err := loginOptionsOf(options, &m.cfg)
 	if err != nil {
 		return none, err
 	}
+	defer m.twins.begin(r)()
+	user, err := m.accountOf(r.Context(), key)
+	if err != nil {
+		return none, err
+	}
+	return m.start(w, r, user, store.MethodApp, nil, o)
+}
+
+// start creates a session for user and replaces the request's current one. If
+// confirm is not nil, it runs after the insert; if it fails, the session is
+// deleted again.
+func (m *Manager[U]) start(w http.ResponseWriter, r *http.Request, user store.Account[U], method store.Method, confirm func(id uint64) error, o loginOptions) (U, error) {
+	var none U
 	before, err := m.sessionToEnd(r)
 	if err != nil {
 		return none, err

@@ -20,7 +20,8 @@ type RegisterOption interface {
 
 type loginOptions struct {
 	transient bool
-	maxAge    time.Duration // 0 for Config.MaxAge
+	short     bool          // whether maxAge counts instead of Config.MaxAge
+	maxAge    time.Duration // the idle timeout
 }
 
 type registerOptions struct {
@@ -42,9 +43,11 @@ func (f registerOption) register(o *registerOptions) { f(o) }
 
 func loginOptionsOf(options []LoginOption, cfg *Config) (o loginOptions, err error) {
 	for _, option := range options {
-		option.login(&o)
+		if option != nil {
+			option.login(&o)
+		}
 	}
-	if o.maxAge != 0 && (o.maxAge < time.Second || o.maxAge > cfg.MaxAge) {
+	if o.short && (o.maxAge < time.Second || o.maxAge > cfg.MaxAge) {
 		return o, fmt.Errorf("%w: session.MaxAge(%v) must be from one second to Config.MaxAge, %v", ErrInvalidArgument, o.maxAge, cfg.MaxAge)
 	}
 	return o, nil
@@ -62,12 +65,14 @@ func Transient() LoginOption {
 // of it, or after Config.UpdateAge if that is less. The purge deletes the row
 // after Config.MaxAge.
 func MaxAge(d time.Duration) LoginOption {
-	return loginOption(func(o *loginOptions) { o.maxAge = d })
+	return loginOption(func(o *loginOptions) { o.short, o.maxAge = true, d })
 }
 
 func registerOptionsOf(options []RegisterOption) (o registerOptions) {
 	for _, option := range options {
-		option.register(&o)
+		if option != nil {
+			option.register(&o)
+		}
 	}
 	return o
 }

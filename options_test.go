@@ -30,7 +30,7 @@ func TestMaxAgeOfALogin(t *testing.T) {
 	}
 
 	f.handle(newBrowser(chrome130), func(w http.ResponseWriter, r *http.Request) {
-		for _, d := range []time.Duration{-time.Second, time.Millisecond, 31 * 24 * time.Hour} {
+		for _, d := range []time.Duration{-time.Second, 0, time.Millisecond, 31 * 24 * time.Hour} {
 			wantError(t, errOnly(logIn(f.auth, w, r, alice, MaxAge(d))), ErrInvalidArgument)
 			wantError(t, errOnly(f.auth.LoginAs(w, r, 1, MaxAge(d))), ErrInvalidArgument)
 		}

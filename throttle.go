@@ -160,7 +160,7 @@ func accountName(user any) string { return "user\x00" + plainKey(user) }
 // plainKey returns a user's key as text, of whatever type the driver returned it.
 func plainKey(key any) string { return fmt.Sprint(store.PlainKey(key)) }
 
-// throttleKey returns a key for what is counted. It is a hash, so that a Throttle
+// throttleKey returns the key of a counter. It is a hash, so that a Throttle
 // gets no addresses and identifiers, and short keys.
 func throttleKey(parts ...string) string {
 	h := sha256.New()
