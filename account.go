@@ -226,7 +226,7 @@ func (m *Manager[U]) passwordChange(r *http.Request, call, password string) (*ve
 	switch {
 	case err != nil:
 		return nil, err
-	case v.err != nil:
+	case v.err != nil || v.given != nil:
 		return nil, ErrNotLoggedIn
 	case password == "":
 		return nil, fmt.Errorf("%w: %s: the new password is empty", ErrInvalidArgument, call)

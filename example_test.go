@@ -1,28 +1,31 @@
 package session_test
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log"
 	"net/http"
-	"net/http/httptest"
-	"os"
-	"path/filepath"
-	"time"
+	"net/url"
+	"testing"
 
 	"github.com/candysession/session"
 	"github.com/candysession/session/internal/testdb"
+	"github.com/candysession/session/sessiontest"
 	"github.com/jmoiron/sqlx"
 	"golang.org/x/crypto/bcrypt"
 )
 
+// A User is the app's own type. Its fields map to columns of the users table.
 type User struct {
 	ID    int64  `db:"id"`
 	Email string `db:"email"`
 }
 
-// database returns the app's own database, with one user.
+// t stands for the argument of a test.
+var t = new(testing.T)
+
+// database stands for the database of the app: a users table with
+// alice@example.com, whose key is 1 and whose password is "correct horse".
 func database() (db *sqlx.DB, done func()) {
 	dsn, drop, err := testdb.Schema()
 	if err != nil {
@@ -38,19 +41,9 @@ func database() (db *sqlx.DB, done func()) {
 	return db, func() { db.Close(); drop() }
 }
 
-// visit sends a request with these cookies.
-func visit(h http.Handler, method, target string, cookies ...*http.Cookie) *http.Response {
-	r := httptest.NewRequest(method, target, nil)
-	for _, c := range cookies {
-		r.AddCookie(c)
-	}
-	w := httptest.NewRecorder()
-	h.ServeHTTP(w, r)
-	return w.Result()
-}
-
+// An app with a login, a page for logged-in users, and a logout.
 func Example() {
-	db, done := database()
+	db, done := database() // in an app: session.Open(dsn)
 	defer done()
 
 	auth, err := session.New[User](db, session.Config{LoginURL: "/login"})
@@ -61,10 +54,14 @@ func Example() {
 
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /login", func(w http.ResponseWriter, r *http.Request) {
-		user, err := auth.Login(w, r, session.Credentials{"email": r.FormValue("email")}, r.FormValue("password"))
+		user, err := auth.Login(w, r, session.Credentials{"email": r.PostFormValue("email")}, r.PostFormValue("password"))
+		var tooMany *session.TooManyAttemptsError
 		switch {
+		case errors.As(err, &tooMany): // before ErrInvalidCredentials, which it also matches
+			w.Header().Set("Retry-After", fmt.Sprint(int(tooMany.RetryAfter.Seconds())+1))
+			http.Error(w, "Too many attempts", http.StatusTooManyRequests)
 		case errors.Is(err, session.ErrInvalidCredentials):
-			http.Error(w, "Wrong e-mail or password", http.StatusUnauthorized)
+			http.Error(w, "Wrong email or password", http.StatusUnauthorized)
 		case err != nil:
 			http.Error(w, "Please try again", http.StatusServiceUnavailable)
 		default:
@@ -85,132 +82,19 @@ func Example() {
 	})
 	app := auth.Middleware(mux)
 
-	login := visit(app, "POST", "/login?email=alice@example.com&password=correct+horse")
-	visit(app, "GET", "/account", login.Cookies()...)
-	visit(app, "POST", "/logout", login.Cookies()...)
-	fmt.Println("then:", visit(app, "GET", "/account", login.Cookies()...).Status)
+	// A browser logs in, follows the redirect to the account, and logs out.
+	browser := sessiontest.NewClient(t, app)
+	browser.PostForm(browser.URL+"/login", url.Values{"email": {"alice@example.com"}, "password": {"correct horse"}})
+	browser.Post(browser.URL+"/logout", "", nil)
+	response, err := browser.Get(browser.URL + "/account")
+	if err != nil {
+		log.Fatal(err)
+	}
+	response.Body.Close()
+	fmt.Println("then:", response.Status)
 	// Output:
 	// logged in: alice@example.com
 	// account of user 1
 	// logged in after logout: false
 	// then: 401 Unauthorized
-}
-
-func ExampleLoadConfig() {
-	path := filepath.Join(os.TempDir(), "session-example-config.json")
-	defer os.Remove(path)
-	os.WriteFile(path, []byte(`{
-		"auth":  { "table": "users", "key": "id", "token": "user_tokens", "maxAge": 900000, "updateAge": 300000 },
-		"mysql": { "host": "localhost", "user": "app", "password": "secret", "database": "app" }
-	}`), 0o600)
-
-	cfg, dsn, err := session.LoadConfig(path)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println(cfg.MaxAge, cfg.UpdateAge)
-	db, err := session.Open(dsn)
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer db.Close()
-	// Output: 15m0s 5m0s
-}
-
-// After OAuth, a passkey or an email link, the app already knows the user.
-func ExampleManager_LoginAs() {
-	db, done := database()
-	defer done()
-	auth, err := session.New[session.Row](db, session.Config{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer auth.Close()
-
-	callback := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		user, err := auth.LoginAs(w, r, 1)
-		fmt.Println(user["email"], err)
-		_, hasPassword := user["password"]
-		fmt.Println("password in the row:", hasPassword)
-	})
-	visit(auth.Middleware(callback), "GET", "/oauth/callback")
-	// Output:
-	// alice@example.com <nil>
-	// password in the row: false
-}
-
-// A page that differs for logged-in users.
-func ExampleManager_Switch() {
-	db, done := database()
-	defer done()
-	auth, err := session.New[User](db, session.Config{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer auth.Close()
-
-	home := auth.Switch(
-		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Println("your feed") }),
-		http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { fmt.Println("welcome, and why not:", auth.Err(r)) }),
-	)
-	visit(home, "GET", "/")
-	// Output: welcome, and why not: session: no session cookie
-}
-
-// A page that lists the user's sessions, and revokes one.
-func ExampleManager_Sessions() {
-	db, done := database()
-	defer done()
-	auth, err := session.New[User](db, session.Config{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer auth.Close()
-	login := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { auth.LoginAs(w, r, 1) })
-	visit(login, "POST", "/login")
-	laptop := visit(login, "POST", "/login")
-
-	page := auth.Require(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		user, _ := auth.User(r)
-		sessions, err := auth.Sessions(r.Context(), user.ID)
-		if err != nil {
-			http.Error(w, "Please try again", http.StatusServiceUnavailable)
-			return
-		}
-		for _, s := range sessions {
-			fmt.Println("from", s.IP, "this one:", s.Current)
-			if !s.Current {
-				fmt.Println("revoked:", auth.Revoke(r.Context(), user.ID, s.ID) == nil)
-			}
-		}
-	}))
-	visit(page, "GET", "/sessions", laptop.Cookies()...)
-	// Output:
-	// from 192.0.2.1 this one: true
-	// from 192.0.2.1 this one: false
-	// revoked: true
-}
-
-// A manual purge. Every login also starts one.
-func ExampleManager_Purge() {
-	db, done := database()
-	defer done()
-	auth, err := session.New[User](db, session.Config{})
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer auth.Close()
-
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-	defer cancel()
-	purged, err := auth.Purge(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
-	stats, err := auth.Stats(ctx)
-	if err != nil {
-		log.Fatal(err)
-	}
-	fmt.Println("purged", purged, "of", stats.Rows+purged)
-	// Output: purged 0 of 0
 }

@@ -20,7 +20,7 @@ var importRules = map[string][]string{
 	"internal/password":   {"golang.org/x/crypto/bcrypt", "golang.org/x/text/unicode/norm"},
 	"internal/pool":       {"github.com/go-sql-driver/mysql", "github.com/jmoiron/sqlx"},
 	"internal/retry":      {"github.com/go-sql-driver/mysql"},
-	"internal/store":      {"internal/batch", "internal/pool", "github.com/jmoiron/sqlx", "github.com/go-sql-driver/mysql"},
+	"internal/store":      {"internal/batch", "internal/pool", "internal/retry", "github.com/jmoiron/sqlx", "github.com/go-sql-driver/mysql"},
 	"internal/testhook":   {},
 	"internal/token":      {"golang.org/x/crypto/bcrypt"},
 }

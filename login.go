@@ -317,7 +317,7 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 	if err != nil {
 		return nil, err
 	}
-	if v.err != nil {
+	if v.err != nil || v.given != nil {
 		return nil, ErrNotLoggedIn
 	}
 	token, hash, err := m.newToken()

@@ -12,19 +12,20 @@ import (
 	"github.com/candysession/session/internal/pool"
 )
 
-// Open returns a connection pool tuned for this package. It does not connect. Any
-// other *sqlx.DB of the mysql driver works too.
+// Open returns a connection pool tuned for this package. It does not connect.
+// Any other *sqlx.DB of the mysql driver works too.
 //
 // Open always sets parseTime, loc=UTC, charset utf8mb4, autocommit=1,
 // completion_type=0 and interpolateParams, which needs one round trip for each
 // statement and is safe in this charset. Unless the DSN sets them, it defaults
-// time_zone to '+00:00', timeout to 5s, and readTimeout and writeTimeout to 10s.
+// time_zone to '+00:00', timeout to 5s, and readTimeout and writeTimeout to
+// 10s.
 //
 // The pool has at most 32 connections, all of which may stay idle. Each is
 // replaced after 5 minutes, before the idle limit of a load balancer or server
-// closes it. If the server stops responding on one connection, older connections
-// are discarded: behind a firewall that dropped them, each would cost a request
-// its Config.Timeout.
+// closes it. If the server stops responding on one connection, older
+// connections are discarded: behind a firewall that dropped them, each would
+// cost a request its Config.Timeout.
 //
 // A DSN that cannot be parsed, or names no database, returns an error matching
 // [ErrConfig].

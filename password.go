@@ -39,7 +39,8 @@ func (m *Manager[U]) matchesPassword(ctx context.Context, hash []byte, plain str
 	return ok, nil
 }
 
-// passwordError returns ErrBusy, and emits its event, or explains another error.
+// passwordError returns ErrBusy, and emits its event, or explains another
+// error.
 func (m *Manager[U]) passwordError(ctx context.Context, doing string, err error) error {
 	if errors.Is(err, password.ErrBusy) {
 		m.cfg.event(ctx, Event{Kind: EventBusy, Err: ErrBusy})

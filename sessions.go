@@ -60,7 +60,7 @@ func (m *Manager[U]) Sessions(ctx context.Context, userKey any) ([]Session, erro
 	sessions := make([]Session, len(records))
 	for i := range records {
 		sessions[i] = m.describe(&records[i])
-		sessions[i].Current = current != nil && current.err == nil && current.record.ID == records[i].ID
+		sessions[i].Current = current != nil && current.err == nil && m.isSession(current, &records[i])
 	}
 	return sessions, nil
 }
@@ -91,8 +91,16 @@ func (m *Manager[U]) Revoke(ctx context.Context, userKey any, id string) error {
 		return ErrSessionNotFound
 	}
 	m.cfg.event(ctx, Event{Kind: EventRevoked, User: key, Session: id, Count: 1})
-	m.endIf(ctx, func(v *verdict[U]) bool { return v.record.ID == records[i].ID })
+	m.endIf(ctx, func(v *verdict[U]) bool { return m.isSession(v, &records[i]) })
 	return nil
+}
+
+// isSession reports whether a verdict is on the session of a row.
+func (m *Manager[U]) isSession(v *verdict[U], row *store.Record) bool {
+	if v.given != nil {
+		return v.given.ID == m.store.PublicID(row)
+	}
+	return v.record.ID == row.ID
 }
 
 // isUser reports whether a row's owner is the user with this key.

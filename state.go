@@ -113,6 +113,10 @@ func (m *Manager[U]) FromContext(ctx context.Context) State[U] {
 // authenticated its request. Tests use it to call a handler behind
 // [Manager.Require] without a database, and adapters to pass on a state that
 // they have. Nothing of it is saved, and nothing is verified.
+//
+// Methods that change a session return [ErrNotLoggedIn] for such a state, such
+// as Rotate and SetPassword. It ends with Logout, and with Revoke of its
+// Session.ID, but not with LogoutAll.
 func (m *Manager[U]) WithState(ctx context.Context, state State[U]) context.Context {
 	v := verdict[U]{err: state.Err}
 	if state.Err == nil {

@@ -9,11 +9,11 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// A Row is a user as a map from column to value, for apps without a user struct.
-// It has every column of the users table except the password. Text is a string,
-// an integer an int64, or a uint64 if it does not fit, a binary column []byte,
-// and NULL is nil. Dates are time.Time if the DSN sets parseTime, as [Open] does,
-// and otherwise strings.
+// A Row is a user as a map from column to value, for apps without a user
+// struct. It has every column of the users table except the password. Text is a
+// string, an integer an int64, or a uint64 if it does not fit, a binary column
+// []byte, and NULL is nil. Dates are time.Time if the DSN sets parseTime, as
+// [Open] does, and otherwise strings.
 type Row map[string]any
 
 // newMapper returns the mapper of the app's user type.
@@ -41,8 +41,8 @@ func (c *Config) storeConfig() store.Config {
 	}
 }
 
-// wrap adds the operation and ErrUnavailable to an error of the database or of a
-// context. ErrBusy stays as it is.
+// wrap adds the operation and ErrUnavailable to an error of the database or of
+// a context. ErrBusy stays as it is.
 func (m *Manager[U]) wrap(op string, err error) error {
 	if errors.Is(err, ErrBusy) {
 		return err
@@ -56,11 +56,12 @@ func (m *Manager[U]) wrap(op string, err error) error {
 // it.
 func detach(ctx context.Context) context.Context { return context.WithoutCancel(ctx) }
 
-// Migrate creates the token table, or adds the columns with defaults, the comment
-// and the indexes that an existing one lacks. It gives the column user the type of
-// the users' key if that changes no value. Migrate returns the statements it ran:
-// none if the table is up to date. A table that cannot serve, and a U that does
-// not fit the users table, is an error matching [ErrConfig].
+// Migrate creates the token table, or adds the columns with defaults, the
+// comment and the indexes that an existing one lacks. It gives the column user
+// the type of the users' key if that changes no value. Migrate returns the
+// statements it ran: none if the table is up to date. A table that cannot
+// serve, and a U that does not fit the users table, is an error matching
+// [ErrConfig].
 func (m *Manager[U]) Migrate(ctx context.Context) (ran []string, err error) {
 	return m.store.Migrate(ctx)
 }
@@ -81,8 +82,8 @@ type Stats struct {
 	Bytes   int64     // size of data and indexes, as estimated by the server
 }
 
-// Stats returns the size of the token table. It scans one index, which takes some
-// tenths of a second for a million rows.
+// Stats returns the size of the token table. It scans one index, which takes
+// some tenths of a second for a million rows.
 func (m *Manager[U]) Stats(ctx context.Context) (Stats, error) {
 	stats, err := m.store.Stats(ctx)
 	if err != nil {

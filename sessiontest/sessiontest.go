@@ -32,27 +32,28 @@ const UserAgent = "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Fire
 // A SignInOption changes the session that [SignIn] creates.
 type SignInOption func(*signInOptions)
 
+// signInOptions collects the options of SignIn.
 type signInOptions struct {
 	ago time.Duration
 }
 
 // LoggedInAgo returns an option with which the user has logged in, and has last
 // been seen, the given duration ago. It serves tests of
-// [session.Manager.RequireFresh] and of sessions that have expired. The duration
-// is cut to whole seconds.
+// [session.Manager.RequireFresh] and of sessions that have expired. The
+// duration is cut to whole seconds.
 func LoggedInAgo(d time.Duration) SignInOption {
 	return func(o *signInOptions) { o.ago = d }
 }
 
 // SignIn creates a session for the user with the given key, and returns a copy
 // of the request with its cookies. The session and the user are rows of the
-// database: pass the request to a handler behind [session.Manager.Middleware] or
-// [session.Manager.Require]. SignIn fails the test if there is no such user.
+// database: pass the request to a handler behind [session.Manager.Middleware]
+// or [session.Manager.Require]. SignIn fails the test if there is no such user.
 //
-// The session is bound to the request's User-Agent. A request that has none gets
-// [UserAgent]. The events of a login are emitted.
+// The session is bound to the request's User-Agent. A request that has none
+// gets [UserAgent]. The events of a login are emitted.
 //
-// SignIn calls [session.Manager.LoginAs], so the key is what that accepts.
+// SignIn calls [session.Manager.LoginAs], so the key may have the same types.
 func SignIn[U any](t testing.TB, auth *session.Manager[U], r *http.Request, key any, options ...SignInOption) *http.Request {
 	t.Helper()
 	var o signInOptions
@@ -63,8 +64,9 @@ func SignIn[U any](t testing.TB, auth *session.Manager[U], r *http.Request, key 
 	if signedIn.Header.Get("User-Agent") == "" {
 		signedIn.Header.Set("User-Agent", UserAgent)
 	}
-	// A login purges expired sessions when the context of its request ends. This
-	// context never does, so that a session which LoggedInAgo has expired stays.
+	// A login purges expired sessions when the context of its request ends.
+	// This context never does, so that a session which LoggedInAgo has expired
+	// stays.
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	_ = cancel
 	login := signedIn.Clone(ctx)
@@ -129,10 +131,10 @@ type Client struct {
 	URL string // of the server, without a slash at the end
 }
 
-// NewClient serves a handler by TLS, so that its client keeps Secure and __Host-
-// cookies, and returns the client. It sends [UserAgent] where a request has no
-// User-Agent. Like every [http.Client] it follows redirects unless CheckRedirect
-// is set. The server is closed when the test ends.
+// NewClient serves a handler by TLS, so that its client keeps Secure and
+// __Host- cookies, and returns the client. It sends [UserAgent] where a request
+// has no User-Agent. Like every [http.Client] it follows redirects unless
+// CheckRedirect is set. The server is closed when the test ends.
 func NewClient(t testing.TB, handler http.Handler) *Client {
 	t.Helper()
 	jar, err := cookiejar.New(nil)
@@ -150,6 +152,7 @@ func NewClient(t testing.TB, handler http.Handler) *Client {
 // A browser is a transport that sends a User-Agent.
 type browser struct{ http.RoundTripper }
 
+// RoundTrip implements [http.RoundTripper].
 func (b browser) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Header.Get("User-Agent") == "" {
 		r = r.Clone(r.Context())

@@ -1,6 +1,7 @@
 package throttle
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 )
@@ -138,10 +139,10 @@ func (l Limits) WithDefaults() (Limits, error) {
 // complete fills in defaults, and then validates the limit. name is that of the
 // limit in errors.
 func (l *Limit) complete(name string, defaults Limit) error {
-	setDefault(&l.FreeFailures, defaults.FreeFailures)
-	setDefault(&l.BaseDelay, defaults.BaseDelay)
-	setDefault(&l.MaxDelay, defaults.MaxDelay)
-	setDefault(&l.ResetAfter, defaults.ResetAfter)
+	l.FreeFailures = cmp.Or(l.FreeFailures, defaults.FreeFailures)
+	l.BaseDelay = cmp.Or(l.BaseDelay, defaults.BaseDelay)
+	l.MaxDelay = cmp.Or(l.MaxDelay, defaults.MaxDelay)
+	l.ResetAfter = cmp.Or(l.ResetAfter, defaults.ResetAfter)
 	switch {
 	case l.FreeFailures < 1 || l.FreeFailures > maxFreeFailures:
 		return fmt.Errorf("%s.FreeFailures = %d: must be from 1 to %d (0 gives %d)", name, l.FreeFailures, maxFreeFailures, defaults.FreeFailures)
@@ -155,11 +156,4 @@ func (l *Limit) complete(name string, defaults Limit) error {
 		return fmt.Errorf("%s.ResetAfter = %v: must be at most a year (0 gives %v)", name, l.ResetAfter, defaults.ResetAfter)
 	}
 	return nil
-}
-
-func setDefault[T comparable](field *T, value T) {
-	var zero T
-	if *field == zero {
-		*field = value
-	}
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // Memory is a [Throttle] that counts in this process. A restart forgets
-// everything. It keeps the failures of the 100,000 keys that were used last, and
-// as many remembered keys, in about 20 MB. Create one with [NewMemory].
+// everything. It keeps the failures of the 100,000 keys that were used last,
+// and as many remembered keys, in about 20 MB. Create one with [NewMemory].
 type Memory struct {
 	// Now returns the time. NewMemory sets it to time.Now. Tests can replace it
 	// before the first use.
@@ -63,7 +63,8 @@ func (t *Memory) Reserve(ctx context.Context, key string, limit Limit) (time.Dur
 }
 
 // tryReserve begins an attempt, or returns how long to wait. If attempts in
-// progress have to end first, it returns a channel that is closed when one does.
+// progress have to end first, it returns a channel that is closed when one
+// does.
 func (t *Memory) tryReserve(key string, limit Limit) (wait time.Duration, changed <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()

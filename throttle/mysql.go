@@ -58,8 +58,8 @@ const (
 var tableName = regexp.MustCompile(`^(?:[0-9A-Za-z_$\x{80}-\x{ffff}-]{1,64}\.)?[0-9A-Za-z_$\x{80}-\x{ffff}-]{1,64}$`)
 
 // NewMySQL creates a MySQL throttle on a table, such as "session_attempts" or
-// "database.session_attempts". It does not connect. The table is created when it
-// is first needed, and expired rows are deleted as new ones are added.
+// "database.session_attempts". It does not connect. The table is created when
+// it is first needed, and expired rows are deleted as new ones are added.
 //
 // The table holds hashes of the keys, so a reader of the table can guess keys
 // and compare. With a secret of at least 16 random bytes, the rows hold HMACs,
@@ -67,9 +67,10 @@ var tableName = regexp.MustCompile(`^(?:[0-9A-Za-z_$\x{80}-\x{ffff}-]{1,64}\.)?[
 // does not belong into the database. A new secret forgets everything. A nil
 // secret is none.
 //
-// It returns an error that says what is allowed if db is nil, the table cannot
-// have this name, or the secret is neither nil nor long enough. An empty secret
-// is such an error, so that a missing environment variable does not go unnoticed.
+// It returns an error if db is nil, the table cannot have this name, or the
+// secret is neither nil nor long enough. The error names the allowed values. An
+// empty secret is such an error, so that a missing environment variable does
+// not go unnoticed.
 func NewMySQL(db *sqlx.DB, table string, secret []byte) (*MySQL, error) {
 	switch {
 	case db == nil:
@@ -116,10 +117,10 @@ func (t *MySQL) Reserve(ctx context.Context, key string, limit Limit) (wait time
 	return wait, err
 }
 
-// tryReserve begins an attempt, or returns how long to wait. decided is false if
-// attempts in progress have to end first, or another server has changed the row
-// meanwhile. Each statement is a transaction on one row, so deadlocks between
-// them are impossible.
+// tryReserve begins an attempt, or returns how long to wait. decided is false
+// if attempts in progress have to end first, or another server has changed the
+// row meanwhile. Each statement is a transaction on one row, so deadlocks
+// between them are impossible.
 func (t *MySQL) tryReserve(ctx context.Context, name string, limit Limit) (wait time.Duration, decided bool, err error) {
 	forget := seconds(limit.ResetAfter)
 	const free = " SET pending = pending + 1, since = UNIX_TIMESTAMP(), forget = ? WHERE name = ? AND failed + pending < ? AND (pending = 0 OR since >= UNIX_TIMESTAMP() - ?) AND last >= FROM_UNIXTIME(UNIX_TIMESTAMP() - ?)"
@@ -238,23 +239,26 @@ func (t *MySQL) Remembers(ctx context.Context, key string) (remembers bool, err 
 	return remembers, err
 }
 
-// run calls do, again after failures that allow it, and creates the table if it
-// is missing.
-func (t *MySQL) run(ctx context.Context, do func(ctx context.Context, mayHaveRun bool) error) error {
-	return retry.Do(ctx, timeout, func(ctx context.Context, mayHaveRun bool) error {
-		err := do(ctx, mayHaveRun)
+// run runs op within the timeout, and retries failures that allow it, as
+// package retry does, for half of it. It creates the table if that is missing.
+func (t *MySQL) run(ctx context.Context, op func(ctx context.Context, mayHaveRun bool) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return retry.Do(ctx, timeout/2, func(ctx context.Context, mayHaveRun bool) error {
+		err := op(ctx, mayHaveRun)
 		if !retry.HasNumber(err, noSuchTable) {
 			return err
 		}
 		if err := t.create(ctx); err != nil {
 			return err
 		}
-		return do(ctx, mayHaveRun)
+		return op(ctx, mayHaveRun)
 	})
 }
 
 // create creates the table. A time is written as the column's DEFAULT, because
-// MySQL stores CURRENT_TIMESTAMP an hour off when a time zone leaves summer time.
+// MySQL stores CURRENT_TIMESTAMP an hour off when a time zone leaves summer
+// time.
 func (t *MySQL) create(ctx context.Context) error {
 	_, err := t.db.ExecContext(ctx, "CREATE TABLE IF NOT EXISTS "+t.table+` (
   name CHAR(`+strconv.Itoa(nameLength)+`) CHARACTER SET ascii COLLATE ascii_bin NOT NULL PRIMARY KEY,
@@ -268,4 +272,5 @@ func (t *MySQL) create(ctx context.Context) error {
 	return err
 }
 
+// seconds returns a duration in whole seconds.
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }

@@ -4,10 +4,10 @@
 // session has one in session.Config.Throttle and chooses the keys. Its numbers
 // are the [Limits] in session.Config.Limits.
 //
-// [NewMemory] counts in one process, [NewMySQL] in a table that many app servers
-// share, and [None] does not count. An app can use a Throttle for attempts of
-// its own too, such as second factors: call Reserve before each attempt, and
-// Release after it.
+// [NewMemory] counts in one process, [NewMySQL] in a table that many app
+// servers share, and [None] does not count. An app can use a Throttle for
+// attempts of its own too, such as second factors: call Reserve before each
+// attempt, and Release after it.
 package throttle
 
 import (
@@ -19,8 +19,8 @@ import (
 
 // A Throttle counts the failed attempts under each key, and remembers keys.
 //
-// Any string is a key. Package session passes hashes, so that a Throttle gets to
-// see neither addresses nor identifiers.
+// Any string is a key. Package session passes hashes, so that a Throttle gets
+// to see neither addresses nor identifiers.
 //
 // The methods must be safe for concurrent use. Their errors mean that the
 // Throttle itself has failed. Package session then rejects the attempt with
@@ -39,8 +39,8 @@ type Throttle interface {
 	// ends before, a shared Throttle must count the attempt as a failure.
 	Reserve(ctx context.Context, key string, limit Limit) (wait time.Duration, err error)
 
-	// Release ends an attempt that Reserve has begun under this key. Its context
-	// should outlive a client that disconnects.
+	// Release ends an attempt that Reserve has begun under this key. Its
+	// context should outlive a client that disconnects.
 	Release(ctx context.Context, key string, outcome Outcome) error
 
 	// Remember stores a key for some months after the last call. The key must
@@ -87,6 +87,7 @@ func busy(ctx context.Context) error {
 // something in front of them protects.
 var None Throttle = none{}
 
+// none is the type of None.
 type none struct{}
 
 func (none) Reserve(context.Context, string, Limit) (time.Duration, error) { return 0, nil }

@@ -1,5 +1,5 @@
 // Package batch combines concurrent lookups of single keys into fetches of
-// many keys.
+// many keys. It knows neither SQL nor the kinds of keys and values.
 package batch
 
 import (
@@ -35,12 +35,12 @@ const (
 // A call never joins a fetch that has already begun, so its result is never
 // older than the call.
 //
-// The fields must not be changed once the Loader is in use. A Loader is safe for
-// concurrent use, and must not be copied.
+// The fields must not be changed once the Loader is in use. A Loader is safe
+// for concurrent use, and must not be copied.
 type Loader[K, R any] struct {
-	// Fetch fetches at least one key, and at most MaxKeys, which may repeat. Its
-	// result goes to each caller whose key is among them. The callers share it,
-	// and must not change it.
+	// Fetch fetches at least one key, and at most MaxKeys, which may repeat.
+	// Its result goes to each caller whose key is among them. The callers share
+	// it, and must not change it.
 	Fetch func(ctx context.Context, keys []K) (R, error)
 
 	// Timeout bounds each fetch. That of a batch counts from the call that
@@ -52,8 +52,8 @@ type Loader[K, R any] struct {
 	SlotTimeout time.Duration
 
 	// TimesOut reports whether a fetch that begins now ends within Timeout even
-	// if its context has no deadline. It saves a direct fetch that deadline. Nil
-	// means never.
+	// if its context has no deadline. It saves a direct fetch that deadline.
+	// Nil means never.
 	TimesOut func() bool
 
 	mu         sync.Mutex
@@ -70,6 +70,7 @@ type PanicError struct {
 	Value any // of the panic
 }
 
+// Error implements error.
 func (e *PanicError) Error() string { return fmt.Sprintf("panic: %v", e.Value) }
 
 // A batch is a fetch that several calls wait for. It has its own context, which
@@ -84,6 +85,7 @@ type batch[K, R any] struct {
 	err    error
 }
 
+// newBatch returns a batch without keys, whose timeout begins.
 func newBatch[K, R any](timeout time.Duration) *batch[K, R] {
 	b := &batch[K, R]{keys: make([]K, 0, MaxKeys), done: make(chan struct{})}
 	b.ctx, b.cancel = context.WithTimeout(context.Background(), timeout)
@@ -108,9 +110,9 @@ func (b *batch[K, R]) wait(ctx context.Context) error {
 	}
 }
 
-// Load returns the result of a fetch of key, or of a batch that includes it. Its
-// error is that of the fetch, a [*PanicError], or that of a context which ended
-// before the answer. A panic of a direct fetch passes through Load.
+// Load returns the result of a fetch of key, or of a batch that includes it.
+// Its error is that of the fetch, a [*PanicError], or that of a context which
+// ended before the answer. A panic of a direct fetch passes through Load.
 func (l *Loader[K, R]) Load(ctx context.Context, key K) (R, error) {
 	l.mu.Lock()
 	l.waiting++
@@ -134,7 +136,7 @@ func (l *Loader[K, R]) Load(ctx context.Context, key K) (R, error) {
 }
 
 // Stats returns the number of slots in use and the number of keys in batches
-// that wait for a slot.
+// that wait for a slot. Tests use it.
 func (l *Loader[K, R]) Stats() (busy, queued int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -156,10 +158,11 @@ func (l *Loader[K, R]) directLimit() int {
 	return maxDirect
 }
 
-// fetchDirect runs one fetch in a slot of its own. It honours a deadline but not
-// cancellation: watching for cancellation makes database/sql start a goroutine,
-// about 10 % of the cost of a lookup, and the query is over before cancelling
-// would help. For the same reason it sets no deadline where TimesOut has one.
+// fetchDirect runs one fetch in a slot of its own. It honours a deadline but
+// not cancellation: watching for cancellation makes database/sql start a
+// goroutine, about 10 % of the cost of a lookup, and the query is over before
+// cancelling would help. For the same reason it sets no deadline where TimesOut
+// has one.
 func (l *Loader[K, R]) fetchDirect(ctx context.Context, key K) (result R, err error) {
 	if err := ctx.Err(); err != nil {
 		l.release()

@@ -107,8 +107,8 @@ func (s *Settings) Parse(path string, data []byte, config any) (dsn string, err 
 
 var byteOrderMark = []byte("\xef\xbb\xbf")
 
-// parseFile parses the file into its blocks and reports the position of a syntax
-// error.
+// parseFile parses the file into its blocks and reports the position of a
+// syntax error.
 func parseFile(path string, data []byte) (map[string]json.RawMessage, error) {
 	var blocks map[string]json.RawMessage
 	err := json.Unmarshal(data, &blocks)
@@ -134,6 +134,7 @@ func parseBlock(path, name string, block json.RawMessage) (map[string]json.RawMe
 	return values, nil
 }
 
+// notAnObject returns the error of a file or block that is no JSON object.
 func notAnObject(path, name string) error {
 	return &Error{Where: path, Name: name, Allowed: "must be a JSON object"}
 }
@@ -171,8 +172,8 @@ func (s *Settings) readBlock(path string, block json.RawMessage, lookup lookupFu
 	return unknownKey(path, settingsBlock, values, s.keys())
 }
 
-// unknownKey returns an error for one of the keys that no setting has, or nil if
-// there is none.
+// unknownKey returns an error for one of the keys that no setting has, or nil
+// if there is none.
 func unknownKey(path, block string, rest map[string]json.RawMessage, known []string) error {
 	for key := range rest {
 		allowed := "is not a setting; known are " + strings.Join(known, ", ")

@@ -13,8 +13,8 @@ import (
 // A lookupFunc returns the value of a variable, and whether it is set.
 type lookupFunc func(name string) (value string, ok bool)
 
-// envLookup returns a function that looks up variables in the environment of the
-// process, and then in an optional .env file.
+// envLookup returns a function that looks up variables in the environment of
+// the process, and then in an optional .env file.
 func envLookup(path string) (lookupFunc, error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -44,6 +44,7 @@ func parseEnv(text []byte) map[string]string {
 	return file
 }
 
+// envValue returns the value of a line, without quotes or a comment.
 func envValue(text string) string {
 	if text != "" && (text[0] == '"' || text[0] == '\'') {
 		if value, _, ok := strings.Cut(text[1:], text[:1]); ok {
@@ -58,9 +59,9 @@ func envValue(text string) string {
 	return text
 }
 
-// expand replaces ${NAME} in the strings of a block and returns the keys that it
-// changed. A value whose key unquoted reports becomes a JSON number, boolean or
-// list.
+// expand replaces ${NAME} in the strings of a block and returns the keys that
+// it changed. A value whose key unquoted reports becomes a JSON number, boolean
+// or list.
 func expand(path, block string, values map[string]json.RawMessage, lookup lookupFunc, unquoted func(key string) bool) (expanded map[string]bool, err error) {
 	expanded = map[string]bool{}
 	for key, raw := range values {
@@ -90,4 +91,5 @@ func expand(path, block string, values map[string]json.RawMessage, lookup lookup
 	return expanded, nil
 }
 
+// variable matches a variable in a string of the file.
 var variable = regexp.MustCompile(`\$\{[A-Za-z_][A-Za-z0-9_]*\}`)

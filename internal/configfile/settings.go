@@ -33,8 +33,8 @@ type Choice struct {
 	Value any
 }
 
-// SettingsOf returns the settings of a struct type. It panics if a tag belongs to
-// a field whose type cannot be read.
+// SettingsOf returns the settings of a struct type. It panics if a tag belongs
+// to a field whose type cannot be read.
 func SettingsOf(config reflect.Type, choices ...Choice) *Settings {
 	s := &Settings{choices: map[reflect.Type][]Choice{}}
 	for _, c := range choices {
@@ -69,6 +69,7 @@ func (s *Settings) add(config reflect.Type, prefix string, at []int) {
 	}
 }
 
+// camelBoundary matches where a word of a key ends and the next one begins.
 var camelBoundary = regexp.MustCompile(`([a-z])([A-Z])`)
 
 // readable are the types that are neither strings nor chosen by name.
@@ -98,16 +99,16 @@ func (s *Settings) unquoted(key string) bool {
 	return false
 }
 
-// Each calls f with the field, key and variable of each setting.
+// Each calls f with the field, key and variable of each setting. Tests use it.
 func (s *Settings) Each(f func(field, key, env string)) {
 	for _, o := range s.list {
 		f(o.field, o.key, o.env)
 	}
 }
 
-// Locate returns where the value of a field comes from and what it is called
-// there: the file and its key, or the environment and a variable. It returns the
-// path and the field if the field is no setting.
+// Locate returns the source of a field's value and the setting's name there:
+// the file and its key, or the environment and a variable. It returns the path
+// and the field if the field is no setting.
 func (s *Settings) Locate(path, field string) (where, name string) {
 	for _, o := range s.list {
 		switch {
@@ -146,6 +147,8 @@ func (s *Settings) set(field reflect.Value, raw json.RawMessage) (allowed string
 	return ""
 }
 
+// setDuration sets a duration to a number of milliseconds. It returns which
+// values are allowed if raw is not one of them.
 func setDuration(d *time.Duration, raw json.RawMessage) (allowed string) {
 	var ms float64
 	if !decode(raw, &ms) || ms != math.Trunc(ms) || ms < 0 || ms > float64(MaxDuration/time.Millisecond) {
@@ -155,6 +158,8 @@ func setDuration(d *time.Duration, raw json.RawMessage) (allowed string) {
 	return ""
 }
 
+// choose sets a field to the value of the choice that raw names. It returns
+// which names are allowed if raw is not one of them.
 func choose(field reflect.Value, raw json.RawMessage, choices []Choice) (allowed string) {
 	var name string
 	ok := decode(raw, &name)
@@ -169,8 +174,8 @@ func choose(field reflect.Value, raw json.RawMessage, choices []Choice) (allowed
 	return `must be "` + strings.Join(names, `" or "`) + `"`
 }
 
-// decode is json.Unmarshal except that it rejects null, which would be silently
-// ignored.
+// decode unmarshals JSON and reports whether that worked. Unlike json.Unmarshal
+// it rejects null, instead of ignoring it.
 func decode(raw json.RawMessage, into any) bool {
 	return string(raw) != "null" && json.Unmarshal(raw, into) == nil
 }

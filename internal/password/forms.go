@@ -19,7 +19,7 @@ func normalized(password string) string {
 
 // formsOf returns the distinct forms in which a password may have been hashed,
 // by this library or another program: normalized, as typed, decomposed. Their
-// number depends only on what was typed.
+// number depends only on the password.
 func formsOf(password string) []string {
 	forms := []string{normalized(password)}
 	if isASCII(password) || !utf8.ValidString(password) {
@@ -34,6 +34,7 @@ func formsOf(password string) []string {
 	return forms
 }
 
+// isASCII reports whether s consists of ASCII characters.
 func isASCII(s string) bool {
 	for i := range len(s) {
 		if s[i] >= utf8.RuneSelf {

@@ -1,5 +1,6 @@
 // Package password hashes and verifies passwords in uniform time, with a bound
-// on the passwords that are hashed concurrently.
+// on the passwords that are hashed concurrently. It knows neither users nor the
+// database.
 package password
 
 import (
@@ -180,4 +181,5 @@ func bcryptCost(hash []byte) (int, bool) {
 	return cost, err == nil
 }
 
+// bcryptGrammar matches a well-formed bcrypt hash.
 var bcryptGrammar = regexp.MustCompile(`^\$2[abxy]?\$[0-9]{2}\$[./A-Za-z0-9]{53}$`)

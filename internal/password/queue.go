@@ -6,14 +6,15 @@ import (
 	"time"
 )
 
-// A queue limits the passwords that are hashed concurrently, and rejects those
-// that would wait too long.
+// A queue limits the passwords that are hashed concurrently, and rejects a
+// password that would wait too long.
 type queue struct {
 	slots   chan struct{} // limits concurrent bcrypts, leaving one CPU free
 	timeout time.Duration // maximum wait; 0 waits forever
 	work    atomic.Int64  // nanoseconds of work of the passwords that run or wait
 }
 
+// newQueue returns a queue with the given number of slots, all free.
 func newQueue(slots int, timeout time.Duration) *queue {
 	return &queue{slots: make(chan struct{}, slots), timeout: timeout}
 }

@@ -50,8 +50,8 @@ func (c *bufferedConn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// SyscallConn fails if the connection may be dead. The driver calls it before it
-// uses a connection again, to check that it is still open.
+// SyscallConn fails if the connection may be dead. The driver calls it before
+// it uses a connection again, to check that it is still open.
 func (c *bufferedConn) SyscallConn() (syscall.RawConn, error) {
 	if c.createdAt < c.dialer.lastDead.Load() {
 		return nil, errStaleConn

@@ -1,5 +1,6 @@
-// Package pool opens connection pools of the mysql driver whose connections read
-// in large pieces and are discarded when the server has stopped responding.
+// Package pool opens connection pools of the mysql driver whose connections
+// read in large pieces and are discarded when the server has stopped
+// responding. It knows no statement.
 package pool
 
 import (
@@ -11,8 +12,8 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// deadAfter is how long a read must take before it fails, for the server to count
-// as dead.
+// deadAfter is how long a read must take before it fails, for the server to
+// count as dead.
 const deadAfter = 2 * time.Second
 
 // Open returns a pool with this configuration, which it changes. It does not
@@ -24,6 +25,7 @@ func Open(cfg *mysql.Config) (*sqlx.DB, error) {
 	return open(cfg)
 }
 
+// open returns a pool with this configuration, whose dialer it keeps.
 func open(cfg *mysql.Config) (*sqlx.DB, error) {
 	inner, err := mysql.NewConnector(cfg)
 	if err != nil {
@@ -38,6 +40,7 @@ type tunedDriver struct {
 	cfg *mysql.Config
 }
 
+// A connector connects as the driver does, for a pool with a tunedDriver.
 type connector struct {
 	driver.Connector
 	driver tunedDriver
@@ -57,12 +60,12 @@ func Config(db *sqlx.DB) *mysql.Config {
 
 // WithoutReadTimeout returns a pool for long-running statements, and a function
 // that closes it. Of a pool that is not from Open it returns the pool itself.
-func WithoutReadTimeout(db *sqlx.DB) (patient *sqlx.DB, done func()) {
+func WithoutReadTimeout(db *sqlx.DB) (unlimited *sqlx.DB, done func()) {
 	if cfg := Config(db); cfg != nil {
 		cfg = cfg.Clone()
 		cfg.ReadTimeout = 0
-		if patient, err := open(cfg); err == nil {
-			return patient, func() { patient.Close() }
+		if unlimited, err := open(cfg); err == nil {
+			return unlimited, func() { unlimited.Close() }
 		}
 	}
 	return db, func() {}

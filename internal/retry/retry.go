@@ -1,9 +1,12 @@
-// Package retry runs SQL statements again after failures that allow it.
+// Package retry runs SQL statements again after failures that allow it, and
+// recognizes the errors of the server by their numbers.
 //
-// Two kinds of failure do. The server undoes a whole transaction after a
-// deadlock, a lock wait timeout or a write conflict of a cluster. After a lost
-// connection it is unknown whether the statement was executed, so the caller
-// must be prepared for both.
+// Two kinds of failure allow another try. The server rolls back a whole
+// transaction after a deadlock, a lock wait timeout or a write conflict of a
+// cluster. After a lost connection the outcome is unknown: the server may have
+// executed the statement, or may execute it yet.
+//
+// The package knows no table and no statement.
 package retry
 
 import (
@@ -18,37 +21,40 @@ import (
 	"github.com/go-sql-driver/mysql"
 )
 
-// maxTries is how often a statement is tried.
+// maxTries is the largest number of tries. Of conflicting transactions one
+// succeeds, so with each try fewer are left.
 const maxTries = 4
 
-// MySQL and MariaDB error numbers.
+// The numbers of the errors that allow another try, by the symbols of MySQL's
+// and MariaDB's documentation.
 const (
-	shutdown    = 1053
-	lockWait    = 1205
-	deadlock    = 1213
-	interrupted = 1317
-	killed      = 1927 // MariaDB
+	erServerShutdown   = 1053
+	erLockWaitTimeout  = 1205
+	erLockDeadlock     = 1213
+	erQueryInterrupted = 1317
+	erConnectionKilled = 1927 // MariaDB
 )
 
-// Do calls do, and calls it again after failures that allow it. mayHaveRun is
-// true if an earlier call may have been executed by the server. The context that
-// do gets ends after timeout. After half of the timeout Do begins no further
-// try, and returns the last error.
-func Do(ctx context.Context, timeout time.Duration, do func(ctx context.Context, mayHaveRun bool) error) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
-	begun := time.Now()
+// Do calls op, and calls it again after failures that allow it. mayHaveRun
+// reports that the outcome of an earlier try is unknown: op must not take
+// effect twice.
+//
+// Do makes no further try, and returns the last error, once the given time has
+// passed or ctx has ended. It does not bound a try, so ctx should have a
+// deadline.
+func Do(ctx context.Context, within time.Duration, op func(ctx context.Context, mayHaveRun bool) error) error {
+	started := time.Now()
 	mayHaveRun := false
 	for tries := 1; ; tries++ {
-		err := do(ctx, mayHaveRun)
+		err := op(ctx, mayHaveRun)
 		switch {
-		case HasNumber(err, deadlock, lockWait):
+		case HasNumber(err, erLockDeadlock, erLockWaitTimeout):
 		case ConnectionLost(err):
 			mayHaveRun = true
 		default:
 			return err
 		}
-		if tries == maxTries || time.Since(begun) > timeout/2 {
+		if tries == maxTries || time.Since(started) > within {
 			return err
 		}
 		select {
@@ -59,17 +65,20 @@ func Do(ctx context.Context, timeout time.Duration, do func(ctx context.Context,
 	}
 }
 
-// ConnectionLost reports whether the connection was lost, so that a statement
-// may or may not have been executed and another connection may work. It is false
-// if the server could not be reached at all.
+// ConnectionLost reports whether a statement may or may not have been executed,
+// and another connection may work. It reports false if the server could not be
+// reached at all.
 func ConnectionLost(err error) bool {
 	return errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		HasNumber(err, shutdown, interrupted, killed)
+		HasNumber(err, erServerShutdown, erQueryInterrupted, erConnectionKilled)
 }
 
-// HasNumber reports whether the server has answered with an error of one of
-// these numbers.
+// HasNumber reports whether err is an error of the server with one of the
+// numbers.
 func HasNumber(err error, numbers ...uint16) bool {
+	if err == nil {
+		return false // without the allocation below
+	}
 	var answer *mysql.MySQLError
 	return errors.As(err, &answer) && slices.Contains(numbers, answer.Number)
 }

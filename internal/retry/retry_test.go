@@ -5,6 +5,8 @@ import (
 	"database/sql/driver"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"testing"
 	"time"
 
@@ -16,52 +18,65 @@ func TestDo(t *testing.T) {
 	answer := func(number uint16) error {
 		return fmt.Errorf("wrapped: %w", &mysql.MySQLError{Number: number})
 	}
-	duplicate := answer(1062)
+	duplicate, conflict := answer(1062), answer(erLockDeadlock)
+	unreachable := &net.OpError{Op: "dial", Err: errors.New("refused")}
 	for name, test := range map[string]struct {
-		errs       []error // of each call; nil after them
-		want       error
-		calls      int
-		mayHaveRun bool // in the last call
+		errs  []error // of each try; nil after them
+		tries string  // for each try, y if mayHaveRun is true, or n
+		want  error
 	}{
-		"success":           {nil, nil, 1, false},
-		"deadlock":          {[]error{answer(deadlock)}, nil, 2, false},
-		"lock wait":         {[]error{answer(lockWait), answer(lockWait)}, nil, 3, false},
-		"invalid conn":      {[]error{mysql.ErrInvalidConn}, nil, 2, true},
-		"bad conn":          {[]error{driver.ErrBadConn, answer(deadlock)}, nil, 3, true},
-		"killed":            {[]error{answer(killed)}, nil, 2, true},
-		"duplicate":         {[]error{duplicate, nil}, duplicate, 1, false},
-		"duplicate at last": {[]error{mysql.ErrInvalidConn, duplicate}, duplicate, 2, true},
-		"context":           {[]error{context.Canceled}, context.Canceled, 1, false},
-		"always":            {[]error{mysql.ErrInvalidConn, mysql.ErrInvalidConn, mysql.ErrInvalidConn, mysql.ErrInvalidConn}, mysql.ErrInvalidConn, maxTries, true},
+		"success":           {nil, "n", nil},
+		"deadlock":          {[]error{conflict}, "nn", nil},
+		"lock wait":         {[]error{answer(erLockWaitTimeout), conflict}, "nnn", nil},
+		"invalid conn":      {[]error{mysql.ErrInvalidConn}, "ny", nil},
+		"bad conn":          {[]error{driver.ErrBadConn, conflict}, "nyy", nil},
+		"lost answers":      {[]error{mysql.ErrInvalidConn, conflict, io.ErrUnexpectedEOF}, "nyyy", nil},
+		"shutdown":          {[]error{answer(erServerShutdown)}, "ny", nil},
+		"interrupted":       {[]error{answer(erQueryInterrupted)}, "ny", nil},
+		"killed":            {[]error{answer(erConnectionKilled)}, "ny", nil},
+		"unreachable":       {[]error{unreachable}, "n", unreachable},
+		"duplicate":         {[]error{duplicate}, "n", duplicate},
+		"duplicate at last": {[]error{mysql.ErrInvalidConn, duplicate}, "ny", duplicate},
+		"context":           {[]error{context.Canceled}, "n", context.Canceled},
+		"always conflicts":  {[]error{conflict, conflict, conflict, conflict}, "nnnn", conflict},
+		"always lost":       {[]error{mysql.ErrInvalidConn, mysql.ErrInvalidConn, mysql.ErrInvalidConn, mysql.ErrInvalidConn}, "nyyy", mysql.ErrInvalidConn},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			calls, mayHaveRun := 0, false
-			err := Do(t.Context(), time.Minute, func(_ context.Context, may bool) error {
-				calls++
-				mayHaveRun = may
-				if calls <= len(test.errs) {
-					return test.errs[calls-1]
+			tries := ""
+			err := Do(t.Context(), time.Minute, func(_ context.Context, mayHaveRun bool) error {
+				tries += map[bool]string{true: "y", false: "n"}[mayHaveRun]
+				if len(tries) <= len(test.errs) {
+					return test.errs[len(tries)-1]
 				}
 				return nil
 			})
-			if !errors.Is(err, test.want) || calls != test.calls || mayHaveRun != test.mayHaveRun {
-				t.Errorf("%v after %d calls, may have run: %t", err, calls, mayHaveRun)
+			if !errors.Is(err, test.want) || tries != test.tries {
+				t.Errorf("tried %q, %v", tries, err)
 			}
 		})
 	}
 }
 
-// No further try begins once half of the timeout has passed.
+// No further try begins once the time has passed, or the context has ended.
 func TestDoEnds(t *testing.T) {
 	t.Parallel()
-	calls := 0
-	err := Do(t.Context(), time.Millisecond, func(ctx context.Context, _ bool) error {
-		calls++
-		<-ctx.Done()
+	tries := 0
+	err := Do(t.Context(), 0, func(context.Context, bool) error {
+		tries++
 		return mysql.ErrInvalidConn
 	})
-	if !errors.Is(err, mysql.ErrInvalidConn) || calls != 1 {
-		t.Errorf("%v after %d calls", err, calls)
+	if !errors.Is(err, mysql.ErrInvalidConn) || tries != 1 {
+		t.Errorf("%v after %d tries, too late", err, tries)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	tries = 0
+	err = Do(ctx, time.Hour, func(context.Context, bool) error {
+		tries++
+		cancel()
+		return mysql.ErrInvalidConn
+	})
+	if !errors.Is(err, mysql.ErrInvalidConn) || tries != 1 {
+		t.Errorf("%v after %d tries, canceled", err, tries)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/candysession/session/internal/retry"
 	"github.com/go-sql-driver/mysql"
 	"github.com/jmoiron/sqlx"
 )
@@ -37,6 +38,7 @@ func (a Accounts[U]) Find(ctx context.Context, conditions []Condition) (accounts
 	return accounts, err
 }
 
+// find runs one statement of Find, on the pool or in a transaction.
 func (a Accounts[U]) find(ctx context.Context, on sqlx.QueryerContext, conditions []Condition) ([]Account[U], error) {
 	table, err := a.Store.Users(ctx)
 	if err != nil {
@@ -110,7 +112,7 @@ func (a Accounts[U]) Add(ctx context.Context, columns []Column, values []any) (u
 		return err
 	}
 	var lost error
-	err = s.retry.DoOnce(ctx, func(ctx context.Context, mayHaveRun bool) error {
+	err = s.retryOnce(ctx, func(ctx context.Context, mayHaveRun bool) error {
 		if mayHaveRun { // a row that is there already may be another call's
 			return fmt.Errorf("outcome unknown, the user may have been created: %v", lost)
 		}
@@ -159,13 +161,13 @@ func (s *Store) insertUser(ctx context.Context, tx *sqlx.Tx, columns []Column, v
 // value, or a failure of the database.
 func (s *Store) wrapInsertUser(ctx context.Context, err error) error {
 	switch {
-	case isMySQLError(err, erDupEntry):
+	case retry.HasNumber(err, erDupEntry):
 		columns, findErr := s.rejectingColumns(ctx, err)
 		if findErr != nil {
 			return findErr
 		}
 		return &DuplicateError{Columns: columns}
-	case isMySQLError(err, invalidValueErrors...):
+	case retry.HasNumber(err, invalidValueErrors...):
 		return fmt.Errorf("%w: Register: invalid field value: %w", ErrInvalidArgument, err)
 	}
 	return s.Wrap("add the user", err)
@@ -237,8 +239,8 @@ func (s *Store) DuplicateColumns(ctx context.Context, columns []Column, values [
 }
 
 // conditionsOf returns the conditions that a user has these values in the
-// columns of an index; nil if no user can: the values lack a column, which has a
-// default or an expression, or hold one that the column cannot hold.
+// columns of an index; nil if no user can: the values lack a column, which has
+// a default or an expression, or hold one that the column cannot hold.
 func conditionsOf(index []string, columns []Column, values []any) (conditions []Condition) {
 	for _, name := range index {
 		i := slices.IndexFunc(columns, func(c Column) bool { return strings.EqualFold(c.Name, name) })

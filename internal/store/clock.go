@@ -2,9 +2,9 @@ package store
 
 import "time"
 
-// Another app that renews a session writes its own local time as text, which the
-// database reads in the time zone of the connection. Where the two zones differ,
-// active is off by the hours between them, 26 at most.
+// Another app that renews a session writes its own local time as text, which
+// the database reads in the time zone of the connection. Where the two zones
+// differ, active is off by the hours between them, 26 at most.
 const (
 	maxSkew     = 26 * 60 * 60
 	quarterHour = 15 * 60
@@ -15,8 +15,8 @@ const (
 )
 
 // lastActive returns when a session was last renewed, as far as that is
-// credible: not before its login, and not in a future that no time zone explains,
-// which would keep it for ever.
+// credible: not before its login, and not in a future that no time zone
+// explains, which would keep it for ever.
 func (r *Record) lastActive() int64 {
 	if r.Active > r.Now+maxSkew {
 		return r.Created
@@ -24,9 +24,9 @@ func (r *Record) lastActive() int64 {
 	return max(r.Active, r.Created)
 }
 
-// skew returns by how much, at least, the time zone of the app that wrote active
-// differs from the database's; 0 if nothing shows it. Zones differ by whole
-// quarter hours.
+// skew returns by how much, at least, the time zone of the app that wrote
+// active differs from the database's; 0 if nothing shows it. Zones differ by
+// whole quarter hours.
 func (r *Record) skew() time.Duration {
 	ahead, behind := r.Active-r.Now, r.Created-r.Active
 	quarters := func(seconds int64) time.Duration {

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// Clone returns a user to hand out. Requests may share a user that was read, by a
-// statement or the cache, and must not see each other's changes.
+// Clone returns a user to hand out. Requests may share a user that was read, by
+// a statement or the cache, and must not see each other's changes.
 func (m *Mapper[U]) Clone(user U) U {
 	if !m.shares {
 		return user
@@ -17,8 +17,8 @@ func (m *Mapper[U]) Clone(user U) U {
 	return clone
 }
 
-// A reference is a pointer or map that was copied already. A struct and its first
-// field have one address, so the type is part of it.
+// A reference is a pointer or map that was copied already. A struct and its
+// first field have one address, so the type is part of it.
 type reference struct {
 	at any // unsafe.Pointer
 	of reflect.Type
@@ -90,6 +90,8 @@ func unshare(v reflect.Value, seen map[reference]reflect.Value) {
 	}
 }
 
+// unshareAll copies everything that the elements of a slice or an array refer
+// to.
 func unshareAll(v reflect.Value, seen map[reference]reflect.Value) {
 	if shares(v.Type().Elem()) {
 		for i := range v.Len() {
@@ -102,7 +104,8 @@ func unshareAll(v reflect.Value, seen map[reference]reflect.Value) {
 // that can be changed.
 func shares(t reflect.Type) bool {
 	switch t.PkgPath() {
-	case "time", "net/netip", "unique", "reflect", "regexp": // never changed, or compared by their pointers
+	case "time", "net/netip", "unique", "reflect", "regexp":
+		// These are never changed, or compared by their pointers.
 		return false
 	}
 	switch t.Kind() {

@@ -8,9 +8,9 @@ import (
 	"github.com/jmoiron/sqlx"
 )
 
-// causalPrefix returns the prefix of a statement that makes a SELECT on a Galera
-// node wait for all writes that other nodes have acknowledged. It is empty on
-// other servers.
+// causalPrefix returns the prefix of a statement that makes a SELECT on a
+// Galera node wait for all writes that other nodes have acknowledged. It is
+// empty on other servers.
 func (s *Store) causalPrefix(ctx context.Context) (string, error) {
 	galera, err := s.IsGalera(ctx)
 	if !galera {
@@ -43,16 +43,16 @@ func (s *Store) IsGalera(ctx context.Context) (bool, error) {
 	return galera, nil
 }
 
-// AssumeGalera has the statements be those for a Galera cluster. Tests use it,
-// because any MariaDB executes them.
+// AssumeGalera makes the Store use the statements for a Galera cluster. Tests
+// call it, because any MariaDB executes them.
 func (s *Store) AssumeGalera() {
 	galera := true
 	s.galera.Store(&galera)
 }
 
-// CheckPool returns an error matching ErrConfig if what is written through a
-// pool could be lost: its connections begin a transaction with each statement
-// and never end it. It asks until the answer is good, and then never again.
+// CheckPool returns an error matching ErrConfig if writes through a pool could
+// be lost: its connections begin a transaction with each statement and never
+// end it. It asks until the answer is good, and then never again.
 func (s *Store) CheckPool(ctx context.Context) error {
 	if s.poolChecked.Load() {
 		return nil

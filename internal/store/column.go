@@ -12,6 +12,7 @@ import (
 	"unicode/utf8"
 )
 
+// A columnKind is how values of a column are compared.
 type columnKind int
 
 const (
@@ -56,11 +57,13 @@ func sameDefinition(a, b string) bool {
 	return plain(a) == plain(b)
 }
 
+// displayWidth matches an integer type with its display width.
 var displayWidth = regexp.MustCompile(`\bint\(\d+\)`)
 
 // Param converts a value to a parameter that the column can only equal exactly:
-// MySQL treats the text '1x' as equal to the number 1, and the number 0 as equal
-// to any text that is no number. ok is false if the column cannot hold the value.
+// MySQL treats the text '1x' as equal to the number 1, and the number 0 as
+// equal to any text that is no number. ok is false if the column cannot hold
+// the value.
 func (c Column) Param(value any) (param any, ok bool, err error) {
 	converted, ok := c.plain(value)
 	if !ok || c.kind == otherColumn {
@@ -89,8 +92,8 @@ func (c Column) Param(value any) (param any, ok bool, err error) {
 	return n, ok, nil
 }
 
-// plain returns a value as text or bytes. ok is false for a value of a type that
-// no key column has.
+// plain returns a value as text or bytes. ok is false for a value of a type
+// that no key column has.
 func (c Column) plain(value any) (text string, ok bool) {
 	if n, ok := value.(uint64); ok {
 		return strconv.FormatUint(n, 10), true
@@ -112,6 +115,7 @@ func (c Column) plain(value any) (text string, ok bool) {
 	return string(raw), err == nil && isBytes
 }
 
+// unsigned reports whether the column is an unsigned number.
 func (c Column) unsigned() bool { return strings.Contains(strings.ToLower(c.Definition), "unsigned") }
 
 // holds reports whether an integer is in the column's range.

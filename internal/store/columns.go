@@ -14,12 +14,14 @@ type tokenColumn struct {
 	added      bool              // CandyPack's table lacks it; Migrate adds it
 	unread     bool              // the lookup of a request does not read it
 	expression string            // reads it, with {} for the column; "" for the column itself
-	field      func(*Record) any // a pointer to what it holds
+	field      func(*Record) any // a pointer to the field with its value
 	written    bool              // a new row has the field's value, not the default
 }
 
+// keyType stands for the type of the users' key in a definition.
 const keyType = "{key}"
 
+// tokenColumns are the columns of a new token table, in their order.
 var tokenColumns = []tokenColumn{
 	{
 		name:       "id",
@@ -112,9 +114,10 @@ func (c tokenColumn) read(alias string) string {
 // A columnSet is a set of tokenColumns: bit i stands for tokenColumns[i].
 type columnSet uint32
 
-// originalColumns are those that every token table has.
+// originalColumns are the columns that every token table has.
 var originalColumns = columnsWhere(func(c tokenColumn) bool { return !c.added })
 
+// columnsWhere returns the set of the columns for which is returns true.
 func columnsWhere(is func(tokenColumn) bool) (set columnSet) {
 	for i, c := range tokenColumns {
 		if is(c) {

@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// Check returns an error matching ErrConfig if a column of the users table cannot
-// be read into its field of U, or cannot for a value that the table allows.
-// Otherwise needsTime names a field that needs the driver to parse times, if
-// there is one.
+// Check returns an error matching ErrConfig if a column of the users table
+// cannot be read into its field of U, or cannot for a value that the table
+// allows. Otherwise needsTime names a field that needs the driver to parse
+// times, if there is one.
 func (m *Mapper[U]) Check(users *Users) (needsTime string, err error) {
 	root := reflect.TypeFor[U]()
 	for i, name := range m.columns {
@@ -80,11 +80,12 @@ func nullableType(t reflect.Type) string {
 	return "*" + t.String()
 }
 
-// plainType returns what a field is for database/sql: the type behind a pointer,
-// or inside one of its own nullable types.
+// plainType returns what a field is for database/sql: the type behind a
+// pointer, or inside one of its own nullable types.
 func plainType(t reflect.Type) reflect.Type {
 	t = pointee(t)
-	if t.Kind() == reflect.Struct && t.PkgPath() == "database/sql" && scans(t) { // NullString, Null[T]
+	if t.Kind() == reflect.Struct && t.PkgPath() == "database/sql" && scans(t) {
+		// such as NullString and Null[T]
 		return t.Field(0).Type
 	}
 	return t
@@ -93,8 +94,8 @@ func plainType(t reflect.Type) reflect.Type {
 // holdsTime reports whether a field needs the driver to give it times.
 func holdsTime(t reflect.Type) bool { return plainType(t) == timeType }
 
-// misfit returns what to change if a field cannot hold the column's usual values,
-// and "" if it can.
+// misfit returns what to change if a field cannot hold the column's usual
+// values, and "" if it can.
 func misfit(c Column, t reflect.Type) string {
 	plain := plainType(t)
 	if scans(plain) {

@@ -4,12 +4,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"strings"
 	"unicode"
-
-	"github.com/go-sql-driver/mysql"
 )
 
 // maxIdentifier is the length up to which spellings are told apart, in bytes.
@@ -45,8 +42,7 @@ func (s *Store) Identifier(ctx context.Context, conditions []Condition) (string,
 		err := s.do(ctx, "weigh the identifiers", func(ctx context.Context) error {
 			return s.db.QueryRowContext(ctx, "SELECT "+strings.Join(parts, ", "), args...).Scan(into...)
 		})
-		var refused *mysql.MySQLError
-		if err != nil && (!errors.As(err, &refused) || connectionLost(err)) {
+		if unanswered(err) {
 			return "", err
 		}
 		for n, i := range weighed {
@@ -73,14 +69,15 @@ func plainIdentifier(c Condition) string {
 		return hex.EncodeToString(bytes.TrimRight(raw, "\x00 "))
 	}
 	text := strings.ToLower(trimIgnored(fmt.Sprint(c.Value)))
-	if c.Column.kind == textColumn && c.Column.charset == "" { // UUID, which may be written with or without hyphens
+	if c.Column.kind == textColumn && c.Column.charset == "" {
+		// A UUID may be written with or without hyphens.
 		text = strings.NewReplacer("-", "", "{", "", "}", "").Replace(text)
 	}
 	return text
 }
 
-// trimIgnored removes spaces and invisible characters around a text. One that is
-// too long to be anybody's counts as a text that all of them share.
+// trimIgnored removes spaces and invisible characters around a text. One that
+// is too long to be anybody's counts as a text that all of them share.
 func trimIgnored(text string) string {
 	text = strings.TrimFunc(strings.ToValidUTF8(text, "\uFFFD"), func(r rune) bool {
 		return unicode.IsSpace(r) || unicode.IsControl(r) || unicode.Is(unicode.Cf, r)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/candysession/session/internal/batch"
 	"github.com/candysession/session/internal/pool"
+	"github.com/candysession/session/internal/retry"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -28,7 +29,7 @@ const (
 // lookups into one statement. A row is only returned to a caller that has its
 // selector.
 type Lookup[U any] struct {
-	Loader batch.Loader[any, Rows[U]]
+	Loader batch.Loader[any, Rows[U]] // exported for tests
 
 	store      *Store
 	db         *sqlx.DB // primary or replica
@@ -51,11 +52,12 @@ type statement struct {
 	selection selection
 }
 
-// Rows maps selectors, compared exactly even if the table's collation is not, to
-// rows. A duplicate selector, which is possible without the unique index, maps to
-// nil.
+// Rows maps selectors, compared exactly even if the table's collation is not,
+// to rows. A duplicate selector, which is possible without the unique index,
+// maps to nil.
 type Rows[U any] map[string]*SessionRow[U]
 
+// newRows returns Rows with the rows of a list.
 func newRows[U any](list []SessionRow[U]) Rows[U] {
 	rows := make(Rows[U], len(list))
 	for i := range list {
@@ -100,6 +102,8 @@ func (l *Lookup[U]) Find(ctx context.Context, key any, selector string) (*Sessio
 	return rows.Row(selector)
 }
 
+// wrap adds the operation to an error of the Loader. A panic does not mean that
+// the database is unavailable.
 func (l *Lookup[U]) wrap(err error) error {
 	var panicked *batch.PanicError
 	if errors.As(err, &panicked) {
@@ -118,12 +122,12 @@ func (l *Lookup[U]) poolHasRoom() bool {
 // Read runs one statement for at most batch.MaxKeys keys. ctx must have a
 // deadline, unless the driver times out.
 func (l *Lookup[U]) Read(ctx context.Context, keys []any) (rows Rows[U], err error) {
-	err = l.store.retry.doWithin(ctx, func(ctx context.Context, _ bool) error {
+	err = l.store.retryWithin(ctx, func(ctx context.Context, _ bool) error {
 		rows, err = l.query(ctx, keys)
-		if isMySQLError(err, erBadField) {
+		if retry.HasNumber(err, erBadField) {
 			l.forget()
 		}
-		if isMySQLError(err, erNoSuchTable) && l.db == l.store.cfg.Replica {
+		if retry.HasNumber(err, erNoSuchTable) && l.db == l.store.cfg.Replica {
 			rows, err = nil, nil // the table has not been replicated yet
 		}
 		return err
@@ -134,6 +138,7 @@ func (l *Lookup[U]) Read(ctx context.Context, keys []any) (rows Rows[U], err err
 	return rows, nil
 }
 
+// query runs the prepared statement for the number of keys once.
 func (l *Lookup[U]) query(ctx context.Context, keys []any) (Rows[U], error) {
 	stmt, err := l.prepare(ctx, len(keys))
 	if err != nil {
@@ -211,12 +216,13 @@ func (l *Lookup[U]) describe(ctx context.Context, stmt *statement) (query string
 	return prefix + l.store.selectSessions(stmt.selection, stmt.users, l.mapper.columnNames(stmt.users), l.column, stmt.size), nil
 }
 
-// SQL returns the statement for n keys.
+// SQL returns the statement for n keys. Tests explain it.
 func (l *Lookup[U]) SQL(ctx context.Context, n int) (string, error) {
 	return l.describe(ctx, &statement{size: n})
 }
 
-// Prepared returns the numbers of keys for which there are statements.
+// Prepared returns the numbers of keys for which there are statements. Tests
+// use it.
 func (l *Lookup[U]) Prepared() (sizes []int) {
 	for i := range l.statements {
 		if l.statements[i].Load() != nil {

@@ -14,10 +14,10 @@ import (
 // A Mapper maps columns of the users table to the fields of a U, the app's user
 // type, or to a map.
 type Mapper[U any] struct {
-	columns []string               // of a struct; a map has all that the table has
+	columns []string               // of a struct; a map has all columns of the table
 	fields  [][]int                // the struct field of each column
-	nested  bool                   // some fields are behind a pointer, which each U needs for itself
-	shares  bool                   // copies of a U share what can be changed
+	nested  bool                   // some fields are behind a pointer, new for each U
+	shares  bool                   // copies of a U share values that can be changed
 	toRow   func(map[string]any) U // nil if U is a struct
 }
 
@@ -93,8 +93,8 @@ func (m *Mapper[U]) newRow(values []any, users *Users) U {
 	return m.toRow(row)
 }
 
-// normalize returns a column's value in one type, whether the statement used the
-// text or the binary protocol.
+// normalize returns a column's value in one type, whether the statement used
+// the text or the binary protocol.
 func normalize(value any, kind columnKind) any {
 	if text, ok := value.([]byte); ok && kind != binaryColumn {
 		value = string(text)
@@ -116,6 +116,6 @@ func normalize(value any, kind columnKind) any {
 // driver returned as bytes is a string.
 func PlainKey(key any) any { return normalize(key, textColumn) }
 
-// unreadable is the error of a row whose user does not fit U. It names the
+// unreadable returns the error of a row whose user does not fit U. It names the
 // column.
 func unreadable(err error) error { return fmt.Errorf("%w: read the user: %w", ErrConfig, err) }

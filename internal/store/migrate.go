@@ -8,11 +8,13 @@ import (
 	"time"
 
 	"github.com/candysession/session/internal/pool"
+	"github.com/candysession/session/internal/retry"
 	"github.com/jmoiron/sqlx"
 )
 
-// Migrate creates the token table, or adds what it lacks, and returns the
-// statements it ran. InnoDB adds columns with defaults, and indexes, online.
+// Migrate creates the token table, or adds missing columns and indexes, and
+// returns the statements it ran. InnoDB adds columns with defaults, and
+// indexes, online.
 func (s *Store) Migrate(ctx context.Context) (ran []string, err error) {
 	s.forgetTables()
 	db, done := pool.WithoutReadTimeout(s.db)
@@ -48,6 +50,7 @@ type migration struct {
 	duplicates error // prevents the unique index
 }
 
+// run adds everything that the token table t lacks.
 func (m *migration) run(ctx context.Context, t *tokenTable, users *Users) error {
 	if !sameDefinition(t.user, users.Key.Definition) {
 		if err := m.modifyStrictly(ctx, m.modifyUser(users)); err != nil {
@@ -75,7 +78,8 @@ func (m *migration) run(ctx context.Context, t *tokenTable, users *Users) error 
 		}
 		add := "ADD " + index.add + " " + index.column + " (" + index.column
 		err := m.alter(ctx, add+")")
-		if isMySQLError(err, erTooLongKey, erIndexColumnTooLong) { // ROW_FORMAT=COMPACT allows 767 bytes
+		if retry.HasNumber(err, erTooLongKey, erIndexColumnTooLong) {
+			// ROW_FORMAT=COMPACT allows 767 bytes.
 			err = m.alter(ctx, add+"(191))")
 		}
 		if err != nil {
@@ -85,16 +89,18 @@ func (m *migration) run(ctx context.Context, t *tokenTable, users *Users) error 
 	return nil
 }
 
+// alter changes the token table. It keeps an error of duplicate selectors for
+// later, because the other changes are possible.
 func (m *migration) alter(ctx context.Context, change string) error {
 	statement := "ALTER TABLE " + m.tokensName + " " + change
 	_, err := m.db.ExecContext(ctx, statement)
 	switch {
-	case isMySQLError(err, erDupKeyName, erDupFieldName): // added concurrently
+	case retry.HasNumber(err, erDupKeyName, erDupFieldName): // added concurrently
 		return nil
-	case isMySQLError(err, erDupEntry):
+	case retry.HasNumber(err, erDupEntry):
 		m.duplicates = fmt.Errorf("session: the token table %s holds a token_x twice, so it can have no unique index, and lookups are slow; delete such rows, which let in no new client, and migrate again (SELECT token_x FROM %s GROUP BY token_x HAVING COUNT(*) > 1): %w", m.tokensName, m.tokensName, err)
 		return nil
-	case isMySQLError(err, accessDenied...):
+	case retry.HasNumber(err, accessDenied...):
 		return fmt.Errorf("%w: this database user may not alter the token table; have it done with\n%s;\n%w", ErrConfig, statement, err)
 	case err != nil:
 		return m.Wrap(change, err)
@@ -103,8 +109,8 @@ func (m *migration) alter(ctx context.Context, change string) error {
 	return nil
 }
 
-// modifyStrictly changes the type of a column, unless that would change a value:
-// a strict server rejects it.
+// modifyStrictly changes the type of a column, unless that would change a
+// value: a strict server rejects it.
 func (m *migration) modifyStrictly(ctx context.Context, statement string) error {
 	conn, err := m.db.Connx(ctx)
 	if err != nil {
@@ -143,7 +149,7 @@ func (s *Store) Stats(ctx context.Context) (stats Stats, err error) {
 	}
 	db, done := pool.WithoutReadTimeout(s.db)
 	defer done()
-	err = s.retry.doWithin(ctx, func(ctx context.Context, _ bool) error {
+	err = s.retryWithin(ctx, func(ctx context.Context, _ bool) error {
 		query := "SELECT COUNT(*), SUM(" + s.idleSQL + "), MIN(UNIX_TIMESTAMP(active)) FROM " + s.tokensName
 		return db.QueryRowxContext(ctx, query, seconds(s.cfg.MaxAge)).Scan(&stats.Rows, &expired, &oldest)
 	})
@@ -155,7 +161,7 @@ func (s *Store) Stats(ctx context.Context) (stats Stats, err error) {
 		stats.Oldest = time.Unix(oldest.Int64, 0).UTC()
 	}
 	database, table := SplitName(s.cfg.TokenTable)
-	err = db.GetContext(ctx, &stats.Bytes, "SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS bytes FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
+	err = db.GetContext(ctx, &stats.Bytes, "SELECT COALESCE(SUM(DATA_LENGTH + INDEX_LENGTH), 0) AS bytes FROM information_schema.TABLES"+ofTable, database, table)
 	if err != nil {
 		return Stats{}, s.Wrap("measure the token table", err)
 	}

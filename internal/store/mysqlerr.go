@@ -1,21 +1,19 @@
 package store
 
 import (
-	"database/sql/driver"
 	"errors"
 	"fmt"
-	"io"
-	"slices"
 	"strings"
 
+	"github.com/candysession/session/internal/retry"
 	"github.com/go-sql-driver/mysql"
 )
 
 // Error numbers of MySQL and MariaDB, by the symbols of their documentation.
+// Package retry has the numbers that allow another try.
 const (
 	erDBAccessDenied       = 1044
 	erBadNull              = 1048
-	erServerShutdown       = 1053
 	erBadField             = 1054
 	erDupFieldName         = 1060
 	erDupKeyName           = 1061
@@ -25,8 +23,6 @@ const (
 	erTableAccessDenied    = 1142
 	erColumnAccessDenied   = 1143
 	erNoSuchTable          = 1146
-	erLockWaitTimeout      = 1205
-	erLockDeadlock         = 1213
 	erWarnDataOutOfRange   = 1264
 	erWarnDataTruncated    = 1265
 	erCantAggregate2       = 1267
@@ -34,7 +30,6 @@ const (
 	erCantAggregateN       = 1271
 	erTruncatedWrongValue  = 1292
 	erInvalidCharacter     = 1300
-	erQueryInterrupted     = 1317
 	erNoDefaultForField    = 1364
 	erWrongValueForField   = 1366
 	erProcAccessDenied     = 1370
@@ -43,7 +38,6 @@ const (
 	erSignalException      = 1644
 	erIndexColumnTooLong   = 1709
 	erGeneratedIgnored     = 1906 // MariaDB
-	erConnectionKilled     = 1927 // MariaDB
 	erNonDefaultGenerated  = 3105 // MySQL
 	erInvalidJSONText      = 3140 // MySQL
 	erCheckViolated        = 3819 // MySQL
@@ -90,35 +84,15 @@ var invalidValueErrors = []uint16{
 	erConstraintFailed,
 }
 
-// isMySQLError reports whether err is a server's error with one of the numbers.
-func isMySQLError(err error, numbers ...uint16) bool {
-	if err == nil {
-		return false // without the allocation below
-	}
-	var my *mysql.MySQLError
-	return errors.As(err, &my) && slices.Contains(numbers, my.Number)
-}
-
-// IsDuplicate reports whether a unique index rejected the row.
-func IsDuplicate(err error) bool { return isMySQLError(err, erDupEntry) }
-
 // IsUnwritable reports whether text has characters that the column or the
 // connection lacks.
-func IsUnwritable(err error) bool { return isMySQLError(err, unwritable...) }
+func IsUnwritable(err error) bool { return retry.HasNumber(err, unwritable...) }
 
-// connectionLost reports whether a statement may or may not have been executed,
-// and another connection may work. It reports false if the server could not be
-// reached at all.
-func connectionLost(err error) bool {
-	return errors.Is(err, mysql.ErrInvalidConn) || errors.Is(err, driver.ErrBadConn) || errors.Is(err, io.ErrUnexpectedEOF) ||
-		isMySQLError(err, erServerShutdown, erQueryInterrupted, erConnectionKilled)
-}
-
-// outcomeUnknown reports whether a statement that returned err may have been
-// executed, or may be executed yet.
-func outcomeUnknown(err error) bool {
+// unanswered reports whether a statement failed without an answer that shows
+// its outcome: it may have been executed, or may be executed yet.
+func unanswered(err error) bool {
 	var answer *mysql.MySQLError
-	return err != nil && (!errors.As(err, &answer) || connectionLost(err))
+	return err != nil && (!errors.As(err, &answer) || retry.ConnectionLost(err))
 }
 
 // Wrap adds the operation to an error, and ErrUnavailable, or ErrConfig or
@@ -131,12 +105,12 @@ func (s *Store) Wrap(op string, err error) error {
 		}
 	}
 	switch {
-	case isMySQLError(err, erBadField):
-		s.users.Store(nil) // the table may have changed since it was read
+	case retry.HasNumber(err, erBadField):
+		s.ForgetUsers() // the table may have changed since it was read
 		return fmt.Errorf("%w: %s: add the column to the table %s, or tag the field of the user struct db:\"-\": %w", ErrConfig, op, s.usersName, err)
-	case isMySQLError(err, unwritable...):
+	case retry.HasNumber(err, unwritable...):
 		return fmt.Errorf("%w: %s: the value has characters that the column or the connection lacks: %w", ErrInvalidArgument, op, err)
-	case isMySQLError(err, accessDenied...):
+	case retry.HasNumber(err, accessDenied...):
 		return fmt.Errorf("%w: %s: %s: %w", ErrConfig, op, s.missingGrant(err), err)
 	}
 	return fmt.Errorf("session: %s: %w: %w", op, ErrUnavailable, err)

@@ -10,8 +10,8 @@ import (
 
 // SetPassword replaces the password hash of a user if it is still old. In the
 // same transaction it deletes all of the user's sessions except kept, and gives
-// that one a new token. It returns how many it deleted, and
-// ErrSessionEnded, without a change, if kept has ended concurrently.
+// that one a new token. It returns how many it deleted, and ErrSessionEnded,
+// without a change, if kept has ended concurrently.
 func (s *Store) SetPassword(ctx context.Context, key any, old []byte, hash string, kept *Record, selector, tokenHash string) (replaced bool, ended int64, err error) {
 	replaced, err = s.replacePassword(ctx, key, old, hash, func(ctx context.Context, tx *sqlx.Tx, stamp []byte) (err error) {
 		ended, err = s.keepOnly(ctx, tx, key, kept, selector, tokenHash, stamp)
@@ -20,8 +20,8 @@ func (s *Store) SetPassword(ctx context.Context, key any, old []byte, hash strin
 	return replaced, ended, err
 }
 
-// UpgradePassword replaces the password hash of a user, of the same password, if
-// it is still old, and the stamp of the user's sessions. It returns the new
+// UpgradePassword replaces the password hash of a user, of the same password,
+// if it is still old, and the stamp of the user's sessions. It returns the new
 // stamp, or nil if the hash has changed.
 func (s *Store) UpgradePassword(ctx context.Context, key any, old []byte, hash string, oldStamp []byte) (stamp []byte, err error) {
 	var renewed []byte
@@ -37,14 +37,15 @@ func (s *Store) UpgradePassword(ctx context.Context, key any, old []byte, hash s
 
 // replacePassword replaces the password hash if it is still old. In the same
 // transaction it calls then with the user's new stamp. It returns an error if
-// the column is too narrow, because a non-strict server would truncate the hash.
+// the column is too narrow, because a non-strict server would truncate the
+// hash.
 func (s *Store) replacePassword(ctx context.Context, key any, old []byte, hash string, then func(ctx context.Context, tx *sqlx.Tx, stamp []byte) error) (replaced bool, err error) {
 	table, err := s.Users(ctx)
 	if err != nil {
 		return false, err
 	}
 	if table.passwordWidth != 0 && table.passwordWidth < int64(len(hash)) {
-		s.users.Store(nil) // it may be widened before the next call
+		s.ForgetUsers() // it may be widened before the next call
 		return false, fmt.Errorf("session: the column %s of %s has %d characters, and a bcrypt hash %d; make it VARCHAR(255)", s.passwordName, s.usersName, table.passwordWidth, len(hash))
 	}
 	var was any // NULL, or exactly these bytes
@@ -93,8 +94,8 @@ func (s *Store) replaceStamp(ctx context.Context, tx *sqlx.Tx, user any, old, st
 }
 
 // keepOnly deletes all sessions of a user except one, and gives that one a new
-// token and stamp. It returns how many it deleted. It locks rows in the order of
-// their ids, as every deletion does.
+// token and stamp. It returns how many it deleted. It locks rows in the order
+// of their ids, as every deletion does.
 func (s *Store) keepOnly(ctx context.Context, tx *sqlx.Tx, user any, kept *Record, selector, hash string, stamp []byte) (n int64, err error) {
 	table, err := s.tokenTable(ctx)
 	if err != nil {

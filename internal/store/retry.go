@@ -2,71 +2,70 @@ package store
 
 import (
 	"context"
-	"math/rand/v2"
-	"time"
+
+	"github.com/candysession/session/internal/retry"
 )
 
-// A Retrier runs database operations with a deadline, creates the table if it is
-// missing, and retries failures that are safe to retry.
-//
-// There are two kinds. Deadlocks, lock timeouts and write conflicts of a cluster
-// were rolled back by the server. After a lost connection the outcome is
-// unknown: the server may have executed the statement, or may execute it yet. So
-// every operation must be idempotent, or use mayHaveRun.
-type Retrier struct {
-	Timeout time.Duration
-	Create  func(context.Context) error
-	Forget  func() // called when a column is unknown: a table has changed
+// do runs op within Config.Timeout, as retryWithin does, and adds the
+// operation's name to its error. op must be idempotent.
+func (s *Store) do(ctx context.Context, name string, op func(context.Context) error) error {
+	err := s.retryOnce(ctx, func(ctx context.Context, _ bool) error { return op(ctx) })
+	if err != nil {
+		return s.Wrap(name, err)
+	}
+	return nil
 }
 
-// maxTries is how often an operation is tried. Of conflicting transactions one
-// succeeds, so with each try fewer are left.
-const maxTries = 4
-
-// Do runs op, which must be idempotent.
-func (r *Retrier) Do(ctx context.Context, op func(context.Context) error) error {
-	return r.DoOnce(ctx, func(ctx context.Context, _ bool) error { return op(ctx) })
+// doOnTokens checks the token table, and then runs op, which uses it, as do
+// does.
+func (s *Store) doOnTokens(ctx context.Context, name string, op func(context.Context) error) error {
+	return s.doOnceOnTokens(ctx, name, func(ctx context.Context, _ bool) error { return op(ctx) })
 }
 
-// DoOnce runs op. mayHaveRun reports that the outcome of an earlier try is
-// unknown: op must not take effect twice.
-func (r *Retrier) DoOnce(ctx context.Context, op func(ctx context.Context, mayHaveRun bool) error) error {
-	ctx, cancel := context.WithTimeout(ctx, r.Timeout)
+// doOnceOnTokens does the same as doOnTokens for an op that is not idempotent.
+// If mayHaveRun is true, an earlier try may have taken effect, and op must not
+// take effect twice.
+func (s *Store) doOnceOnTokens(ctx context.Context, name string, op func(ctx context.Context, mayHaveRun bool) error) error {
+	if _, err := s.tokenTable(ctx); err != nil {
+		return s.Wrap(name, err)
+	}
+	if err := s.retryOnce(ctx, op); err != nil {
+		return s.Wrap(name, err)
+	}
+	return nil
+}
+
+// retryOnce sets the deadline of Config.Timeout, and runs op as retryWithin
+// does.
+func (s *Store) retryOnce(ctx context.Context, op func(ctx context.Context, mayHaveRun bool) error) error {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
 	defer cancel()
-	return r.doWithin(ctx, op)
+	return s.retryWithin(ctx, op)
 }
 
-// doWithin is DoOnce for a context that has its deadline. It does not retry once
-// half of the timeout has passed.
-func (r *Retrier) doWithin(ctx context.Context, op func(ctx context.Context, mayHaveRun bool) error) error {
-	started := time.Now()
-	mayHaveRun, forgot := false, false
-	for tries := 1; ; tries++ {
-		err := op(ctx, mayHaveRun)
-		if isMySQLError(err, erNoSuchTable) {
-			if err := r.Create(ctx); err != nil {
+// retryWithin runs op, for a context that has its deadline. It retries failures
+// that allow it, as package retry does, for half of Config.Timeout. It creates
+// a missing token table. After the error of an unknown column a table has
+// changed, so retryWithin has the tables read again, and tries once more.
+func (s *Store) retryWithin(ctx context.Context, op func(ctx context.Context, mayHaveRun bool) error) error {
+	var createErr error // allows no further try
+	err := retry.Do(ctx, s.cfg.Timeout/2, func(ctx context.Context, mayHaveRun bool) error {
+		for forgot := false; ; forgot = true {
+			err := op(ctx, mayHaveRun)
+			if retry.HasNumber(err, erNoSuchTable) {
+				if _, createErr = s.createTable(ctx, s.db); createErr != nil {
+					return nil
+				}
+				err = op(ctx, mayHaveRun)
+			}
+			if forgot || !retry.HasNumber(err, erBadField) {
 				return err
 			}
-			err = op(ctx, mayHaveRun)
+			s.forgetTables()
 		}
-		switch {
-		case isMySQLError(err, erBadField) && r.Forget != nil && !forgot:
-			r.Forget()
-			forgot = true
-			continue
-		case isMySQLError(err, erLockDeadlock, erLockWaitTimeout):
-		case connectionLost(err):
-			mayHaveRun = true
-		default:
-			return err
-		}
-		if tries == maxTries || time.Since(started) > r.Timeout/2 {
-			return err
-		}
-		select {
-		case <-time.After(rand.N(time.Millisecond << tries)):
-		case <-ctx.Done():
-			return err
-		}
+	})
+	if createErr != nil {
+		return createErr
 	}
+	return err
 }

@@ -7,10 +7,10 @@ import (
 	"reflect"
 )
 
-// A scanTarget stands for a field in Rows.Scan if the field has a Scan method of
-// the app's, or is a boolean. A panic in the method becomes an error of that row,
-// because database/sql would hold a lock and the connection for ever. The method
-// may keep the bytes it gets.
+// A scanTarget stands for a field in Rows.Scan if the field has a Scan method
+// of the app's, or is a boolean. A panic in the method becomes an error of that
+// row, because database/sql would hold a lock and the connection for ever. The
+// method may keep the bytes it gets.
 type scanTarget struct{ field reflect.Value }
 
 // guarded returns where database/sql scans a field to, given its address.
@@ -36,8 +36,8 @@ func (s *scanTarget) Scan(source any) (err error) {
 	return scanInto(s.field, source)
 }
 
-// scanInto does what database/sql does for a field that is a Scanner, a boolean,
-// or a pointer to one of these. BIT(1) is a boolean too.
+// scanInto does what database/sql does for a field that is a Scanner, a
+// boolean, or a pointer to one of these. BIT(1) is a boolean too.
 func scanInto(field reflect.Value, source any) error {
 	if scanner, ok := field.Addr().Interface().(sql.Scanner); ok {
 		if plainType(field.Type()).Kind() == reflect.Bool && field.Type().PkgPath() == "database/sql" {

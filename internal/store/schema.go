@@ -10,6 +10,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/candysession/session/internal/retry"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -35,8 +36,8 @@ type tokenTable struct {
 //	a user's sessions              ref user
 //	renew, logout, delete by id    range or const PRIMARY
 //
-// The selector is ASCII and at most 64 characters, so an entry of token_x is some
-// 35 bytes; active and user are 4 to 16 bytes and the id.
+// The selector is ASCII and at most 64 characters, so an entry of token_x is
+// some 35 bytes; active and user are 4 to 16 bytes and the id.
 func (s *Store) Schema(ctx context.Context) (string, error) {
 	users, err := s.usersTable(ctx)
 	if err != nil {
@@ -51,9 +52,9 @@ func (s *Store) Schema(ctx context.Context) (string, error) {
 ) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4 ROW_FORMAT=DYNAMIC COMMENT='` + s.realmComment(users) + "'", nil
 }
 
-// realmOf returns the name of the users table and its key, as the comment of the
-// token table has it. It names the database only if that is another one, so that
-// a copy of both tables under another name stays good.
+// realmOf returns the name of the users table and its key, as the comment of
+// the token table has it. It names the database only if that is another one, so
+// that a copy of both tables under another name stays good.
 func (s *Store) realmOf(users *Users) string {
 	realm := users.name + "." + users.Key.Name
 	inTokens, _ := SplitName(s.cfg.TokenTable)
@@ -64,15 +65,17 @@ func (s *Store) realmOf(users *Users) string {
 	return users.database + "." + realm
 }
 
-// realmComment returns the comment of a new token table: its realm, and a secret
-// from which the IDs of sessions are made. The IDs must reveal nothing, but they
-// give no access.
+// realmComment returns the comment of a new token table: its realm, and a
+// secret from which the IDs of sessions are made. The IDs must reveal nothing,
+// but they give no access.
 func (s *Store) realmComment(users *Users) string {
 	secret := make([]byte, 16)
 	rand.Read(secret)
 	return "sessions of " + s.realmOf(users) + ", key " + hex.EncodeToString(secret)
 }
 
+// realmPattern matches the end of the comment of a token table: see
+// realmComment.
 var realmPattern = regexp.MustCompile(`sessions of (\S+), key ([0-9a-f]{32})$`)
 
 // tokenTable returns the token table, and creates it if there is none. It reads
@@ -112,10 +115,10 @@ func (s *Store) tokenTable(ctx context.Context) (*tokenTable, error) {
 // readTokenTable reads the definition of the token table.
 func (s *Store) readTokenTable(ctx context.Context, db *sqlx.DB) (*tokenTable, error) {
 	database, table := SplitName(s.cfg.TokenTable)
-	// A statement must fail if the table lacks an original column, not leave it out.
+	// A statement must fail if the table lacks an original column, not leave it
+	// out.
 	t := &tokenTable{columns: originalColumns, indexed: map[string]bool{}}
-	const of = " WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?"
-	rows, err := db.QueryContext(ctx, "SELECT COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS"+of, database, table)
+	rows, err := db.QueryContext(ctx, "SELECT COLUMN_NAME, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME FROM information_schema.COLUMNS"+ofTable, database, table)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +139,7 @@ func (s *Store) readTokenTable(ctx context.Context, db *sqlx.DB) (*tokenTable, e
 		return t, err
 	}
 	var comment sql.NullString
-	if err := db.QueryRowContext(ctx, "SELECT TABLE_COMMENT FROM information_schema.TABLES"+of, database, table).Scan(&comment); err != nil {
+	if err := db.QueryRowContext(ctx, "SELECT TABLE_COMMENT FROM information_schema.TABLES"+ofTable, database, table).Scan(&comment); err != nil {
 		return nil, err
 	}
 	t.comment = comment.String
@@ -145,7 +148,7 @@ func (s *Store) readTokenTable(ctx context.Context, db *sqlx.DB) (*tokenTable, e
 		t.secret, _ = hex.DecodeString(match[2])
 	}
 	var names []string
-	if err := db.SelectContext(ctx, &names, "SELECT COLUMN_NAME AS name FROM information_schema.STATISTICS"+of+" AND SEQ_IN_INDEX = 1", database, table); err != nil {
+	if err := db.SelectContext(ctx, &names, "SELECT COLUMN_NAME AS name FROM information_schema.STATISTICS"+ofTable+" AND SEQ_IN_INDEX = 1", database, table); err != nil {
 		return nil, err
 	}
 	for _, name := range names {
@@ -154,9 +157,9 @@ func (s *Store) readTokenTable(ctx context.Context, db *sqlx.DB) (*tokenTable, e
 	return t, nil
 }
 
-// checkTokenTable returns an error matching ErrConfig if the table does not serve
-// the users table: it belongs to another one, or its column user does not have
-// the key's type, so that two keys could become one.
+// checkTokenTable returns an error matching ErrConfig if the table does not
+// serve the users table: it belongs to another one, or its column user does not
+// have the key's type, so that two keys could become one.
 func (s *Store) checkTokenTable(t *tokenTable, users *Users) error {
 	if err := s.checkRealm(t, users); err != nil {
 		return err
@@ -180,6 +183,8 @@ func (s *Store) checkRealm(t *tokenTable, users *Users) error {
 	return nil
 }
 
+// modifyUser returns the statement that gives the column user the type of the
+// users' key.
 func (s *Store) modifyUser(users *Users) string {
 	return "ALTER TABLE " + s.tokensName + " MODIFY user " + users.Key.Definition + " NOT NULL"
 }
@@ -192,7 +197,7 @@ func (s *Store) createTable(ctx context.Context, db *sqlx.DB) (ran []string, err
 	}
 	s.tokens.Store(nil)
 	_, err = db.ExecContext(ctx, statement)
-	if isMySQLError(err, accessDenied...) {
+	if retry.HasNumber(err, accessDenied...) {
 		return nil, fmt.Errorf("%w: this database user may not create the token table; have it created with\n%s;\n%w", ErrConfig, statement, err)
 	}
 	if err != nil {

@@ -14,15 +14,19 @@ type SessionRow[U any] struct {
 	Err     error // the user's columns do not fit U
 }
 
-// A selection is what a lookup reads. Columns that a table does not need cost its
-// lookups nothing.
+// A selection lists the values that a lookup reads. A value that a table does
+// not need costs its lookups nothing.
 type selection struct {
-	columns columnSet // except user, which is compared with the key of the users table
-	text    bool      // keys are read as bytes, because a connection's character set may make two strings one
+	columns columnSet // except user, which is compared with the users table's key
 	stamp   bool      // and the password hash
 	account bool      // Config.AccountColumns
+
+	// text has keys read as bytes, because the character set of a connection
+	// may make two strings one.
+	text bool
 }
 
+// selectionOf returns the selection of a lookup in these tables.
 func (s *Store) selectionOf(tokens *tokenTable, users *Users) selection {
 	stamped := tokens.columns.has("stamp") && s.comparesStamps()
 	sel := selection{

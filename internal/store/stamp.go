@@ -15,9 +15,9 @@ import (
 )
 
 // A stamp binds a session to its account: 8 bytes of a SHA-256 over the stored
-// password hash and the columns that Config.AccountColumns names. The row has the
-// stamp of the login. When the account has another one, the session has ended:
-// the password was changed by any program, or the key has a new owner.
+// password hash and the columns that Config.AccountColumns names. The row has
+// the stamp of the login. When the account has another one, the session has
+// ended: the password was changed by any program, or the key has a new owner.
 const stampSize = 8
 
 // stampOf returns the stamp of an account. A nil password hash is NULL, which
@@ -34,7 +34,8 @@ func stampOf(password, account []byte) []byte {
 	return sum.Sum(nil)[:stampSize]
 }
 
-// stamp is stampOf of what the Config includes.
+// stamp returns the stamp of an account, without the password if the Config
+// excludes that.
 func (s *Store) stamp(password, account []byte) []byte {
 	if s.cfg.IgnorePasswordChanges && len(s.cfg.AccountColumns) > 0 {
 		password = nil
@@ -60,9 +61,9 @@ func (s *Store) stampColumns(users *Users, alias string) (password, account stri
 	return password, account
 }
 
-// accountExpression returns the SQL of all columns with these names, of which no
-// two lists of values give the same bytes. It depends on neither the time zone
-// nor the character set of a connection.
+// accountExpression returns the SQL of all columns with these names, of which
+// no two lists of values give the same bytes. It depends on neither the time
+// zone nor the character set of a connection.
 func (t *Users) accountExpression(names []string) (string, error) {
 	var parts []string
 	for _, name := range names {

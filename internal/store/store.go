@@ -1,11 +1,12 @@
 // Package store runs every SQL statement about the token table and the users
-// table.
+// table. It knows neither requests nor cookies, verifies no token and no
+// password, and decides nothing about a login.
 //
-// All ages are computed by the database from its own clock, in seconds since the
-// epoch, so nothing depends on the time zones of app, driver and connection, or
-// on the app's clock. Times are written as the column's DEFAULT, not as
-// CURRENT_TIMESTAMP: MySQL converts the latter through local time, which is
-// ambiguous in the hour that is repeated when daylight saving ends.
+// All ages are computed by the database from its own clock, in seconds since
+// the epoch, so nothing depends on the time zones of app, driver and
+// connection, or on the app's clock. Times are written as the column's DEFAULT,
+// not as CURRENT_TIMESTAMP: MySQL converts the latter through local time, which
+// is ambiguous in the hour that is repeated when daylight saving ends.
 package store
 
 import (
@@ -48,27 +49,30 @@ type Config struct {
 	Changed func(ids ...uint64)
 
 	// Skewed is set if another app renews sessions of the table too, in its own
-	// local time. It is called once, with the public ID of
-	// a session, when its time zone is not the database's.
+	// local time. It is called once, with the public ID of a session, when its
+	// time zone is not the database's.
 	Skewed func(session string, by time.Duration)
 }
 
 // A Store reads and writes the token table and the users table.
 type Store struct {
-	retry Retrier
-	db    *sqlx.DB
-	cfg   Config
+	db  *sqlx.DB
+	cfg Config
 
-	tokensName   string // quoted, as the following
+	// Quoted names.
+	tokensName   string
 	usersName    string
 	keyName      string
 	passwordName string
-	idleSQL      string // condition: idle for more than ? seconds
-	idleIndexSQL string // condition: possibly idle for more than ? seconds; can use the index on active
+
+	// Conditions: a session has, or possibly has, been idle for more than ?
+	// seconds. The second can use the index on active.
+	idleSQL      string
+	idleIndexSQL string
 
 	users       atomic.Pointer[Users]
 	tokens      atomic.Pointer[tokenTable] // nil until it was checked
-	galera      atomic.Pointer[bool]       // nil until it is known
+	galera      atomic.Pointer[bool]       // nil until it was read
 	poolChecked atomic.Bool
 	warnedSkew  atomic.Bool
 }
@@ -94,14 +98,6 @@ func New(db *sqlx.DB, cfg Config) *Store {
 		s.idleSQL = "(IF(UNIX_TIMESTAMP(active) > UNIX_TIMESTAMP() + " + skew + ", UNIX_TIMESTAMP(date), GREATEST(UNIX_TIMESTAMP(active), UNIX_TIMESTAMP(date))) + ? < UNIX_TIMESTAMP())"
 		s.idleIndexSQL = "(" + s.idleIndexSQL + " OR active > FROM_UNIXTIME(UNIX_TIMESTAMP() + " + skew + "))"
 	}
-	s.retry = Retrier{
-		Timeout: cfg.Timeout,
-		Create: func(ctx context.Context) error {
-			_, err := s.createTable(ctx, db)
-			return err
-		},
-		Forget: s.forgetTables,
-	}
 	return s
 }
 
@@ -112,6 +108,10 @@ func Quote(name string) string { return "`" + strings.ReplaceAll(name, ".", "`.`
 // itself, and so may have any character.
 func quoteColumn(name string) string { return "`" + strings.ReplaceAll(name, "`", "``") + "`" }
 
+// ofTable is the condition for the rows of information_schema about a table.
+// Its parameters are the results of SplitName.
+const ofTable = " WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?"
+
 // SplitName splits database.name. database is nil if there is none.
 func SplitName(name string) (database any, table string) {
 	if database, table, ok := strings.Cut(name, "."); ok {
@@ -120,34 +120,11 @@ func SplitName(name string) (database any, table string) {
 	return nil, name
 }
 
-// forgetTables has the definitions of the tables read again.
+// forgetTables makes the next statements read the definitions of the tables
+// again.
 func (s *Store) forgetTables() {
-	s.users.Store(nil)
+	s.ForgetUsers()
 	s.tokens.Store(nil)
-}
-
-// do runs op as Retrier.Do does, and wraps its error.
-func (s *Store) do(ctx context.Context, name string, op func(context.Context) error) error {
-	if err := s.retry.Do(ctx, op); err != nil {
-		return s.Wrap(name, err)
-	}
-	return nil
-}
-
-// doOnTokens is do for statements on the token table, which it checks before.
-func (s *Store) doOnTokens(ctx context.Context, name string, op func(context.Context) error) error {
-	return s.doOnceOnTokens(ctx, name, func(ctx context.Context, _ bool) error { return op(ctx) })
-}
-
-// doOnceOnTokens is doOnTokens, as Retrier.DoOnce is Do.
-func (s *Store) doOnceOnTokens(ctx context.Context, name string, op func(ctx context.Context, mayHaveRun bool) error) error {
-	if _, err := s.tokenTable(ctx); err != nil {
-		return s.Wrap(name, err)
-	}
-	if err := s.retry.DoOnce(ctx, op); err != nil {
-		return s.Wrap(name, err)
-	}
-	return nil
 }
 
 // exec runs one statement on the token table, and returns how many rows it
@@ -165,12 +142,14 @@ func (s *Store) exec(ctx context.Context, name, query string, args ...any) (n in
 	return n, retried, err
 }
 
-// inTransaction runs op at READ COMMITTED, where deleting a missing row takes no
-// gap lock.
+// inTransaction runs op at READ COMMITTED, where deleting a missing row takes
+// no gap lock.
 func (s *Store) inTransaction(ctx context.Context, op func(*sqlx.Tx) error) error {
 	return s.inTransactionAt(ctx, sql.LevelReadCommitted, op)
 }
 
+// inTransactionAt runs op in a transaction at an isolation level, and commits
+// it if op succeeds.
 func (s *Store) inTransactionAt(ctx context.Context, isolation sql.IsolationLevel, op func(*sqlx.Tx) error) error {
 	tx, err := s.db.BeginTxx(ctx, &sql.TxOptions{Isolation: isolation})
 	if err != nil {
@@ -209,4 +188,5 @@ func selectPairs(ctx context.Context, db *sqlx.DB, query string, args ...any) (p
 // placeholders returns n comma-separated question marks.
 func placeholders(n int) string { return "?" + strings.Repeat(", ?", n-1) }
 
+// seconds returns a duration in whole seconds.
 func seconds(d time.Duration) int64 { return int64(d / time.Second) }

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/candysession/session/internal/retry"
 	"github.com/jmoiron/sqlx"
 )
 
@@ -37,7 +38,7 @@ type Method uint8
 
 // The methods, as the column method holds them.
 const (
-	MethodUnknown  Method = iota // an older row, or one of CandyPack's
+	_              Method = iota // unknown: an older row, or one of CandyPack's
 	MethodPassword               // Login, Register, or a password set since
 	MethodApp                    // LoginAs
 )
@@ -57,8 +58,8 @@ const sameToken = " WHERE id = ? AND CONCAT(token_x, '') = ?"
 // Insert adds a session. In the same transaction it deletes the session that it
 // replaces, if that is not 0. The deletion comes first, so that a transaction
 // that waits for a lock holds none on a new row, for which others could wait.
-// Then Insert deletes the user's oldest sessions beyond MaxSessions, and returns
-// how many.
+// Then Insert deletes the user's oldest sessions beyond MaxSessions, and
+// returns how many.
 func (s *Store) Insert(ctx context.Context, r *Record, replaced uint64) (id uint64, ended int64, err error) {
 	if replaced != 0 {
 		defer s.cfg.Changed(replaced)
@@ -86,7 +87,7 @@ func (s *Store) Insert(ctx context.Context, r *Record, replaced uint64) (id uint
 			return err
 		}
 		err := insert(ctx)
-		if isMySQLError(err, erDupEntry) {
+		if retry.HasNumber(err, erDupEntry) {
 			id, err = s.findInserted(ctx, r.Selector)
 		}
 		return err
@@ -103,6 +104,7 @@ func (s *Store) Insert(ctx context.Context, r *Record, replaced uint64) (id uint
 	return id, ended, nil
 }
 
+// insertOn adds a row, on the pool or in a transaction, and returns its id.
 func (s *Store) insertOn(ctx context.Context, on sqlx.ExecerContext, r *Record) (uint64, error) {
 	table, err := s.tokenTable(ctx)
 	if err != nil {
@@ -132,7 +134,7 @@ func (s *Store) insertOn(ctx context.Context, on sqlx.ExecerContext, r *Record) 
 func (s *Store) findInserted(ctx context.Context, selector string) (id uint64, err error) {
 	database, table := SplitName(s.cfg.TokenTable)
 	var unique bool
-	err = s.db.GetContext(ctx, &unique, "SELECT COUNT(*) > 0 FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND COLUMN_NAME = 'token_x' AND SEQ_IN_INDEX = 1 AND NON_UNIQUE = 0", database, table)
+	err = s.db.GetContext(ctx, &unique, "SELECT COUNT(*) > 0 FROM information_schema.STATISTICS"+ofTable+" AND COLUMN_NAME = 'token_x' AND SEQ_IN_INDEX = 1 AND NON_UNIQUE = 0", database, table)
 	if err != nil {
 		return 0, err
 	}
@@ -172,7 +174,7 @@ func (s *Store) deleteExcess(ctx context.Context, user any) (ended int64, err er
 func (s *Store) Renew(ctx context.Context, id uint64, browser string, age time.Duration) (won bool, err error) {
 	defer s.cfg.Changed(id)
 	n, retried, err := s.exec(ctx, "renew the session", "UPDATE "+s.tokensName+" SET active = DEFAULT, browser = ? WHERE id = ? AND "+s.idleSQL, browser, id, seconds(age))
-	return n == 1 || retried || outcomeUnknown(err), err
+	return n == 1 || retried || unanswered(err), err
 }
 
 // ReplaceToken replaces the token of a session that still has the old one, and
@@ -283,8 +285,8 @@ func (s *Store) deleteIDs(ctx context.Context, ids []uint64, condition string, a
 	return n, nil
 }
 
-// deleteIn is deleteIDs in an open transaction. It sorts the ids, so that all
-// transactions lock in the same order.
+// deleteIn does the same as deleteIDs in an open transaction. It sorts the ids,
+// so that all transactions lock in the same order.
 func (s *Store) deleteIn(ctx context.Context, tx *sqlx.Tx, ids []uint64, condition string, conditionArgs ...any) (n int64, err error) {
 	slices.Sort(ids)
 	args := make([]any, len(ids), len(ids)+len(conditionArgs))
@@ -299,16 +301,17 @@ func (s *Store) deleteIn(ctx context.Context, tx *sqlx.Tx, ids []uint64, conditi
 	return result.RowsAffected()
 }
 
-// SelectIdle returns a statement that finds the sessions that have been idle for
-// longer than an age, given twice in seconds, longest first, up to a limit. The
-// range of the index active is in local time, which repeats an hour when daylight
-// saving ends, so the exact condition is checked too.
+// SelectIdle returns a statement that finds the sessions that have been idle
+// for longer than an age, given twice in seconds, longest first, up to a limit.
+// The range of the index active is in local time, which repeats an hour when
+// daylight saving ends, so the exact condition is checked too. Tests explain
+// the statement.
 func (s *Store) SelectIdle() string {
 	return "SELECT id FROM " + s.tokensName + " WHERE " + s.idleIndexSQL + " AND " + s.idleSQL + " ORDER BY active LIMIT ?"
 }
 
-// FindIdle returns up to limit sessions that have been idle for longer than age,
-// longest first.
+// FindIdle returns up to limit sessions that have been idle for longer than
+// age, longest first.
 func (s *Store) FindIdle(ctx context.Context, age time.Duration, limit int) (ids []uint64, err error) {
 	if err := s.CheckPool(ctx); err != nil {
 		return nil, err
@@ -356,9 +359,9 @@ func (s *Store) RecordsOf(ctx context.Context, user any) ([]Record, error) {
 	return s.recordsOf(ctx, user, "", nil)
 }
 
-// recordsOf includes the sessions that another node of a cluster has just added.
-// It compares keys byte by byte, because the collation of the column may treat
-// another user's key as equal.
+// recordsOf includes the sessions that another node of a cluster has just
+// added. It compares keys byte by byte, because the collation of the column may
+// treat another user's key as equal.
 func (s *Store) recordsOf(ctx context.Context, user any, condition string, args []any) (records []Record, err error) {
 	causal, err := s.causalPrefix(ctx)
 	if err != nil {

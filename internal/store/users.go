@@ -14,14 +14,23 @@ type Users struct {
 	Key         Column
 	HasPassword bool
 
-	database      string // as the server spells it
-	name          string
-	columns       []Column    // all except the password
-	checked       atomic.Bool // it can serve: see checkUsers
-	keyIsPrimary  bool        // the key is in the primary key
-	view          bool        // not a table: it has no indexes, and its columns may be NULL unannounced
-	passwordWidth int64       // in characters; 0 if there is no such column, or it has no limit
-	account       string      // an SQL expression of Config.AccountColumns, with {} before each column; "" without them
+	database     string // as the server spells it
+	name         string
+	columns      []Column    // all except the password
+	checked      atomic.Bool // it can serve: see checkUsers
+	keyIsPrimary bool        // the key is in the primary key
+
+	// view reports that it is no table: it has no indexes, and any column may
+	// be NULL.
+	view bool
+
+	// passwordWidth is in characters; 0 if there is no such column, or it has
+	// no limit.
+	passwordWidth int64
+
+	// account is an SQL expression of Config.AccountColumns, with {} before
+	// each column; "" without them.
+	account string
 }
 
 // Column returns the column with the given name, ignoring case as MySQL does.
@@ -43,18 +52,18 @@ func (s *Store) Users(ctx context.Context) (*Users, error) {
 	}
 	err = s.do(ctx, "read the users table", func(ctx context.Context) error { return s.checkUsers(ctx, t) })
 	if err != nil {
-		s.users.Store(nil) // it may be altered before the next call
+		s.ForgetUsers() // it may be altered before the next call
 		return nil, err
 	}
 	t.checked.Store(true)
 	return t, nil
 }
 
-// ForgetUsers has the next call of Users read the table again.
+// ForgetUsers makes the next call of Users read the table again.
 func (s *Store) ForgetUsers() { s.users.Store(nil) }
 
-// usersTable is Users for calls that read no user: a session can end whatever
-// its user's columns are.
+// usersTable does the same as Users for calls that read no user: a session can
+// end whatever its user's columns are.
 func (s *Store) usersTable(ctx context.Context) (*Users, error) {
 	if t := s.users.Load(); t != nil {
 		return t, nil
@@ -74,10 +83,13 @@ func (s *Store) usersTable(ctx context.Context) (*Users, error) {
 	return t, nil
 }
 
+// readUsersTable reads the definition of the users table. It returns an error
+// matching ErrConfig if there is no such table, or no column that can be its
+// key.
 func (s *Store) readUsersTable(ctx context.Context) (*Users, error) {
 	database, table := SplitName(s.cfg.UsersTable)
 	rows, err := s.db.QueryxContext(ctx, "SELECT TABLE_SCHEMA, TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, CHARACTER_SET_NAME, COLLATION_NAME, CHARACTER_MAXIMUM_LENGTH, EXTRA, IS_NULLABLE, COLUMN_KEY"+
-		" FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? ORDER BY ORDINAL_POSITION", database, table)
+		" FROM information_schema.COLUMNS"+ofTable+" ORDER BY ORDINAL_POSITION", database, table)
 	if err != nil {
 		return nil, err
 	}
@@ -131,7 +143,7 @@ func (s *Store) readUsersTable(ctx context.Context) (*Users, error) {
 	case t.Key.kind == otherColumn:
 		return nil, fmt.Errorf("%w: the key %s of the users table is %s; it must be an integer, text or binary column", ErrConfig, s.keyName, t.Key.Definition)
 	}
-	kinds, err := selectPairs(ctx, s.db, "SELECT TABLE_TYPE, NULL FROM information_schema.TABLES WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ?", database, table)
+	kinds, err := selectPairs(ctx, s.db, "SELECT TABLE_TYPE, NULL FROM information_schema.TABLES"+ofTable, database, table)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +204,7 @@ func (s *Store) keyIsUnique(ctx context.Context, t *Users) (bool, error) {
 // uniqueIndexes returns the columns of each unique index of the users table.
 func (s *Store) uniqueIndexes(ctx context.Context) (map[string][]string, error) {
 	database, table := SplitName(s.cfg.UsersTable)
-	parts, err := selectPairs(ctx, s.db, "SELECT INDEX_NAME, COLUMN_NAME FROM information_schema.STATISTICS WHERE TABLE_SCHEMA = COALESCE(?, DATABASE()) AND TABLE_NAME = ? AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, table)
+	parts, err := selectPairs(ctx, s.db, "SELECT INDEX_NAME, COLUMN_NAME FROM information_schema.STATISTICS"+ofTable+" AND NON_UNIQUE = 0 ORDER BY INDEX_NAME, SEQ_IN_INDEX", database, table)
 	indexes := map[string][]string{}
 	for _, part := range parts {
 		indexes[part.name] = append(indexes[part.name], part.value)
@@ -201,8 +213,8 @@ func (s *Store) uniqueIndexes(ctx context.Context) (map[string][]string, error) 
 }
 
 // KeyParam converts a user's key, as the app or the driver has it, to a
-// parameter for the column user. It returns an error matching ErrInvalidArgument
-// for a value that the key column cannot hold.
+// parameter for the column user. It returns an error matching
+// ErrInvalidArgument for a value that the key column cannot hold.
 func (s *Store) KeyParam(ctx context.Context, key any) (any, error) {
 	table, err := s.usersTable(ctx)
 	if err != nil {
@@ -216,8 +228,8 @@ func (s *Store) KeyParam(ctx context.Context, key any) (any, error) {
 }
 
 // selectUsers returns a statement that reads the database's time, the key, the
-// columns of the stamp, and the given columns of at most two users. The app must
-// index the columns of its conditions.
+// columns of the stamp, and the given columns of at most two users. The app
+// must index the columns of its conditions.
 func (s *Store) selectUsers(table *Users, columns []string, conditions []Condition) (query string, args []any) {
 	var b strings.Builder
 	password, account := s.stampColumns(table, "")

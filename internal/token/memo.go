@@ -47,6 +47,7 @@ type bucket struct {
 	entries [bucketSize]Entry
 }
 
+// newMemo returns an empty Memo with a new secret.
 func newMemo() Memo {
 	m := Memo{buckets: make([]atomic.Pointer[bucket], bucketCount)}
 	rand.Read(m.secret[:])

@@ -9,8 +9,8 @@ import (
 
 // slots limit the concurrent comparisons. A row takes one comparison at a time,
 // so a client that sends wrong verifiers for a row waits only for itself. Rows
-// that recently got a wrong verifier share half of the slots, so the comparisons
-// of other rows need not wait for all of theirs.
+// that recently got a wrong verifier share half of the slots, so the
+// comparisons of other rows need not wait for all of theirs.
 type slots struct {
 	all      chan struct{} // limits concurrent bcrypts, leaving one CPU free
 	attacked chan struct{} // limits those of rows that got a wrong verifier
@@ -27,6 +27,7 @@ type row struct {
 	count int // comparisons that run or wait
 }
 
+// newSlots returns slots for n concurrent comparisons, all free.
 func newSlots(n int, timeout time.Duration) *slots {
 	return &slots{
 		all:      make(chan struct{}, n),

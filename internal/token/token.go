@@ -1,5 +1,5 @@
 // Package token creates, parses and verifies session tokens, and remembers the
-// tokens that it has verified.
+// tokens that it has verified. It knows neither cookies nor the database.
 package token
 
 import (
@@ -78,6 +78,7 @@ func isBase64URL(s string) bool {
 	return true
 }
 
+// base64URL reports, for each byte, whether it is a character of base64url.
 var base64URL = func() (is [256]bool) {
 	for _, c := range "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_" {
 		is[c] = true

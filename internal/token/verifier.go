@@ -18,8 +18,8 @@ type Row struct {
 	Hash     string // of the verifier
 }
 
-// A Verifier verifies tokens against the hashes of their rows and remembers
-// those that matched, so that each process runs bcrypt once per session. The
+// A Verifier verifies tokens against the hashes of their rows and remembers the
+// tokens that matched, so that each process runs bcrypt once per session. The
 // row is still read on every request, and a changed hash is verified again.
 type Verifier struct {
 	Memo
