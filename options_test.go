@@ -33,7 +33,9 @@ func TestMaxAgeOfALogin(t *testing.T) {
 		for _, d := range []time.Duration{-time.Second, 0, time.Millisecond, 31 * 24 * time.Hour} {
 			wantError(t, errOnly(logIn(f.auth, w, r, alice, MaxAge(d))), ErrInvalidArgument)
 			wantError(t, errOnly(f.auth.LoginAs(w, r, 1, MaxAge(d))), ErrInvalidArgument)
+			wantError(t, errOnly(f.auth.Register(w, r, Fields{"email": "new@example.com"}, "a password", MaxAge(d))), ErrInvalidArgument)
 		}
+		noError(t, errOnly(f.auth.Register(w, r, Fields{"email": "new@example.com"}, "a password", nil, MaxAge(time.Hour), NoLogin())))
 	})
 }
 
