@@ -29,7 +29,7 @@ type verdict[U any] struct {
 func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 	t, reason := m.cookies.read(r)
 	v.err = reason
-	if m.cookies.shared.isLoggedOut(reason) {
+	if m.cookies.isLoggedOut(reason) {
 		return nil
 	}
 	var first rejection
@@ -39,7 +39,7 @@ func (m *Manager[U]) authenticate(r *http.Request, v *verdict[U]) error {
 		if first, err = m.authenticateToken(r, t, v); err != nil {
 			return err
 		}
-		if v.err == nil && !m.cookies.shared.lacksOwn(m.cookies, r, t) {
+		if v.err == nil && !m.cookies.lacksOwn(r, t) {
 			return nil
 		}
 	case ErrMalformedCookie:

@@ -113,6 +113,14 @@ func (c *cookies) all(r *http.Request) []token.Token {
 	return others
 }
 
+// isLoggedOut reports whether a request without a token was logged out by another
+// app, so that no further cookie is read.
+func (c *cookies) isLoggedOut(reason error) bool { return c.shared.isLoggedOut(reason) }
+
+// lacksOwn reports whether the standard cookie is missing, or belongs to another
+// login, although another app's cookie holds the token.
+func (c *cookies) lacksOwn(r *http.Request, t token.Token) bool { return c.shared.lacksOwn(c, r, t) }
+
 // holds reports whether the session cookie of a request holds the token.
 func (c *cookies) holds(r *http.Request, t token.Token) bool {
 	for value := range values(r, c.template.Name) {

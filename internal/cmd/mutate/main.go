@@ -116,7 +116,7 @@ var mutations = []mutation{
 	{"TestCases/A7_renewals_and_shared_caches", "the page that carries the cookie", []edit{{"", "				m.cookies.write(w, v.token, transient)\n				reload(w, r)\n				return true\n", "				m.cookies.write(w, v.token, transient)\n"}}},
 	{"TestCases/A8_pages_in_shared_caches", "private", []edit{{"", "		private(w.Header())\n", ""}}},
 	{"TestCases/A8_pages_in_shared_caches", "Vary", []edit{{"", "	varyByCookie(w.Header())\n", ""}}},
-	{"TestCases/A15_planted_candypack_cookies", "the comparison with another user's session", []edit{{"", "v.err == nil && !m.cookies.shared.lacksOwn(m.cookies, r, t)", "v.err == nil"}}},
+	{"TestCases/A15_planted_candypack_cookies", "the comparison with another user's session", []edit{{"", "v.err == nil && !m.cookies.lacksOwn(r, t)", "v.err == nil"}}},
 	{"TestCases/A15_planted_candypack_cookies", "the memory of completions", []edit{{"", "	if c.seen[selector] {", "	if false {"}}},
 	{"TestCases/B1_links_of_other_sites", "the removal of the hint", []edit{{"", "			// request is not reloaded.\n			m.cookies.clearHint(w)\n", ""}}},
 	{"TestCases/B1_links_of_other_sites", "NoReload", []edit{{"", "m.cfg.Cookie.NoReload == nil ||", "true ||"}}},
