@@ -99,7 +99,7 @@ func (m *Manager[U]) register(ctx context.Context, columns []store.Column, args 
 	if duplicate, err := m.store.DuplicateColumns(ctx, columns, args); err == nil && duplicate != nil {
 		return user, &DuplicateError{Columns: duplicate}
 	}
-	hash, err := m.hashPassword(ctx, password)
+	hash, err := m.HashPassword(ctx, password)
 	if err != nil {
 		return user, err
 	}
@@ -241,7 +241,7 @@ func (m *Manager[U]) passwordChange(r *http.Request, call, password string) (*ve
 // changePassword replaces the password that was read, and deletes all of the
 // user's sessions except the request's.
 func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *verdict[U], user store.Account[U], password string) error {
-	hash, err := m.hashPassword(r.Context(), password)
+	hash, err := m.HashPassword(r.Context(), password)
 	if err != nil {
 		return err
 	}
@@ -264,11 +264,7 @@ func (m *Manager[U]) changePassword(w http.ResponseWriter, r *http.Request, v *v
 		return ErrInvalidCredentials
 	}
 	m.forgetUser(r.Context(), user.Key)
-	renewed := *v
-	renewed.token = token
-	renewed.record.Selector, renewed.record.Hash = token.Selector, tokenHash
-	m.cookies.write(w, token, transient)
-	m.setVerdict(r, &renewed)
+	renewed := m.setToken(w, r, v, token, tokenHash, transient)
 	m.emit(r, EventPasswordChanged, &renewed.record, nil)
 	m.emit(r, EventRotated, &renewed.record, nil)
 	m.emitRevoked(r.Context(), user.Key, ended)
@@ -340,15 +336,6 @@ func (f Fields) GoString() string { return f.String() }
 
 // LogValue implements [slog.LogValuer].
 func (f Fields) LogValue() slog.Value { return slog.StringValue(f.String()) }
-
-// HashPassword returns the bcrypt hash of a password, at Config.PasswordCost,
-// for apps that write it to the users table themselves. It normalizes the
-// password (NFC) before. It returns [ErrPasswordTooLong] for passwords over 72
-// bytes, which bcrypt would truncate, and [ErrBusy] if the call does not get its
-// turn within Config.Timeout.
-func (m *Manager[U]) HashPassword(ctx context.Context, password string) (string, error) {
-	return m.hashPassword(ctx, password)
-}
 
 // check reports a field that the options do not allow.
 func (o *registerOptions) check(fields Fields) error {

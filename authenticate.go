@@ -286,17 +286,16 @@ func (m *Manager[U]) renew(r *http.Request, v *verdict[U]) (renewed bool) {
 // sessions, it also deletes an expired session of this browser. Otherwise the
 // purge deletes that.
 func (m *Manager[U]) deleteRejected(r *http.Request, v *verdict[U]) {
-	ctx := detach(r.Context())
 	var err error
-	switch {
+	switch ctx := r.Context(); {
 	case v.stale:
 	case v.err == ErrUserNotFound && m.cookies.shared.keepsOrphan(&v.record):
 	case v.err == ErrUserNotFound, v.err == ErrAccountChanged:
-		err = m.store.DeleteRejected(ctx, &v.record)
+		err = m.store.DeleteRejected(detach(ctx), &v.record)
 	case v.err == ErrExpired && m.cookies.shared.deletesExpired() && m.cfg.Fingerprint.Match(v.record.Browser, m.browser(r)):
-		err = m.store.DeleteExpired(ctx, v.record.ID)
+		err = m.store.DeleteExpired(detach(ctx), v.record.ID)
 	}
 	if err != nil {
-		m.cfg.Logger.WarnContext(ctx, "session: rejected, but not deleted", "session", m.store.PublicID(&v.record), "error", err)
+		m.cfg.Logger.WarnContext(r.Context(), "session: rejected, but not deleted", "session", m.store.PublicID(&v.record), "error", err)
 	}
 }

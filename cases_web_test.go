@@ -177,7 +177,7 @@ func withHeader(name, value string, next http.Handler) http.Handler {
 }
 
 // A subdomain can plant CandyPack's cookies. They do not replace the session of
-// another user, who stays logged in.
+// another user: that user stays logged in.
 func plantedCandyPackCookies(t *testing.T) {
 	t.Parallel()
 	f := setup(t, Config{CandyPack: CandyPackSwitch, TokenTable: "user_tokens"})

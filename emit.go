@@ -12,15 +12,15 @@ import (
 )
 
 // emit emits an event for r and rec, if not nil.
-func (m *Manager[U]) emit(r *http.Request, kind EventKind, of *store.Record, reason error) {
+func (m *Manager[U]) emit(r *http.Request, kind EventKind, rec *store.Record, reason error) {
 	if errors.Is(reason, ErrBusy) {
 		kind = EventBusy
 	}
 	e := Event{Kind: kind, ClientIP: m.ip(r), Err: reason}
-	if of != nil {
-		e.User = of.Owner
-		if of.ID != 0 {
-			e.Session = m.store.PublicID(of)
+	if rec != nil {
+		e.User = rec.Owner
+		if rec.ID != 0 {
+			e.Session = m.store.PublicID(rec)
 		}
 	}
 	if kind == EventTokenMismatch && e.Session == "" && !m.forgeries.allows(time.Now()) {

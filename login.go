@@ -342,11 +342,18 @@ func (m *Manager[U]) rotate(w http.ResponseWriter, r *http.Request) (*verdict[U]
 		m.setVerdict(r, &verdict[U]{err: ErrUnknownSession})
 		return nil, ErrNotLoggedIn
 	}
-	renewed := *v
-	renewed.token, renewed.cached = token, false
-	renewed.record.Selector, renewed.record.Hash = token.Selector, hash
-	m.cookies.write(w, token, transient)
-	m.setVerdict(r, &renewed)
+	renewed := m.setToken(w, r, v, token, hash, transient)
 	m.emit(r, EventRotated, &renewed.record, nil)
-	return &renewed, nil
+	return renewed, nil
+}
+
+// setToken gives the request and its browser the new token of a session, and
+// returns the new verdict.
+func (m *Manager[U]) setToken(w http.ResponseWriter, r *http.Request, v *verdict[U], t token.Token, hash string, transient bool) *verdict[U] {
+	renewed := *v
+	renewed.token, renewed.cached = t, false
+	renewed.record.Selector, renewed.record.Hash = t.Selector, hash
+	m.cookies.write(w, t, transient)
+	m.setVerdict(r, &renewed)
+	return &renewed
 }

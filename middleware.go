@@ -79,16 +79,11 @@ func (m *Manager[U]) Switch(authed, guest http.Handler) http.Handler {
 // load authenticates a request, renews its session if that is due, and returns
 // the state for the request's context.
 func (m *Manager[U]) load(r *http.Request) (s *stateContext[U], renewed bool, err error) {
-	s = &stateContext[U]{Context: r.Context(), manager: m}
-	v := &s.first
-	if err := m.authenticate(r, v); err != nil {
+	if s, err = m.newState(r); err != nil {
 		return nil, false, err
 	}
-	s.verdict.Store(v)
-	renewed = m.renew(r, v)
-	if v.err == ErrUserNotFound || v.err == ErrAccountChanged || v.err == ErrExpired {
-		m.deleteRejected(r, v)
-	}
+	renewed = m.renew(r, &s.first)
+	m.deleteRejected(r, &s.first)
 	return s, renewed, nil
 }
 
@@ -131,12 +126,11 @@ func (m *Manager[U]) Authenticate(w http.ResponseWriter, r *http.Request) (*http
 func (m *Manager[U]) Peek(r *http.Request) (State[U], error) {
 	ctx := r.Context()
 	if m.stateFrom(ctx) == nil {
-		s := &stateContext[U]{Context: ctx, manager: m}
-		if err := m.authenticate(r, &s.first); err != nil {
+		s, err := m.newState(r)
+		if err != nil {
 			m.reportFailure(r, err)
 			return State[U]{Err: err}, err
 		}
-		s.verdict.Store(&s.first)
 		ctx = s
 	}
 	return m.FromContext(ctx), nil

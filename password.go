@@ -18,8 +18,12 @@ func (m *Manager[U]) passwordOptions() password.Options {
 	}
 }
 
-// hashPassword returns the hash of a password to store.
-func (m *Manager[U]) hashPassword(ctx context.Context, plain string) (string, error) {
+// HashPassword returns the bcrypt hash of a password, at Config.PasswordCost,
+// for apps that write it to the users table themselves. It normalizes the
+// password (NFC) before. It returns [ErrPasswordTooLong] for passwords over 72
+// bytes, which bcrypt would truncate, and [ErrBusy] if the call does not get its
+// turn within Config.Timeout.
+func (m *Manager[U]) HashPassword(ctx context.Context, plain string) (string, error) {
 	hash, err := m.passwords.Hash(ctx, plain)
 	switch {
 	case errors.Is(err, password.ErrTooLong):

@@ -16,14 +16,7 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 	if err != nil {
 		return err
 	}
-	ctx := detach(r.Context())
-	key, err := m.store.KeyParam(ctx, v.record.Owner)
-	if err != nil {
-		return err
-	}
-	n, err := m.store.DeleteAllOf(ctx, key, v.record.ID)
-	m.forgetUser(ctx, key)
-	m.emitRevoked(ctx, key, n)
+	_, _, err = m.revokeAllOf(detach(r.Context()), v.record.Owner, v.record.ID)
 	return err
 }
 
@@ -32,17 +25,23 @@ func (m *Manager[U]) LogoutOthers(w http.ResponseWriter, r *http.Request) error 
 // user, that request is logged out as well.
 func (m *Manager[U]) LogoutAll(ctx context.Context, userKey any) (n int64, err error) {
 	ctx = detach(ctx)
-	key, err := m.store.KeyParam(ctx, userKey)
-	if err != nil {
-		return 0, err
-	}
-	n, err = m.store.DeleteAllOf(ctx, key, 0)
-	m.forgetUser(ctx, key)
-	m.emitRevoked(ctx, key, n)
+	key, n, err := m.revokeAllOf(ctx, userKey, 0)
 	if err == nil {
 		m.endIf(ctx, func(v *verdict[U]) bool { return m.isUser(ctx, v.record.Owner, key) })
 	}
 	return n, err
+}
+
+// revokeAllOf revokes the sessions of a user except one. It returns the user's
+// key as a parameter, and how many sessions it revoked.
+func (m *Manager[U]) revokeAllOf(ctx context.Context, userKey any, except uint64) (key any, n int64, err error) {
+	if key, err = m.store.KeyParam(ctx, userKey); err != nil {
+		return nil, 0, err
+	}
+	n, err = m.store.DeleteAllOf(ctx, key, except)
+	m.forgetUser(ctx, key)
+	m.emitRevoked(ctx, key, n)
+	return key, n, err
 }
 
 // Sessions returns the sessions of a user that have not expired, most recently
@@ -109,8 +108,8 @@ func (m *Manager[U]) isUser(ctx context.Context, owner, key any) bool {
 	return err == nil && store.SameKey(own, key)
 }
 
-// forgetUser drops what the cache knows of a user whose sessions were ended:
-// also of those whose rows were gone already, by another server.
+// forgetUser removes a user's sessions from the cache, including those whose
+// rows another server has deleted.
 func (m *Manager[U]) forgetUser(ctx context.Context, key any) {
 	if m.cache != nil {
 		m.cache.forget(m.cache.ids(func(owner any) bool { return m.isUser(ctx, owner, key) })...)

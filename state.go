@@ -9,8 +9,8 @@ import (
 	"github.com/candysession/session/internal/store"
 )
 
-// A stateContext carries a Manager's verdict in the context of a request. Its key is
-// the Manager, so that Managers do not see each other's. Login and Logout
+// A stateContext carries a Manager's verdict in the context of a request. Its
+// key is the Manager, so that Managers do not see each other's. Login and Logout
 // replace the verdict, possibly while other goroutines of the handler read it.
 type stateContext[U any] struct {
 	context.Context
@@ -28,9 +28,25 @@ func (s *stateContext[U]) Value(key any) any {
 	return s.Context.Value(key)
 }
 
+// newState authenticates a request and returns the state for its context.
+func (m *Manager[U]) newState(r *http.Request) (*stateContext[U], error) {
+	s := &stateContext[U]{Context: r.Context(), manager: m}
+	if err := m.authenticate(r, &s.first); err != nil {
+		return nil, err
+	}
+	s.verdict.Store(&s.first)
+	return s, nil
+}
+
+// stateIn returns the state that ctx carries, or nil.
+func (m *Manager[U]) stateIn(ctx context.Context) *stateContext[U] {
+	s, _ := ctx.Value(m).(*stateContext[U])
+	return s
+}
+
 // stateFrom returns the verdict on the request that ctx belongs to, or nil.
 func (m *Manager[U]) stateFrom(ctx context.Context) *verdict[U] {
-	if s, ok := ctx.Value(m).(*stateContext[U]); ok {
+	if s := m.stateIn(ctx); s != nil {
 		return s.verdict.Load()
 	}
 	return nil
@@ -63,14 +79,14 @@ func (m *Manager[U]) certainVerdict(r *http.Request) (*verdict[U], error) {
 
 // setVerdict replaces the verdict on a request behind Middleware.
 func (m *Manager[U]) setVerdict(r *http.Request, v *verdict[U]) {
-	if s, ok := r.Context().Value(m).(*stateContext[U]); ok {
+	if s := m.stateIn(r.Context()); s != nil {
 		s.verdict.Store(v)
 	}
 }
 
 // stateOf returns the state of a request whose end is reported to twins, or nil.
 func (m *Manager[U]) stateOf(r *http.Request) any {
-	if s, ok := r.Context().Value(m).(*stateContext[U]); ok && s.reports {
+	if s := m.stateIn(r.Context()); s != nil && s.reports {
 		return s
 	}
 	return nil
@@ -79,7 +95,7 @@ func (m *Manager[U]) stateOf(r *http.Request) any {
 // endIf replaces the verdict on the request that ctx belongs to if its session
 // was revoked.
 func (m *Manager[U]) endIf(ctx context.Context, revoked func(*verdict[U]) bool) {
-	if s, ok := ctx.Value(m).(*stateContext[U]); ok {
+	if s := m.stateIn(ctx); s != nil {
 		if v := s.verdict.Load(); v.err == nil && revoked(v) {
 			s.verdict.Store(&verdict[U]{err: ErrUnknownSession})
 		}

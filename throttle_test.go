@@ -139,7 +139,7 @@ func TestThrottleClientIPs(t *testing.T) {
 	if n := fail(f, "[2001:db8:1:3::1]:1"); n != 5 {
 		t.Errorf("another network is throttled after %d", n)
 	}
-	// Behind a proxy, clients can't be told apart. They share the count of an
+	// Behind a proxy, clients cannot be distinguished. They share the count of an
 	// account, and that is logged once.
 	for i, address := range []string{"127.0.0.1:1", "10.1.2.3:1", "[fd00::1]:1", "192.168.7.7:1", "[::1]:1", ""} {
 		if n := fail(f, address); n != 5 && i == 0 || n != 0 && i > 0 {
@@ -149,7 +149,7 @@ func TestThrottleClientIPs(t *testing.T) {
 	if n := strings.Count(f.log.String(), "set Config.ClientIP"); n != 1 {
 		t.Errorf("logged %d times: %s", n, f.log)
 	}
-	// With Config.ClientIP they can be told apart.
+	// Config.ClientIP distinguishes them.
 	behind := newManager[user](t, f.db, f.dsn, Config{ClientIP: remoteIP, Throttle: throttle.NewMemory()})
 	if n := fail(behind, "10.1.2.3:1"); n != 5 {
 		t.Errorf("throttled after %d", n)

@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// maxIdentifier is the length up to which spellings are told apart, in bytes.
+// maxIdentifier is the length in bytes up to which spellings are distinguished.
 const maxIdentifier = 4096
 
 // Identifier returns a name for what a login identifies a user by, the same for
